@@ -1,0 +1,47 @@
+package rbdutil
+
+import "errors"
+
+// The ways in which Ceph can refuse, one sentinel for each thing that a person
+// would have to look at. Ceph itself answers with errno alone, where a missing
+// pool and a missing image are the same ENOENT: it is the Store's duty to know
+// which call failed and to wrap the right one of these.
+var (
+	// ErrPoolNotFound: the pool of the image does not exist, or the user may not see it.
+	ErrPoolNotFound = errors.New("pool not found")
+	// ErrDataPoolNotFound: the pool for the data objects does not exist.
+	ErrDataPoolNotFound = errors.New("data pool not found")
+	// ErrImageNotFound: there is no image of that name in the pool, or only the
+	// remains of one whose creation or removal was cut short.
+	ErrImageNotFound = errors.New("image not found")
+	// ErrImageExists: the name is taken.
+	ErrImageExists = errors.New("image exists already")
+	// ErrImageInUse: somebody has the image mapped or open.
+	ErrImageInUse = errors.New("image is in use")
+	// ErrHasSnapshots: the image has snapshots, which Ceph does not remove with it.
+	ErrHasSnapshots = errors.New("image has snapshots")
+	// ErrNotOurs: the image's metadata names somebody else, or nobody.
+	ErrNotOurs = errors.New("image belongs to somebody else")
+	// ErrMismatch: the image is ours, but not what is asked for now.
+	ErrMismatch = errors.New("image does not fit")
+	// ErrAccessDenied: Ceph knows the user, key or capabilities not to suffice.
+	ErrAccessDenied = errors.New("access denied by Ceph")
+	// ErrInvalidKey: the key is not a cephx secret at all.
+	ErrInvalidKey = errors.New("not a cephx key")
+	// ErrUnreachable: no monitor answered; nothing was asked of the cluster.
+	ErrUnreachable = errors.New("Ceph cluster cannot be reached")
+	// ErrUnknownMonitor: a monitor's host name could not be resolved.
+	ErrUnknownMonitor = errors.New("no monitor address could be resolved")
+	// ErrConnectionLost: the connection broke in the middle of an operation.
+	ErrConnectionLost = errors.New("connection to Ceph lost")
+	// ErrTimeout: Ceph did not finish in time; it may still do so.
+	ErrTimeout = errors.New("Ceph did not answer in time")
+	// ErrInProgress: an earlier call on the same image has not come back yet.
+	ErrInProgress = errors.New("an earlier operation on the image is still running")
+	// ErrNoSpace: a quota or the cluster's capacity is used up.
+	ErrNoSpace = errors.New("no space left")
+	// ErrUnfinished: the image was made, but could not be given its owner and size.
+	ErrUnfinished = errors.New("image is not finished")
+	// ErrInvalid: Ceph calls the request invalid.
+	ErrInvalid = errors.New("invalid request")
+)

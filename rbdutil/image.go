@@ -1,0 +1,52 @@
+package rbdutil
+
+// ImageRef names an image inside a cluster.
+type ImageRef struct {
+	Pool string
+	Name string
+}
+
+// String is the form that the rbd command takes.
+func (r ImageRef) String() string { return r.Pool + "/" + r.Name }
+
+// Layout is what an image is given at its birth and keeps.
+type Layout struct {
+	// Features are the features asked for; Ceph may add implicit ones.
+	Features Features
+	// ObjectSize in bytes; 0 leaves it to Ceph (4 MiB).
+	ObjectSize uint64
+	// DataPool keeps the data objects, when they are not to be in the image's own
+	// pool (an erasure-coded pool, say). Empty for the image's pool.
+	DataPool string
+}
+
+// ImageSpec is an image as somebody wants it.
+type ImageSpec struct {
+	ImageRef
+	Layout
+	// Size in bytes, a whole number of MiB.
+	Size uint64
+	// Owner is written into the image's metadata and decides whose image it is.
+	Owner Owner
+}
+
+// Image is an image as Ceph shows it.
+type Image struct {
+	ImageRef
+	// Size in bytes.
+	Size uint64
+	// Features includes those that Ceph added by itself.
+	Features Features
+	// ObjectSize in bytes.
+	ObjectSize uint64
+	// Metadata holds all image-meta keys, ours and others'.
+	Metadata map[string]string
+	// Watchers are the addresses of the clients that have the image mapped or
+	// open for writing.
+	Watchers []string
+	// Snapshots are the names of the user's snapshots.
+	Snapshots []string
+}
+
+// Owner returns who the image's metadata says it was made for.
+func (i Image) Owner() Owner { return ownerFromMetadata(i.Metadata) }

@@ -1,0 +1,159 @@
+package rbdutil
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// Images makes a Store safe to repeat. A caller that was killed at any moment, or
+// that never learned how a call ended, calls again and gets the same image.
+//
+// An image is born in three steps whose order carries the proof of whose it is:
+// an image of size 0, then the owner in its metadata, then its size. Whatever
+// has no owner and a size was made by somebody else; whatever has size 0 holds no
+// byte of anybody's data.
+type Images struct {
+	store Store
+}
+
+// NewImages returns the idempotent layer over a Store.
+func NewImages(store Store) *Images { return &Images{store: store} }
+
+// Ensure returns the image of the spec, made now or by an earlier call. An image
+// of that name that has another owner, or ours with another size or other
+// features, is left untouched and answered with ErrNotOurs or ErrMismatch.
+func (i *Images) Ensure(ctx context.Context, c Cluster, spec ImageSpec) (Image, error) {
+	img, err := i.begin(ctx, c, spec)
+	if err != nil {
+		return Image{}, err
+	}
+	missing := spec.Owner.missingFrom(img.Metadata)
+	if len(missing) == 0 && img.Size == spec.Size {
+		return img, nil
+	}
+	if err := i.store.Complete(ctx, c, spec.ImageRef, missing, spec.Size); err != nil {
+		return Image{}, fmt.Errorf("%w: %w", ErrUnfinished, err)
+	}
+	if img.Metadata == nil {
+		img.Metadata = map[string]string{}
+	}
+	for _, item := range missing {
+		img.Metadata[item.Key] = item.Value
+	}
+	img.Size = spec.Size
+	return img, nil
+}
+
+// begin returns an image that is ours to complete: new, or begun earlier.
+func (i *Images) begin(ctx context.Context, c Cluster, spec ImageSpec) (Image, error) {
+	fresh := Image{ImageRef: spec.ImageRef, Features: spec.Features, ObjectSize: spec.ObjectSize}
+	err := i.store.Create(ctx, c, spec.ImageRef, spec.Layout)
+	if err == nil {
+		return fresh, nil
+	}
+	if !errors.Is(err, ErrImageExists) {
+		return Image{}, err
+	}
+	img, err := i.store.Get(ctx, c, spec.ImageRef)
+	switch {
+	case errors.Is(err, ErrImageNotFound):
+		// The name is taken, yet there is no image behind it: a creation was cut
+		// short between the name and the header. Nothing was ever stored there.
+	case err != nil:
+		return Image{}, err
+	case usable(img, spec) == nil:
+		return img, nil
+	case !discardable(img, spec):
+		return Image{}, usable(img, spec)
+	}
+	if err := i.store.Remove(ctx, c, spec.ImageRef); err != nil && !errors.Is(err, ErrImageNotFound) {
+		return Image{}, err
+	}
+	if err := i.store.Create(ctx, c, spec.ImageRef, spec.Layout); err != nil {
+		return Image{}, err
+	}
+	return fresh, nil
+}
+
+// usable tells whether an image that is already there may become the spec's.
+func usable(img Image, spec ImageSpec) error {
+	owner := img.Owner()
+	if !owner.SameClaim(spec.Owner) && (!owner.Unknown() || img.Size != 0) {
+		return fmt.Errorf("%w: %s already exists for %s", ErrNotOurs, img.ImageRef, owner)
+	}
+	if img.Size != 0 && img.Size != spec.Size {
+		return fmt.Errorf("%w: %s already exists with a size of %d bytes, wanted are %d",
+			ErrMismatch, img.ImageRef, img.Size, spec.Size)
+	}
+	if got := img.Features.Requested(); got != spec.Features {
+		return fmt.Errorf("%w: %s already exists with features %s, wanted are %s",
+			ErrMismatch, img.ImageRef, got, spec.Features)
+	}
+	if spec.ObjectSize != 0 && img.ObjectSize != spec.ObjectSize {
+		return fmt.Errorf("%w: %s already exists with objects of %d bytes, wanted are %d",
+			ErrMismatch, img.ImageRef, img.ObjectSize, spec.ObjectSize)
+	}
+	if has := img.Features.Has(dataPool); has != (spec.DataPool != "") {
+		return fmt.Errorf("%w: %s already exists with a data pool of its own: %t, wanted: %t",
+			ErrMismatch, img.ImageRef, has, !has)
+	}
+	return nil
+}
+
+// discardable tells whether an unfinished image of ours may make room for one that
+// fits: the class was replaced between two attempts, say.
+func discardable(img Image, spec ImageSpec) bool {
+	owner := img.Owner()
+	return img.Size == 0 && len(img.Watchers) == 0 && len(img.Snapshots) == 0 &&
+		(owner.Unknown() || owner.SameClaim(spec.Owner))
+}
+
+// Expectation is what must be true of an image before it may be deleted.
+type Expectation struct {
+	// Owner names the volume whose image it must be.
+	Owner Owner
+	// AllowUnknown also accepts an image whose metadata names nobody, as the
+	// predecessors of this provisioner made them.
+	AllowUnknown bool
+}
+
+// Delete removes the image. That it is gone already is success; a missing pool is
+// not. An image that somebody holds, that has snapshots, or that is not the one
+// expected is left untouched and answered with ErrImageInUse, ErrHasSnapshots or
+// ErrNotOurs, naming the holders.
+func (i *Images) Delete(ctx context.Context, c Cluster, ref ImageRef, expect Expectation) error {
+	img, err := i.store.Get(ctx, c, ref)
+	if err != nil && !errors.Is(err, ErrImageNotFound) {
+		return err
+	}
+	if err == nil {
+		if err := deletable(img, expect); err != nil {
+			return err
+		}
+	}
+	// Also when no image was found: a removal that was cut short leaves the name
+	// behind, and removing it again takes that away too.
+	if err := i.store.Remove(ctx, c, ref); err != nil && !errors.Is(err, ErrImageNotFound) {
+		return err
+	}
+	return nil
+}
+
+func deletable(img Image, expect Expectation) error {
+	owner := img.Owner()
+	switch {
+	case owner.Unknown() && !expect.AllowUnknown:
+		return fmt.Errorf("%w: the metadata of %s names no owner; if it is the image of volume %s, say so with: rbd image-meta set %s %s %s",
+			ErrNotOurs, img.ImageRef, expect.Owner.VolumeName, img.ImageRef, metaVolumeName, expect.Owner.VolumeName)
+	case !owner.Unknown() && !owner.SameVolume(expect.Owner):
+		return fmt.Errorf("%w: the metadata of %s names %s (volume %q, cluster %q), not volume %q of cluster %q",
+			ErrNotOurs, img.ImageRef, owner, owner.VolumeName, owner.ClusterID, expect.Owner.VolumeName, expect.Owner.ClusterID)
+	case len(img.Watchers) > 0:
+		return fmt.Errorf("%w: %s is mapped or open at %s", ErrImageInUse, img.ImageRef, strings.Join(img.Watchers, ", "))
+	case len(img.Snapshots) > 0:
+		return fmt.Errorf("%w: %s has %s", ErrHasSnapshots, img.ImageRef, strings.Join(img.Snapshots, ", "))
+	}
+	return nil
+}

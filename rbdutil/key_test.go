@@ -1,0 +1,76 @@
+package rbdutil
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"k8s.io/klog/v2"
+	"k8s.io/klog/v2/ktesting"
+)
+
+// A key as `ceph-authtool --gen-print-key` prints it, in use nowhere.
+const exampleKey = "AQAZ3WpnAAAAABAAyyBqS9+2rC4JdGtDVIlpUQ=="
+
+func TestKeyShowsItselfNowhere(t *testing.T) {
+	t.Parallel()
+	key := NewKey(exampleKey)
+	cluster := Cluster{Monitors: []string{"mon"}, User: "kube", Key: key}
+	marshalled, err := json.Marshal(map[string]any{"key": key, "cluster": cluster, "pointer": &cluster})
+	if err != nil {
+		t.Fatal(err)
+	}
+	logger := ktesting.NewLogger(t, ktesting.NewConfig(ktesting.BufferLogs(true), ktesting.Verbosity(10)))
+	logger.Info("key", "key", key, "cluster", cluster, "pointer", &cluster)
+	logged := logger.GetSink().(ktesting.Underlier).GetBuffer().String()
+	for how, text := range map[string]string{
+		"%v":      fmt.Sprintf("%v %v %v", key, cluster, &cluster),
+		"%+v":     fmt.Sprintf("%+v %+v %+v", key, cluster, &cluster),
+		"%#v":     fmt.Sprintf("%#v %#v %#v", key, cluster, &cluster),
+		"%s":      fmt.Sprintf("%s %q %x %d", key, key, key, key),
+		"String":  cluster.String() + key.String(),
+		"error":   fmt.Errorf("with %v: %w", key, ErrInvalidKey).Error(),
+		"JSON":    string(marshalled),
+		"logging": logged + fmt.Sprint(klog.Format(cluster)),
+	} {
+		if strings.Contains(text, exampleKey) || strings.Contains(text, fmt.Sprintf("%x", exampleKey)) {
+			t.Errorf("%s shows the key: %s", how, text)
+		}
+	}
+	if key.Reveal() != exampleKey {
+		t.Errorf("Reveal() = %q", key.Reveal())
+	}
+}
+
+func TestKeyCheck(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		secret string
+		valid  bool
+	}{
+		"a key":                       {exampleKey, true},
+		"nothing":                     {"", false},
+		"not base64":                  {"not-base64!", false},
+		"cut short":                   {exampleKey[:20], false},
+		"cut short, without padding":  {strings.TrimRight(exampleKey, "="), false},
+		"twice":                       {exampleKey + exampleKey, false},
+		"with a newline at the end":   {exampleKey + "\n", false},
+		"with a newline in it":        {exampleKey[:10] + "\n" + exampleKey[10:], false},
+		"a keyring instead of a key":  {"[client.kube]\nkey = " + exampleKey, false},
+		"base64 of base64":            {"QVFBWjNXcG5BQUFBQUJBQXl5QnFTOSsyckM0SmRHdERWSWxwVVE9PQ==", false},
+		"a header with nothing to it": {"AQAZ3WpnAAAAAAAA", false},
+	} {
+		err := NewKey(test.secret).Check()
+		if valid := err == nil; valid != test.valid {
+			t.Errorf("%s: Check() = %v", name, err)
+		}
+		if err != nil && !errors.Is(err, ErrInvalidKey) {
+			t.Errorf("%s: %v is not %v", name, err, ErrInvalidKey)
+		}
+		if err != nil && test.secret != "" && strings.Contains(err.Error(), test.secret) {
+			t.Errorf("%s: the error shows the key: %v", name, err)
+		}
+	}
+}

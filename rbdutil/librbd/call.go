@@ -1,0 +1,103 @@
+package librbd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/ceph/go-ceph/rados"
+
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+)
+
+// calls remembers which images have a call inside librbd.
+type calls struct {
+	mu      sync.Mutex
+	running map[callKey]struct{}
+}
+
+type callKey struct {
+	conn  connKey
+	image rbdutil.ImageRef
+}
+
+// begin claims the image for one call; end must be called when it has come back.
+func (c *calls) begin(key callKey) (end func(), ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, busy := c.running[key]; busy {
+		return nil, false
+	}
+	if c.running == nil {
+		c.running = map[callKey]struct{}{}
+	}
+	c.running[key] = struct{}{}
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		delete(c.running, key)
+	}, true
+}
+
+// call runs one operation on an image's pool and returns its error, or ErrTimeout
+// when ctx is done before the operation is.
+func (s *Store) call(ctx context.Context, op string, c rbdutil.Cluster, ref rbdutil.ImageRef, fn func(*rados.IOContext) error) error {
+	if err := ctx.Err(); err != nil {
+		return timeoutError(op, c, ref, err)
+	}
+	end, ok := s.calls.begin(callKey{keyOf(c), ref})
+	if !ok {
+		return fmt.Errorf("%s image %s: %w", op, ref, rbdutil.ErrInProgress)
+	}
+	observed := s.observe(op)
+	done := make(chan error, 1)
+	go func() {
+		err := s.run(c, ref.Pool, fn)
+		end()
+		observed(err)
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return timeoutError(op, c, ref, ctx.Err())
+	}
+}
+
+// run does the operation on the cluster's shared connection.
+func (s *Store) run(c rbdutil.Cluster, pool string, fn func(*rados.IOContext) error) error {
+	conn, err := s.conns.acquire(c)
+	if err != nil {
+		return err
+	}
+	err = onPool(conn.rados, pool, fn)
+	if spoilsConnection(err) {
+		s.conns.drop(conn)
+	}
+	s.conns.release(conn)
+	return err
+}
+
+func onPool(conn *rados.Conn, pool string, fn func(*rados.IOContext) error) error {
+	ioctx, err := conn.OpenIOContext(pool)
+	if err != nil {
+		return poolError(pool, err)
+	}
+	defer ioctx.Destroy()
+	return fn(ioctx)
+}
+
+// spoilsConnection tells whether the next call should start with a new connection:
+// after a lost or silent one, because a new one recovers sooner, and after a
+// denial, because a connection keeps the capabilities that it was given at first.
+func spoilsConnection(err error) bool {
+	return errors.Is(err, rbdutil.ErrConnectionLost) ||
+		errors.Is(err, rbdutil.ErrTimeout) ||
+		errors.Is(err, rbdutil.ErrAccessDenied)
+}
+
+func timeoutError(op string, c rbdutil.Cluster, ref rbdutil.ImageRef, cause error) error {
+	return fmt.Errorf("%s image %s on %s: %w (%w)", op, ref, c, rbdutil.ErrTimeout, cause)
+}

@@ -1,0 +1,190 @@
+package librbd
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/ceph/go-ceph/rados"
+
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+)
+
+// connKey is what a connection was made with. A changed key or monitor list makes
+// another connection; the old one goes when it has been idle long enough.
+type connKey struct {
+	monitors, user string
+	key            rbdutil.Key
+}
+
+func keyOf(c rbdutil.Cluster) connKey {
+	return connKey{monitors: strings.Join(c.Monitors, ","), user: c.User, key: c.Key}
+}
+
+// connections shares one librados connection among all calls on a cluster.
+type connections struct {
+	timeout time.Duration
+	idle    time.Duration
+	changed func(n int)
+
+	mu    sync.Mutex
+	conns map[connKey]*connection
+}
+
+// connection is one librados connection and how many use it. rados and err are
+// written before ready is closed and never after.
+type connection struct {
+	key   connKey
+	ready chan struct{}
+	rados *rados.Conn
+	err   error
+
+	// The rest is guarded by connections.mu.
+	users   int
+	dropped bool
+	expiry  *time.Timer
+}
+
+func newConnections(opts Options) *connections {
+	if opts.ConnectionsChanged == nil {
+		opts.ConnectionsChanged = func(int) {}
+	}
+	return &connections{
+		timeout: opts.Timeout, idle: opts.IdleTimeout, changed: opts.ConnectionsChanged,
+		conns: map[connKey]*connection{},
+	}
+}
+
+// acquire returns the cluster's connection, making it if there is none. All who
+// ask meanwhile wait for the one attempt and share its error. Each success needs
+// one release.
+func (p *connections) acquire(c rbdutil.Cluster) (*connection, error) {
+	conn, first := p.enter(keyOf(c))
+	if first {
+		conn.rados, conn.err = p.dial(c)
+		close(conn.ready)
+	}
+	<-conn.ready
+	if conn.err != nil {
+		p.drop(conn)
+		p.release(conn)
+		return nil, conn.err
+	}
+	return conn, nil
+}
+
+func (p *connections) enter(key connKey) (conn *connection, first bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	conn = p.conns[key]
+	if conn == nil {
+		conn = &connection{key: key, ready: make(chan struct{})}
+		p.conns[key] = conn
+		p.changed(len(p.conns))
+		first = true
+	}
+	if conn.expiry != nil {
+		conn.expiry.Stop()
+		conn.expiry = nil
+	}
+	conn.users++
+	return conn, first
+}
+
+// release ends one use. The last user of a dropped connection shuts it down;
+// the last user of any other starts its idle time.
+func (p *connections) release(conn *connection) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	conn.users--
+	if conn.users > 0 {
+		return
+	}
+	if conn.dropped {
+		shutdown(conn)
+		return
+	}
+	conn.expiry = time.AfterFunc(p.idle, func() { p.expire(conn) })
+}
+
+// drop makes the next acquire connect anew.
+func (p *connections) drop(conn *connection) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.dropLocked(conn)
+}
+
+func (p *connections) dropLocked(conn *connection) {
+	if conn.dropped {
+		return
+	}
+	conn.dropped = true
+	delete(p.conns, conn.key)
+	p.changed(len(p.conns))
+	if conn.users == 0 {
+		shutdown(conn)
+	}
+}
+
+// expire drops a connection that nobody has taken up again.
+func (p *connections) expire(conn *connection) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if conn.users == 0 && conn.expiry != nil {
+		p.dropLocked(conn)
+	}
+}
+
+func (p *connections) dropAll() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, conn := range p.conns {
+		if conn.expiry != nil {
+			conn.expiry.Stop()
+		}
+		p.dropLocked(conn)
+	}
+}
+
+// shutdown closes a connection that nobody uses. In the background: librados waits
+// there for what a dead cluster may never answer.
+func shutdown(conn *connection) {
+	if conn.rados != nil {
+		go conn.rados.Shutdown()
+	}
+}
+
+// dial makes a connection from nothing but the Cluster: no ceph.conf is read, no
+// keyring, no environment.
+func (p *connections) dial(c rbdutil.Cluster) (*rados.Conn, error) {
+	if err := c.Key.Check(); err != nil {
+		return nil, fmt.Errorf("connect to %s: %w", c, err)
+	}
+	conn, err := rados.NewConnWithUser(c.User)
+	if err != nil {
+		return nil, fmt.Errorf("prepare connection to %s: %w", c, err)
+	}
+	seconds := strconv.Itoa(int(math.Ceil(max(p.timeout, time.Second).Seconds())))
+	for _, option := range []struct{ name, value string }{
+		{"mon_host", strings.Join(c.Monitors, ",")},
+		{"key", c.Key.Reveal()},
+		// What librados would print, our errors say, and in the log's own format.
+		{"err_to_stderr", "false"},
+		// Without these three, librados waits for ever.
+		{"client_mount_timeout", seconds},
+		{"rados_mon_op_timeout", seconds},
+		{"rados_osd_op_timeout", seconds},
+	} {
+		if err := conn.SetConfigOption(option.name, option.value); err != nil {
+			// Not %w of a value: the option may be the key.
+			return nil, fmt.Errorf("set option %s for %s: %w", option.name, c, err)
+		}
+	}
+	if err := conn.Connect(); err != nil {
+		return nil, connectError(c, err)
+	}
+	return conn, nil
+}

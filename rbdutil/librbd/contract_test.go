@@ -1,0 +1,50 @@
+//go:build ceph
+
+package librbd_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/librbd"
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/rbdtest"
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/rbdtest/cephcli"
+)
+
+const (
+	pool     = "contract"
+	dataPool = "contract-data"
+)
+
+// newStore returns a Store with room for a slow machine.
+func newStore(t *testing.T, opts librbd.Options) *librbd.Store {
+	t.Helper()
+	if opts.Timeout == 0 {
+		opts.Timeout = 30 * time.Second
+	}
+	if opts.IdleTimeout == 0 {
+		opts.IdleTimeout = time.Minute
+	}
+	store := librbd.New(opts)
+	t.Cleanup(store.Close)
+	return store
+}
+
+// newCluster makes the pools and a user with the documented capabilities.
+func newCluster(t *testing.T) (cephcli.Admin, rbdutil.Cluster) {
+	t.Helper()
+	ceph := cephcli.FromEnv(t)
+	ceph.CreatePool(t, pool)
+	ceph.CreatePool(t, dataPool)
+	key := ceph.CreateUser(t, "contract", pool, dataPool)
+	return ceph, rbdutil.Cluster{Monitors: ceph.Monitors(t), User: "contract", Key: key}
+}
+
+func TestContract(t *testing.T) {
+	ceph, cluster := newCluster(t)
+	rbdtest.Run(t, rbdtest.Harness{
+		Store: newStore(t, librbd.Options{}), Cluster: cluster, Pool: pool, DataPool: dataPool,
+		Watch: ceph.Watch, Snapshot: ceph.Snapshot, LeaveRemains: ceph.LeaveRemains,
+	})
+}

@@ -1,0 +1,87 @@
+package librbd
+
+import (
+	"fmt"
+	"math/bits"
+
+	"github.com/ceph/go-ceph/rbd"
+
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+)
+
+func setLayout(opts *rbd.ImageOptions, layout rbdutil.Layout) error {
+	if err := opts.SetUint64(rbd.ImageOptionFormat, 2); err != nil {
+		return err
+	}
+	if err := opts.SetUint64(rbd.ImageOptionFeatures, uint64(layout.Features)); err != nil {
+		return err
+	}
+	if layout.ObjectSize != 0 {
+		order := uint64(bits.TrailingZeros64(layout.ObjectSize))
+		if err := opts.SetUint64(rbd.ImageOptionOrder, order); err != nil {
+			return err
+		}
+	}
+	if layout.DataPool != "" {
+		return opts.SetString(rbd.ImageOptionDataPool, layout.DataPool)
+	}
+	return nil
+}
+
+func describe(image *rbd.Image, ref rbdutil.ImageRef) (rbdutil.Image, error) {
+	stat, err := image.Stat()
+	if err != nil {
+		return rbdutil.Image{}, err
+	}
+	features, err := image.GetFeatures()
+	if err != nil {
+		return rbdutil.Image{}, err
+	}
+	metadata, err := image.ListMetadata()
+	if err != nil {
+		return rbdutil.Image{}, err
+	}
+	img := rbdutil.Image{
+		ImageRef: ref, Size: stat.Size, ObjectSize: stat.Obj_size,
+		Features: rbdutil.Features(features), Metadata: metadata,
+	}
+	watchers, err := image.ListWatchers()
+	if err != nil {
+		return rbdutil.Image{}, err
+	}
+	for _, w := range watchers {
+		img.Watchers = append(img.Watchers, w.Addr)
+	}
+	snapshots, err := image.GetSnapshotNames()
+	if err != nil {
+		return rbdutil.Image{}, err
+	}
+	for _, s := range snapshots {
+		img.Snapshots = append(img.Snapshots, s.Name)
+	}
+	return img, nil
+}
+
+// grow sets the image's size, in bytes, unless it has it already. It never shrinks.
+func grow(image *rbd.Image, ref rbdutil.ImageRef, size uint64) error {
+	now, err := image.GetSize()
+	if err != nil {
+		return imageError("read", ref, err)
+	}
+	switch {
+	case now == size:
+		return nil
+	case now > size:
+		return fmt.Errorf("resize image %s: %w: from %d to %d bytes it would shrink", ref, rbdutil.ErrInvalid, now, size)
+	}
+	const allowShrink = false
+	progress := func(uint64, uint64, interface{}) int { return 0 }
+	if err := image.Resize2(size, allowShrink, progress, nil); err != nil {
+		return imageError("resize", ref, err)
+	}
+	return nil
+}
+
+// closeImage ends the use of an image. There is nothing that a caller could do
+// about an error: whatever was to be written has been acknowledged by then.
+func closeImage(image *rbd.Image) { _ = image.Close() }

@@ -1,0 +1,123 @@
+package librbd
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/ceph/go-ceph/rados"
+	"github.com/ceph/go-ceph/rbd"
+
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+)
+
+// Options of a Store.
+type Options struct {
+	// Timeout bounds connecting and each operation inside librados. A value
+	// below one second is taken as one second, the least that Ceph knows.
+	Timeout time.Duration
+	// IdleTimeout is how long a connection is kept without use.
+	IdleTimeout time.Duration
+	// Observe, if set, is called when an operation starts and its result when it
+	// has come back from Ceph, be it long after its caller has gone.
+	Observe func(operation string) func(error)
+	// ConnectionsChanged, if set, is told the number of connections whenever it changes.
+	ConnectionsChanged func(n int)
+}
+
+// Store is the rbdutil.Store over Ceph clusters: any number of them, with one
+// shared connection for each Cluster that it is asked about.
+type Store struct {
+	observe func(operation string) func(error)
+	conns   *connections
+	calls   calls
+}
+
+var _ rbdutil.Store = (*Store)(nil)
+
+// New returns a Store without connections; they are made as they are needed.
+func New(opts Options) *Store {
+	if opts.Observe == nil {
+		opts.Observe = func(string) func(error) { return func(error) {} }
+	}
+	return &Store{observe: opts.Observe, conns: newConnections(opts)}
+}
+
+// Close drops all connections. Those in use close when their calls come back.
+func (s *Store) Close() { s.conns.dropAll() }
+
+// Create implements rbdutil.Store.
+//
+// Similar to: rbd create --size 0 --image-feature F --object-size N [--data-pool P] POOL/IMAGE
+func (s *Store) Create(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef, layout rbdutil.Layout) error {
+	return s.call(ctx, "create", c, ref, func(pool *rados.IOContext) error {
+		opts := rbd.NewRbdImageOptions()
+		defer opts.Destroy()
+		if err := setLayout(opts, layout); err != nil {
+			return fmt.Errorf("options of image %s: %w", ref, err)
+		}
+		if err := rbd.CreateImage(pool, ref.Name, 0, opts); err != nil {
+			return createError(ref, layout, err)
+		}
+		return nil
+	})
+}
+
+// Get implements rbdutil.Store.
+//
+// Similar to: rbd info, rbd status, rbd snap ls, rbd image-meta list
+func (s *Store) Get(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef) (rbdutil.Image, error) {
+	// The result is handed over as a whole, because this function may have
+	// returned long before the call comes back.
+	result := make(chan rbdutil.Image, 1)
+	err := s.call(ctx, "get", c, ref, func(pool *rados.IOContext) error {
+		// Opened for reading only: an image that is open for writing has a
+		// watcher, and a watcher keeps nodes from mapping it.
+		image, err := rbd.OpenImageReadOnly(pool, ref.Name, rbd.NoSnapshot)
+		if err != nil {
+			return imageError("open", ref, err)
+		}
+		defer closeImage(image)
+		img, err := describe(image, ref)
+		if err != nil {
+			return imageError("read", ref, err)
+		}
+		result <- img
+		return nil
+	})
+	if err != nil {
+		return rbdutil.Image{}, err
+	}
+	return <-result, nil
+}
+
+// Complete implements rbdutil.Store.
+//
+// Similar to: rbd image-meta set POOL/IMAGE KEY VALUE; rbd resize --size N POOL/IMAGE
+func (s *Store) Complete(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef, metadata []rbdutil.MetadataItem, size uint64) error {
+	return s.call(ctx, "complete", c, ref, func(pool *rados.IOContext) error {
+		image, err := rbd.OpenImage(pool, ref.Name, rbd.NoSnapshot)
+		if err != nil {
+			return imageError("open", ref, err)
+		}
+		defer closeImage(image)
+		for _, item := range metadata {
+			if err := image.SetMetadata(item.Key, item.Value); err != nil {
+				return imageError("set metadata of", ref, err)
+			}
+		}
+		return grow(image, ref, size)
+	})
+}
+
+// Remove implements rbdutil.Store.
+//
+// Similar to: rbd rm POOL/IMAGE
+func (s *Store) Remove(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef) error {
+	return s.call(ctx, "remove", c, ref, func(pool *rados.IOContext) error {
+		if err := rbd.RemoveImage(pool, ref.Name); err != nil {
+			return removeError(ref, err)
+		}
+		return nil
+	})
+}

@@ -1,0 +1,168 @@
+// Package rbdfake is a Ceph cluster in memory, for unit tests. It keeps the
+// contract of rbdutil/rbdtest, as real Ceph does, and fails where it is told to.
+package rbdfake
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+)
+
+// defaultObjectSize is Ceph's own default, in bytes.
+const defaultObjectSize = 4 << 20
+
+// Ops are the names that hooks see.
+const (
+	OpCreate   = "create"
+	OpGet      = "get"
+	OpComplete = "complete"
+	OpRemove   = "remove"
+)
+
+// Ceph is a rbdutil.Store over maps. Its zero value has no pools; use New.
+type Ceph struct {
+	// Before, if set, runs before an operation; an error from it is the
+	// operation's, and nothing happens.
+	Before func(ctx context.Context, op string, c rbdutil.Cluster, ref rbdutil.ImageRef) error
+	// After, if set, runs when an operation has taken effect; an error from it
+	// is the operation's, though the effect stays: a lost answer.
+	After func(ctx context.Context, op string, c rbdutil.Cluster, ref rbdutil.ImageRef) error
+
+	mu     sync.Mutex
+	pools  map[string]bool
+	images map[rbdutil.ImageRef]*image
+}
+
+type image struct {
+	rbdutil.Image
+	// remains: the name is taken, but the image behind it never came to be or
+	// is gone, as after a crash of the client in the middle of it.
+	remains bool
+}
+
+// New returns a cluster with the pools given.
+func New(pools ...string) *Ceph {
+	f := &Ceph{pools: map[string]bool{}, images: map[rbdutil.ImageRef]*image{}}
+	for _, p := range pools {
+		f.pools[p] = true
+	}
+	return f
+}
+
+var _ rbdutil.Store = (*Ceph)(nil)
+
+// Create implements rbdutil.Store.
+func (f *Ceph) Create(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef, layout rbdutil.Layout) error {
+	return f.do(ctx, OpCreate, c, ref, func() error {
+		if f.images[ref] != nil {
+			return fmt.Errorf("create image %s: %w", ref, rbdutil.ErrImageExists)
+		}
+		features := layout.Features
+		if layout.DataPool != "" {
+			if !f.pools[layout.DataPool] {
+				return fmt.Errorf("create image %s: %w: %s", ref, rbdutil.ErrDataPoolNotFound, layout.DataPool)
+			}
+			features |= 1 << 7 // data-pool, which Ceph adds by itself
+		}
+		objectSize := layout.ObjectSize
+		if objectSize == 0 {
+			objectSize = defaultObjectSize
+		}
+		f.images[ref] = &image{Image: rbdutil.Image{
+			ImageRef: ref, Features: features, ObjectSize: objectSize, Metadata: map[string]string{},
+		}}
+		return nil
+	})
+}
+
+// Get implements rbdutil.Store.
+func (f *Ceph) Get(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef) (rbdutil.Image, error) {
+	var got rbdutil.Image
+	err := f.do(ctx, OpGet, c, ref, func() error {
+		img, err := f.find(ref)
+		if err != nil {
+			return err
+		}
+		got = img.Image
+		got.Metadata = maps.Clone(img.Metadata)
+		got.Watchers = slices.Clone(img.Watchers)
+		got.Snapshots = slices.Clone(img.Snapshots)
+		return nil
+	})
+	return got, err
+}
+
+// Complete implements rbdutil.Store.
+func (f *Ceph) Complete(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef, metadata []rbdutil.MetadataItem, size uint64) error {
+	return f.do(ctx, OpComplete, c, ref, func() error {
+		img, err := f.find(ref)
+		if err != nil {
+			return err
+		}
+		if size < img.Size {
+			return fmt.Errorf("resize image %s: %w: it would shrink", ref, rbdutil.ErrInvalid)
+		}
+		for _, item := range metadata {
+			img.Metadata[item.Key] = item.Value
+		}
+		img.Size = size
+		return nil
+	})
+}
+
+// Remove implements rbdutil.Store.
+func (f *Ceph) Remove(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef) error {
+	return f.do(ctx, OpRemove, c, ref, func() error {
+		img := f.images[ref]
+		switch {
+		case img == nil:
+			return fmt.Errorf("remove image %s: %w", ref, rbdutil.ErrImageNotFound)
+		case len(img.Watchers) > 0:
+			return fmt.Errorf("remove image %s: %w", ref, rbdutil.ErrImageInUse)
+		case len(img.Snapshots) > 0:
+			return fmt.Errorf("remove image %s: %w", ref, rbdutil.ErrHasSnapshots)
+		}
+		delete(f.images, ref)
+		return nil
+	})
+}
+
+// do runs one operation between its hooks.
+func (f *Ceph) do(ctx context.Context, op string, c rbdutil.Cluster, ref rbdutil.ImageRef, effect func() error) error {
+	if f.Before != nil {
+		if err := f.Before(ctx, op, c, ref); err != nil {
+			return err
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("%s image %s: %w", op, ref, rbdutil.ErrTimeout)
+	}
+	if err := f.locked(ref, effect); err != nil {
+		return err
+	}
+	if f.After != nil {
+		return f.After(ctx, op, c, ref)
+	}
+	return nil
+}
+
+func (f *Ceph) locked(ref rbdutil.ImageRef, effect func() error) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.pools[ref.Pool] {
+		return fmt.Errorf("open pool %s: %w", ref.Pool, rbdutil.ErrPoolNotFound)
+	}
+	return effect()
+}
+
+func (f *Ceph) find(ref rbdutil.ImageRef) (*image, error) {
+	img := f.images[ref]
+	if img == nil || img.remains {
+		return nil, fmt.Errorf("open image %s: %w", ref, rbdutil.ErrImageNotFound)
+	}
+	return img, nil
+}

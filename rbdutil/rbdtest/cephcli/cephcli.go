@@ -1,0 +1,166 @@
+// Package cephcli drives a real Ceph through its own commands, as an
+// administrator would, for the tests that need one. What the code under test does
+// through librbd is prepared and checked here by other means.
+package cephcli
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+)
+
+// Admin runs commands as client.admin of the cluster that its ceph.conf names.
+type Admin struct {
+	conf string
+}
+
+// FromEnv takes the cluster from CEPH_CONF and fails the test without it: a test
+// that was asked to run against Ceph must not pass by not running.
+func FromEnv(t *testing.T) Admin {
+	t.Helper()
+	conf := os.Getenv("CEPH_CONF")
+	if conf == "" {
+		t.Fatal("CEPH_CONF does not name a cluster's ceph.conf; `make test-ceph` brings a cluster up and sets it")
+	}
+	return Admin{conf: conf}
+}
+
+// Try runs a command (ceph, rbd, rados) and returns its output and error.
+func (a Admin) Try(ctx context.Context, name string, args ...string) ([]byte, error) {
+	cmd := exec.CommandContext(ctx, name, append([]string{"--conf", a.conf}, args...)...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return out, fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, bytes.TrimSpace(stderr.Bytes()))
+	}
+	return out, nil
+}
+
+// Run runs a command and fails the test if it fails.
+func (a Admin) Run(t *testing.T, name string, args ...string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	out, err := a.Try(ctx, name, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// JSON runs a command that prints JSON and decodes it.
+func (a Admin) JSON(t *testing.T, into any, name string, args ...string) {
+	t.Helper()
+	out := a.Run(t, name, append(args, "--format", "json")...)
+	if err := json.Unmarshal([]byte(out), into); err != nil {
+		t.Fatalf("%s %s: %v in %q", name, strings.Join(args, " "), err, out)
+	}
+}
+
+// Monitors returns the addresses that the kernel client and librados both take.
+func (a Admin) Monitors(t *testing.T) []string {
+	t.Helper()
+	var dump struct {
+		Mons []struct {
+			PublicAddrs struct {
+				AddrVec []struct{ Type, Addr string } `json:"addrvec"`
+			} `json:"public_addrs"`
+		}
+	}
+	a.JSON(t, &dump, "ceph", "mon", "dump")
+	var monitors []string
+	for _, mon := range dump.Mons {
+		for _, addr := range mon.PublicAddrs.AddrVec {
+			if addr.Type == "v1" {
+				monitors = append(monitors, addr.Addr)
+			}
+		}
+	}
+	return monitors
+}
+
+// CreatePool makes an RBD pool that goes with the test.
+func (a Admin) CreatePool(t *testing.T, name string) {
+	t.Helper()
+	a.Run(t, "ceph", "osd", "pool", "create", name, "8")
+	t.Cleanup(func() { a.DeletePool(t, name) })
+	a.Run(t, "rbd", "pool", "init", name)
+}
+
+// DeletePool deletes a pool and all that is in it.
+func (a Admin) DeletePool(t *testing.T, name string) {
+	t.Helper()
+	a.Run(t, "ceph", "osd", "pool", "rm", name, name, "--yes-i-really-really-mean-it")
+}
+
+// CreateUser makes a user with the least rights that the documentation names, on
+// the pools given, and returns its key.
+func (a Admin) CreateUser(t *testing.T, user string, pools ...string) rbdutil.Key {
+	t.Helper()
+	var caps []string
+	for _, pool := range pools {
+		caps = append(caps, "profile rbd pool="+pool)
+	}
+	all := strings.Join(caps, ", ")
+	a.Run(t, "ceph", "auth", "get-or-create", "client."+user, "mon", "profile rbd", "osd", all, "mgr", all)
+	return rbdutil.NewKey(a.Run(t, "ceph", "auth", "get-key", "client."+user))
+}
+
+// Images lists the names of the images in a pool.
+func (a Admin) Images(t *testing.T, pool string) []string {
+	t.Helper()
+	var names []string
+	a.JSON(t, &names, "rbd", "ls", pool)
+	return names
+}
+
+// Watch holds an image open as a node does that has it mapped, until stopped.
+func (a Admin) Watch(t *testing.T, ref rbdutil.ImageRef) (stop func()) {
+	t.Helper()
+	cmd := exec.Command("rbd", "--conf", a.conf, "watch", ref.String())
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	// It says "press enter to exit..." when the watch is there.
+	if _, err := bufio.NewReader(stdout).ReadString('.'); err != nil {
+		t.Fatalf("rbd watch %s: %v", ref, err)
+	}
+	return func() {
+		_, _ = stdin.Write([]byte("\n"))
+		_ = cmd.Wait()
+	}
+}
+
+// Snapshot takes a snapshot of an image.
+func (a Admin) Snapshot(t *testing.T, ref rbdutil.ImageRef, name string) {
+	t.Helper()
+	a.Run(t, "rbd", "snap", "create", "--no-progress", ref.String()+"@"+name)
+}
+
+// LeaveRemains makes an image and takes its header away, which is how an image
+// looks whose creation or removal was cut short: the name is there, and no more.
+func (a Admin) LeaveRemains(t *testing.T, ref rbdutil.ImageRef) {
+	t.Helper()
+	a.Run(t, "rbd", "create", "--size", "1", ref.String())
+	var info struct{ ID string }
+	a.JSON(t, &info, "rbd", "info", ref.String())
+	a.Run(t, "rados", "--pool", ref.Pool, "rm", "rbd_header."+info.ID)
+}

@@ -1,0 +1,234 @@
+// Package rbdtest holds the contract of rbdutil.Store, and of rbdutil.Images over
+// it, as a test that runs over the fake and over real Ceph alike.
+package rbdtest
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+)
+
+// Harness is a Ceph, real or not, on which the contract is tried.
+type Harness struct {
+	Store   rbdutil.Store
+	Cluster rbdutil.Cluster
+	// Pool is an RBD pool that the test may fill; DataPool one for data objects.
+	Pool, DataPool string
+	// Watch holds the image open as a node does that mounts it, until stopped.
+	Watch func(t *testing.T, ref rbdutil.ImageRef) (stop func())
+	// Snapshot takes a snapshot of the image.
+	Snapshot func(t *testing.T, ref rbdutil.ImageRef, name string)
+	// LeaveRemains makes a name without an image behind it, as a client leaves it
+	// that dies in the middle of creating or removing.
+	LeaveRemains func(t *testing.T, ref rbdutil.ImageRef)
+}
+
+// timeout bounds each case: real Ceph on a busy machine takes its time.
+const timeout = 60 * time.Second
+
+// Run runs the whole contract, each case on an image name of its own.
+func Run(t *testing.T, h Harness) {
+	cases := map[string]func(t *testing.T, h Harness, ref rbdutil.ImageRef){
+		"create makes an empty image of the layout asked for":        createMakesLayout,
+		"create puts data objects into the data pool":                createWithDataPool,
+		"create names the pool that is missing":                      createMissingPool,
+		"create names the data pool that is missing":                 createMissingDataPool,
+		"create refuses a name that is taken":                        createTaken,
+		"get names what is missing":                                  getMissing,
+		"get shows watchers and snapshots":                           getShowsHolders,
+		"complete sets metadata and size, and again changes nothing": completeSets,
+		"complete never shrinks":                                     completeNeverShrinks,
+		"complete of a missing image says so":                        completeMissing,
+		"remove takes the image away":                                removeTakesAway,
+		"remove of a missing image or pool says which":               removeMissing,
+		"remove refuses an image in use":                             removeInUse,
+		"remove refuses an image with snapshots":                     removeSnapshots,
+		"remains are not an image, take the name, and can go":        remains,
+		"images: ensure twice is one image":                          ensureTwice,
+		"images: ensure finishes what was cut short at any step":     ensureResumes,
+		"images: ensure leaves somebody else's image alone":          ensureForeign,
+		"images: ensure says how its own image does not fit":         ensureMismatch,
+		"images: ensure replaces an unfinished image that misfits":   ensureReplacesUnfinished,
+		"images: delete twice is success":                            deleteTwice,
+		"images: delete takes remains away":                          deleteRemains,
+		"images: delete spares what is not the volume's":             deleteForeign,
+		"images: delete spares an image in use until it is free":     deleteInUse,
+		"images: delete names the snapshots":                         deleteSnapshots,
+		"images: delete in a missing pool is no success":             deleteMissingPool,
+	}
+	for name, run := range cases {
+		t.Run(name, func(t *testing.T) {
+			run(t, h, rbdutil.ImageRef{Pool: h.Pool, Name: uniqueName(t)})
+		})
+	}
+}
+
+func ctxOf(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func createMakesLayout(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+	layout := rbdutil.Layout{
+		Features:   rbdutil.Layering | rbdutil.ExclusiveLock | rbdutil.ObjectMap | rbdutil.FastDiff,
+		ObjectSize: 1 << 20,
+	}
+	must(t, h.Store.Create(ctxOf(t), h.Cluster, ref, layout))
+	want := rbdutil.Image{ImageRef: ref, Features: layout.Features, ObjectSize: layout.ObjectSize}
+	equal(t, want, get(t, h, ref))
+}
+
+func createWithDataPool(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+	must(t, h.Store.Create(ctxOf(t), h.Cluster, ref, rbdutil.Layout{Features: rbdutil.Layering, DataPool: h.DataPool}))
+	got := get(t, h, ref).Features
+	if got.String() != "layering,data-pool" || got.Requested() != rbdutil.Layering {
+		t.Errorf("features %s, want layering,data-pool, of which layering was asked for", got)
+	}
+}
+
+func createMissingPool(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+	ref.Pool = "no-such-pool"
+	wantErr(t, h.Store.Create(ctxOf(t), h.Cluster, ref, plain), rbdutil.ErrPoolNotFound)
+}
+
+func createMissingDataPool(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+	layout := rbdutil.Layout{Features: rbdutil.Layering, DataPool: "no-such-pool"}
+	wantErr(t, h.Store.Create(ctxOf(t), h.Cluster, ref, layout), rbdutil.ErrDataPoolNotFound)
+	_, err := h.Store.Get(ctxOf(t), h.Cluster, ref)
+	wantErr(t, err, rbdutil.ErrImageNotFound)
+}
+
+func createTaken(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+	must(t, h.Store.Create(ctxOf(t), h.Cluster, ref, plain))
+	wantErr(t, h.Store.Create(ctxOf(t), h.Cluster, ref, plain), rbdutil.ErrImageExists)
+}
+
+func getMissing(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+	_, err := h.Store.Get(ctxOf(t), h.Cluster, ref)
+	wantErr(t, err, rbdutil.ErrImageNotFound)
+	ref.Pool = "no-such-pool"
+	_, err = h.Store.Get(ctxOf(t), h.Cluster, ref)
+	wantErr(t, err, rbdutil.ErrPoolNotFound)
+}
+
+func getShowsHolders(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+	must(t, h.Store.Create(ctxOf(t), h.Cluster, ref, plain))
+	h.Snapshot(t, ref, "before-upgrade")
+	stop := h.Watch(t, ref)
+	img := get(t, h, ref)
+	equal(t, []string{"before-upgrade"}, img.Snapshots)
+	if len(img.Watchers) != 1 || img.Watchers[0] == "" {
+		t.Errorf("watchers %q, want the one address", img.Watchers)
+	}
+	stop()
+	if img := get(t, h, ref); len(img.Watchers) != 0 {
+		t.Errorf("watchers %q after the last is gone: looking at an image must not hold it", img.Watchers)
+	}
+}
+
+func completeSets(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+	must(t, h.Store.Create(ctxOf(t), h.Cluster, ref, plain))
+	items := []rbdutil.MetadataItem{{Key: "b", Value: "2"}, {Key: "a", Value: "ünï ☃"}}
+	for range 2 {
+		must(t, h.Store.Complete(ctxOf(t), h.Cluster, ref, items, 5*rbdutil.MiB))
+		img := get(t, h, ref)
+		equal(t, map[string]string{"a": "ünï ☃", "b": "2"}, img.Metadata)
+		equal(t, 5*rbdutil.MiB, img.Size)
+	}
+}
+
+func completeNeverShrinks(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+	must(t, h.Store.Create(ctxOf(t), h.Cluster, ref, plain))
+	must(t, h.Store.Complete(ctxOf(t), h.Cluster, ref, nil, 5*rbdutil.MiB))
+	wantErr(t, h.Store.Complete(ctxOf(t), h.Cluster, ref, nil, 4*rbdutil.MiB), rbdutil.ErrInvalid)
+	equal(t, 5*rbdutil.MiB, get(t, h, ref).Size)
+}
+
+func completeMissing(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+	wantErr(t, h.Store.Complete(ctxOf(t), h.Cluster, ref, nil, rbdutil.MiB), rbdutil.ErrImageNotFound)
+}
+
+func removeTakesAway(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+	must(t, h.Store.Create(ctxOf(t), h.Cluster, ref, plain))
+	must(t, h.Store.Remove(ctxOf(t), h.Cluster, ref))
+	_, err := h.Store.Get(ctxOf(t), h.Cluster, ref)
+	wantErr(t, err, rbdutil.ErrImageNotFound)
+}
+
+func removeMissing(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+	wantErr(t, h.Store.Remove(ctxOf(t), h.Cluster, ref), rbdutil.ErrImageNotFound)
+	ref.Pool = "no-such-pool"
+	wantErr(t, h.Store.Remove(ctxOf(t), h.Cluster, ref), rbdutil.ErrPoolNotFound)
+}
+
+func removeInUse(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+	must(t, h.Store.Create(ctxOf(t), h.Cluster, ref, plain))
+	defer h.Watch(t, ref)()
+	wantErr(t, h.Store.Remove(ctxOf(t), h.Cluster, ref), rbdutil.ErrImageInUse)
+	get(t, h, ref)
+}
+
+func removeSnapshots(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+	must(t, h.Store.Create(ctxOf(t), h.Cluster, ref, plain))
+	h.Snapshot(t, ref, "keep")
+	wantErr(t, h.Store.Remove(ctxOf(t), h.Cluster, ref), rbdutil.ErrHasSnapshots)
+	equal(t, []string{"keep"}, get(t, h, ref).Snapshots)
+}
+
+func remains(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+	h.LeaveRemains(t, ref)
+	_, err := h.Store.Get(ctxOf(t), h.Cluster, ref)
+	wantErr(t, err, rbdutil.ErrImageNotFound)
+	wantErr(t, h.Store.Create(ctxOf(t), h.Cluster, ref, plain), rbdutil.ErrImageExists)
+	if err := h.Store.Remove(ctxOf(t), h.Cluster, ref); err != nil && !errors.Is(err, rbdutil.ErrImageNotFound) {
+		t.Fatalf("removing the remains: %v", err)
+	}
+	must(t, h.Store.Create(ctxOf(t), h.Cluster, ref, plain))
+}
+
+var plain = rbdutil.Layout{Features: rbdutil.Layering}
+
+func get(t *testing.T, h Harness, ref rbdutil.ImageRef) rbdutil.Image {
+	t.Helper()
+	img, err := h.Store.Get(ctxOf(t), h.Cluster, ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(img.Metadata) == 0 {
+		img.Metadata = nil // none and empty are the same to everybody
+	}
+	if len(img.Watchers) == 0 {
+		img.Watchers = nil
+	}
+	if len(img.Snapshots) == 0 {
+		img.Snapshots = nil
+	}
+	return img
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func wantErr(t *testing.T, err, want error) {
+	t.Helper()
+	if !errors.Is(err, want) {
+		t.Fatalf("error %v, want %v", err, want)
+	}
+}
+
+func equal(t *testing.T, want, got any) {
+	t.Helper()
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}

@@ -1,0 +1,245 @@
+package rbdtest
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"testing"
+
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+)
+
+func specOf(ref rbdutil.ImageRef) rbdutil.ImageSpec {
+	return rbdutil.ImageSpec{
+		ImageRef: ref, Layout: plain, Size: 8 * rbdutil.MiB,
+		Owner: rbdutil.Owner{
+			ClaimUID: "1e7f", ClaimNamespace: "default", ClaimName: "www-web-0",
+			VolumeName: "pvc-1e7f", Provisioner: "ceph.com/rbd", ClusterID: "here",
+		},
+	}
+}
+
+func expectationOf(spec rbdutil.ImageSpec) rbdutil.Expectation {
+	return rbdutil.Expectation{Owner: rbdutil.Owner{VolumeName: spec.Owner.VolumeName, ClusterID: spec.Owner.ClusterID}}
+}
+
+func ensureTwice(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+	images, spec := rbdutil.NewImages(h.Store), specOf(ref)
+	for range 2 {
+		img, err := images.Ensure(ctxOf(t), h.Cluster, spec)
+		must(t, err)
+		equal(t, spec.Size, img.Size)
+		equal(t, spec.Owner, img.Owner())
+		got := get(t, h, ref)
+		equal(t, spec.Size, got.Size)
+		equal(t, spec.Features, got.Features)
+		equal(t, spec.Owner, got.Owner())
+	}
+}
+
+// errCut is what a caller gets of an operation after which it was cut off.
+var errCut = errors.New("cut off")
+
+// cutter lets so many steps through and fails all later ones. A step is a call,
+// or one piece of metadata.
+type cutter struct {
+	rbdutil.Store
+	steps int
+}
+
+func (c *cutter) step() error {
+	if c.steps == 0 {
+		return errCut
+	}
+	c.steps--
+	return nil
+}
+
+func (c *cutter) Create(ctx context.Context, cl rbdutil.Cluster, ref rbdutil.ImageRef, l rbdutil.Layout) error {
+	if err := c.step(); err != nil {
+		return err
+	}
+	return c.Store.Create(ctx, cl, ref, l)
+}
+
+func (c *cutter) Complete(ctx context.Context, cl rbdutil.Cluster, ref rbdutil.ImageRef, items []rbdutil.MetadataItem, size uint64) error {
+	for n := range items {
+		if err := c.step(); err != nil {
+			// The steps before this one did happen; the size is the last.
+			if n > 0 {
+				if err := c.Store.Complete(ctx, cl, ref, items[:n], 0); err != nil {
+					return err
+				}
+			}
+			return err
+		}
+	}
+	if err := c.step(); err != nil {
+		if err := c.Store.Complete(ctx, cl, ref, items, 0); err != nil {
+			return err
+		}
+		return err
+	}
+	return c.Store.Complete(ctx, cl, ref, items, size)
+}
+
+func ensureResumes(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+	spec := specOf(ref)
+	spec.Name += "-remains"
+	h.LeaveRemains(t, spec.ImageRef)
+	_, err := rbdutil.NewImages(h.Store).Ensure(ctxOf(t), h.Cluster, spec)
+	must(t, err)
+	equal(t, spec.Owner, get(t, h, spec.ImageRef).Owner())
+
+	for steps := 0; ; steps++ {
+		spec.Name = ref.Name + "-" + string(rune('a'+steps))
+		_, err := rbdutil.NewImages(&cutter{h.Store, steps}).Ensure(ctxOf(t), h.Cluster, spec)
+		finished := err == nil
+		if !finished {
+			wantErr(t, err, errCut)
+		}
+		_, err = rbdutil.NewImages(h.Store).Ensure(ctxOf(t), h.Cluster, spec)
+		must(t, err)
+		got := get(t, h, spec.ImageRef)
+		equal(t, spec.Size, got.Size)
+		equal(t, spec.Owner, got.Owner())
+		if finished {
+			return
+		}
+	}
+}
+
+func ensureForeign(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+	images, spec := rbdutil.NewImages(h.Store), specOf(ref)
+
+	// No owner, but a size: somebody may have written to it.
+	must(t, h.Store.Create(ctxOf(t), h.Cluster, ref, plain))
+	must(t, h.Store.Complete(ctxOf(t), h.Cluster, ref, nil, spec.Size))
+	before := get(t, h, ref)
+	_, err := images.Ensure(ctxOf(t), h.Cluster, spec)
+	wantErr(t, err, rbdutil.ErrNotOurs)
+	equal(t, before, get(t, h, ref))
+
+	// Another owner, finished or not.
+	for _, size := range []uint64{0, spec.Size} {
+		spec.Name += "-x"
+		other := spec
+		other.Owner.ClaimUID, other.Size = "somebody-else", size
+		_, err := images.Ensure(ctxOf(t), h.Cluster, other)
+		must(t, err)
+		before := get(t, h, spec.ImageRef)
+		_, err = images.Ensure(ctxOf(t), h.Cluster, spec)
+		wantErr(t, err, rbdutil.ErrNotOurs)
+		equal(t, before, get(t, h, spec.ImageRef))
+	}
+}
+
+func ensureMismatch(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+	images, spec := rbdutil.NewImages(h.Store), specOf(ref)
+	_, err := images.Ensure(ctxOf(t), h.Cluster, spec)
+	must(t, err)
+	for name, change := range map[string]func(*rbdutil.ImageSpec){
+		"size":        func(s *rbdutil.ImageSpec) { s.Size *= 2 },
+		"features":    func(s *rbdutil.ImageSpec) { s.Features |= rbdutil.ExclusiveLock },
+		"object size": func(s *rbdutil.ImageSpec) { s.ObjectSize = 1 << 20 },
+		"data pool":   func(s *rbdutil.ImageSpec) { s.DataPool = h.DataPool },
+	} {
+		t.Run(name, func(t *testing.T) {
+			changed := spec
+			change(&changed)
+			_, err := images.Ensure(ctxOf(t), h.Cluster, changed)
+			wantErr(t, err, rbdutil.ErrMismatch)
+			equal(t, spec.Size, get(t, h, ref).Size)
+		})
+	}
+}
+
+func ensureReplacesUnfinished(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+	spec := specOf(ref)
+	unfinished := spec
+	unfinished.Size = 0
+	_, err := rbdutil.NewImages(h.Store).Ensure(ctxOf(t), h.Cluster, unfinished)
+	must(t, err)
+	spec.Features |= rbdutil.ExclusiveLock
+	_, err = rbdutil.NewImages(h.Store).Ensure(ctxOf(t), h.Cluster, spec)
+	must(t, err)
+	equal(t, spec.Features, get(t, h, ref).Features)
+}
+
+func deleteTwice(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+	images, spec := rbdutil.NewImages(h.Store), specOf(ref)
+	_, err := images.Ensure(ctxOf(t), h.Cluster, spec)
+	must(t, err)
+	for range 2 {
+		must(t, images.Delete(ctxOf(t), h.Cluster, ref, expectationOf(spec)))
+		_, err = h.Store.Get(ctxOf(t), h.Cluster, ref)
+		wantErr(t, err, rbdutil.ErrImageNotFound)
+	}
+}
+
+func deleteRemains(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+	h.LeaveRemains(t, ref)
+	must(t, rbdutil.NewImages(h.Store).Delete(ctxOf(t), h.Cluster, ref, expectationOf(specOf(ref))))
+	must(t, h.Store.Create(ctxOf(t), h.Cluster, ref, plain)) // the name is free again
+}
+
+func deleteForeign(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+	images, spec := rbdutil.NewImages(h.Store), specOf(ref)
+	_, err := images.Ensure(ctxOf(t), h.Cluster, spec)
+	must(t, err)
+	for name, expect := range map[string]rbdutil.Expectation{
+		"another volume":                       {Owner: rbdutil.Owner{VolumeName: "pvc-other", ClusterID: "here"}},
+		"the same name in another cluster":     {Owner: rbdutil.Owner{VolumeName: "pvc-1e7f", ClusterID: "elsewhere"}},
+		"another volume, though unknown is ok": {Owner: rbdutil.Owner{VolumeName: "pvc-other"}, AllowUnknown: true},
+	} {
+		if err := images.Delete(ctxOf(t), h.Cluster, ref, expect); !errors.Is(err, rbdutil.ErrNotOurs) {
+			t.Errorf("%s: %v, want %v", name, err, rbdutil.ErrNotOurs)
+		}
+	}
+	equal(t, spec.Owner, get(t, h, ref).Owner())
+
+	ref.Name += "-nameless"
+	must(t, h.Store.Create(ctxOf(t), h.Cluster, ref, plain))
+	wantErr(t, images.Delete(ctxOf(t), h.Cluster, ref, expectationOf(spec)), rbdutil.ErrNotOurs)
+	get(t, h, ref)
+	expect := expectationOf(spec)
+	expect.AllowUnknown = true
+	must(t, images.Delete(ctxOf(t), h.Cluster, ref, expect))
+}
+
+func deleteInUse(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+	images, spec := rbdutil.NewImages(h.Store), specOf(ref)
+	_, err := images.Ensure(ctxOf(t), h.Cluster, spec)
+	must(t, err)
+	stop := h.Watch(t, ref)
+	wantErr(t, images.Delete(ctxOf(t), h.Cluster, ref, expectationOf(spec)), rbdutil.ErrImageInUse)
+	get(t, h, ref)
+	stop()
+	must(t, images.Delete(ctxOf(t), h.Cluster, ref, expectationOf(spec)))
+}
+
+func deleteSnapshots(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+	images, spec := rbdutil.NewImages(h.Store), specOf(ref)
+	_, err := images.Ensure(ctxOf(t), h.Cluster, spec)
+	must(t, err)
+	h.Snapshot(t, ref, "monday")
+	wantErr(t, images.Delete(ctxOf(t), h.Cluster, ref, expectationOf(spec)), rbdutil.ErrHasSnapshots)
+	equal(t, []string{"monday"}, get(t, h, ref).Snapshots)
+}
+
+func deleteMissingPool(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+	ref.Pool = "no-such-pool"
+	err := rbdutil.NewImages(h.Store).Delete(ctxOf(t), h.Cluster, ref, expectationOf(specOf(ref)))
+	wantErr(t, err, rbdutil.ErrPoolNotFound)
+}
+
+// uniqueName returns an image name that no other test, nor an earlier run, has.
+func uniqueName(t *testing.T) string {
+	t.Helper()
+	var b [8]byte
+	if _, err := rand.Read(b[:]); err != nil {
+		t.Fatal(err)
+	}
+	return "contract-" + hex.EncodeToString(b[:])
+}
