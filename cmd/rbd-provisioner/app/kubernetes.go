@@ -1,0 +1,139 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientinformers "k8s.io/client-go/informers"
+	coreinformers "k8s.io/client-go/informers/core/v1"
+	storageinformers "k8s.io/client-go/informers/storage/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/scheme"
+	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/client-go/util/flowcontrol"
+	"k8s.io/component-base/version"
+	"k8s.io/klog/v2"
+)
+
+// clients talk to the API server: one for the work, one for the lease alone.
+type clients struct {
+	work, lease kubernetes.Interface
+}
+
+func newClients(opts *Options) (clients, error) {
+	config, err := clientcmd.BuildConfigFromFlags(opts.Master, opts.Kubeconfig)
+	if err != nil {
+		return clients{}, fmt.Errorf("find the Kubernetes API server (give --kubeconfig outside a cluster): %w", err)
+	}
+	config.UserAgent = "rbd-provisioner/" + version.Get().GitVersion
+	config.ContentType = runtime.ContentTypeProtobuf
+	config.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
+	// Every rbd volume earns the same warning of its deprecation; once is enough.
+	config.WarningHandler = rest.NewWarningWriter(klogWriter{}, rest.WarningWriterOptions{Deduplicate: true})
+
+	lease := rest.CopyConfig(config)
+	lease.Timeout = opts.LeaderElection.RenewDeadline
+	config.RateLimiter = flowcontrol.NewTokenBucketRateLimiter(opts.KubeAPIQPS, opts.KubeAPIBurst)
+	var c clients
+	if c.work, err = kubernetes.NewForConfig(config); err != nil {
+		return clients{}, fmt.Errorf("make a Kubernetes client: %w", err)
+	}
+	if c.lease, err = kubernetes.NewForConfig(lease); err != nil {
+		return clients{}, fmt.Errorf("make a Kubernetes client: %w", err)
+	}
+	return c, nil
+}
+
+// klogWriter logs what the API server warns of.
+type klogWriter struct{}
+
+// Write implements io.Writer.
+func (klogWriter) Write(line []byte) (int, error) {
+	klog.Background().Info("Warning of the Kubernetes API server", "warning", strings.TrimSpace(string(line)))
+	return len(line), nil
+}
+
+// informers are the caches that the library and the provisioner read. They run from
+// the start, so that a replica that comes to lead has them filled.
+type informers struct {
+	factory clientinformers.SharedInformerFactory
+	claims  coreinformers.PersistentVolumeClaimInformer
+	volumes coreinformers.PersistentVolumeInformer
+	nodes   coreinformers.NodeInformer
+	classes storageinformers.StorageClassInformer
+}
+
+func newInformers(client kubernetes.Interface, resync time.Duration) *informers {
+	factory := clientinformers.NewSharedInformerFactoryWithOptions(client, resync,
+		clientinformers.WithTransform(trim))
+	return &informers{
+		factory: factory,
+		claims:  factory.Core().V1().PersistentVolumeClaims(),
+		volumes: factory.Core().V1().PersistentVolumes(),
+		nodes:   factory.Core().V1().Nodes(),
+		classes: factory.Storage().V1().StorageClasses(),
+	}
+}
+
+// trim keeps of each object what somebody reads: of a node, which volumes it has; of
+// the others, everything but the record of who changed which field.
+func trim(obj any) (any, error) {
+	if node, ok := obj.(*corev1.Node); ok {
+		return &corev1.Node{
+			ObjectMeta: metav1.ObjectMeta{Name: node.Name, UID: node.UID, ResourceVersion: node.ResourceVersion},
+			Status:     corev1.NodeStatus{VolumesInUse: node.Status.VolumesInUse, VolumesAttached: node.Status.VolumesAttached},
+		}, nil
+	}
+	if object, err := meta.Accessor(obj); err == nil {
+		object.SetManagedFields(nil)
+	}
+	return obj, nil
+}
+
+func (i *informers) start(ctx context.Context) {
+	i.factory.Start(ctx.Done())
+}
+
+// check fails until every cache has been filled once.
+func (i *informers) check() check {
+	return check{name: "informers", run: func(*http.Request) error {
+		for name, synced := range map[string]func() bool{
+			"PersistentVolumeClaims": i.claims.Informer().HasSynced,
+			"PersistentVolumes":      i.volumes.Informer().HasSynced,
+			"StorageClasses":         i.classes.Informer().HasSynced,
+			"Nodes":                  i.nodes.Informer().HasSynced,
+		} {
+			if !synced() {
+				return fmt.Errorf("%s have not been listed yet", name)
+			}
+		}
+		return nil
+	}}
+}
+
+// events send our own events, beside those of the library.
+type events struct {
+	broadcaster record.EventBroadcaster
+	recorder    record.EventRecorder
+}
+
+func newEvents(ctx context.Context, client kubernetes.Interface, component string) *events {
+	broadcaster := record.NewBroadcaster(record.WithContext(context.WithoutCancel(ctx)))
+	broadcaster.StartRecordingToSink(&corev1client.EventSinkImpl{Interface: client.CoreV1().Events(corev1.NamespaceAll)})
+	return &events{
+		broadcaster: broadcaster,
+		recorder:    broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: component}),
+	}
+}
+
+func (e *events) shutdown() { e.broadcaster.Shutdown() }

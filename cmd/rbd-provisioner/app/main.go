@@ -1,0 +1,101 @@
+// Package app is the program around the provisioner: options, clients, leader
+// election, metrics and health, and the order in which they start and stop.
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/spf13/pflag"
+	cliflag "k8s.io/component-base/cli/flag"
+	"k8s.io/component-base/logs"
+	logsapi "k8s.io/component-base/logs/api/v1"
+	"k8s.io/component-base/version"
+	"k8s.io/klog/v2"
+
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+)
+
+// Store is a Ceph client that the program closes at its end.
+type Store interface {
+	rbdutil.Store
+	Close()
+}
+
+// StoreOptions are what the program tells its Ceph client; see librbd.Options.
+type StoreOptions struct {
+	Timeout            time.Duration
+	IdleTimeout        time.Duration
+	Observe            func(operation string) func(error)
+	ConnectionsChanged func(n int)
+}
+
+// Main runs the program with the arguments given, until SIGTERM or SIGINT, and
+// returns its exit code: 0 after a clean stop, 1 after a failure, 2 for arguments
+// that make no sense.
+func Main(args []string, stdout, stderr io.Writer, newStore func(StoreOptions) Store) int {
+	opts := NewOptions()
+	flags := opts.Flags()
+	err := parse(flags, args)
+	switch {
+	case errors.Is(err, pflag.ErrHelp):
+		printHelp(stdout, flags)
+		return 0
+	case err != nil:
+		_, _ = fmt.Fprintf(stderr, "%v\nrbd-provisioner --help lists the flags\n", err)
+		return 2
+	case opts.Version:
+		_, _ = fmt.Fprintln(stdout, "rbd-provisioner", version.Get().GitVersion)
+		return 0
+	}
+	if errs := opts.Validate(); len(errs) > 0 {
+		_, _ = fmt.Fprintln(stderr, errs.ToAggregate())
+		return 2
+	}
+	if err := logsapi.ValidateAndApply(opts.Logging, nil); err != nil {
+		_, _ = fmt.Fprintln(stderr, err)
+		return 2
+	}
+	defer logs.FlushLogs()
+
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	if err := Run(ctx, opts, newStore); err != nil {
+		klog.FromContext(ctx).Error(err, "Stopped by a failure")
+		return 1
+	}
+	return 0
+}
+
+// parse fills the options from the arguments.
+func parse(flags cliflag.NamedFlagSets, args []string) error {
+	all := pflag.NewFlagSet("rbd-provisioner", pflag.ContinueOnError)
+	all.SetNormalizeFunc(cliflag.WordSepNormalizeFunc)
+	all.Usage = func() {} // the caller prints the help
+	all.SortFlags = false
+	for _, name := range flags.Order {
+		all.AddFlagSet(flags.FlagSets[name])
+	}
+	if err := all.Parse(args); err != nil {
+		return err
+	}
+	if all.NArg() > 0 {
+		return fmt.Errorf("unexpected argument %q: there are flags only", all.Arg(0))
+	}
+	return nil
+}
+
+func printHelp(w io.Writer, flags cliflag.NamedFlagSets) {
+	_, _ = fmt.Fprintln(w, `rbd-provisioner watches claims of its StorageClasses, makes a Ceph RBD image for
+each and hands it back as a PersistentVolume with an in-tree rbd source.
+
+Usage:
+  rbd-provisioner [flags]`)
+	const columns = 0 // as wide as it is, so that the documentation does not depend on a terminal
+	cliflag.PrintSections(w, flags, columns)
+}

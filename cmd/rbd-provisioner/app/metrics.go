@@ -1,0 +1,109 @@
+package app
+
+import (
+	"errors"
+	"runtime"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/component-base/metrics/legacyregistry"
+	_ "k8s.io/component-base/metrics/prometheus/clientgo/leaderelection" // leader_election_*
+	_ "k8s.io/component-base/metrics/prometheus/restclient"              // rest_client_*
+	_ "k8s.io/component-base/metrics/prometheus/workqueue"               // workqueue_*
+	"k8s.io/component-base/version"
+	librarymetrics "sigs.k8s.io/sig-storage-lib-external-provisioner/v10/controller/metrics"
+
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+)
+
+// namespace begins the names of our own metrics.
+const namespace = "rbd_provisioner"
+
+// metrics of Ceph, beside those of the library and of client-go.
+type metrics struct {
+	library   librarymetrics.Metrics
+	registry  prometheus.Gatherer
+	durations *prometheus.HistogramVec
+	inFlight  *prometheus.GaugeVec
+	conns     prometheus.Gauge
+}
+
+func newMetrics() *metrics {
+	m := &metrics{
+		library: librarymetrics.New("controller"),
+		durations: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Namespace: namespace, Name: "ceph_operation_duration_seconds",
+			Help:    "How long operations on images took inside Ceph, by operation and result.",
+			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 600},
+		}, []string{"operation", "result"}),
+		inFlight: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Namespace: namespace, Name: "ceph_operations_in_flight",
+			Help: "Operations on images that are inside Ceph now, also those whose claim is not waiting any more.",
+		}, []string{"operation"}),
+		conns: prometheus.NewGauge(prometheus.GaugeOpts{
+			Namespace: namespace, Name: "ceph_connections",
+			Help: "Connections to Ceph clusters, one for each set of monitors, user and key in use.",
+		}),
+	}
+	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Namespace: namespace, Name: "build_info", Help: "1, with the versions of this program and of Go as labels.",
+	}, []string{"version", "go_version"})
+	build.WithLabelValues(version.Get().GitVersion, runtime.Version()).Set(1)
+
+	// A registry of our own, so that tests can make as many as they like. What
+	// Kubernetes' packages count is in theirs, with the Go runtime and the process.
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(m.durations, m.inFlight, m.conns, build,
+		// The library registers its own only where it also serves them.
+		m.library.PersistentVolumeClaimProvisionTotal,
+		m.library.PersistentVolumeClaimProvisionFailedTotal,
+		m.library.PersistentVolumeClaimProvisionDurationSeconds,
+		m.library.PersistentVolumeDeleteTotal,
+		m.library.PersistentVolumeDeleteFailedTotal,
+		m.library.PersistentVolumeDeleteDurationSeconds,
+	)
+	m.registry = prometheus.Gatherers{registry, legacyregistry.DefaultGatherer}
+	return m
+}
+
+// observe counts one operation, from its start to its return from Ceph.
+func (m *metrics) observe(operation string) func(error) {
+	start := time.Now()
+	m.inFlight.WithLabelValues(operation).Inc()
+	return func(err error) {
+		m.inFlight.WithLabelValues(operation).Dec()
+		m.durations.WithLabelValues(operation, resultOf(err)).Observe(time.Since(start).Seconds())
+	}
+}
+
+func (m *metrics) connectionsChanged(n int) { m.conns.Set(float64(n)) }
+
+// resultOf is a short name for what came of an operation.
+func resultOf(err error) string {
+	if err == nil {
+		return "ok"
+	}
+	for _, known := range []struct {
+		err  error
+		name string
+	}{
+		{rbdutil.ErrImageExists, "image_exists"},
+		{rbdutil.ErrImageNotFound, "image_not_found"},
+		{rbdutil.ErrImageInUse, "image_in_use"},
+		{rbdutil.ErrHasSnapshots, "has_snapshots"},
+		{rbdutil.ErrPoolNotFound, "pool_not_found"},
+		{rbdutil.ErrDataPoolNotFound, "pool_not_found"},
+		{rbdutil.ErrAccessDenied, "denied"},
+		{rbdutil.ErrInvalidKey, "denied"},
+		{rbdutil.ErrUnreachable, "unreachable"},
+		{rbdutil.ErrUnknownMonitor, "unreachable"},
+		{rbdutil.ErrConnectionLost, "unreachable"},
+		{rbdutil.ErrTimeout, "timeout"},
+		{rbdutil.ErrNoSpace, "no_space"},
+	} {
+		if errors.Is(err, known.err) {
+			return known.name
+		}
+	}
+	return "error"
+}

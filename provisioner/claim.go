@@ -1,0 +1,65 @@
+package provisioner
+
+import (
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+)
+
+// sizeOf returns the size, in bytes, of the image for a claim, and everything that
+// keeps us from serving the claim at all.
+func sizeOf(claim *corev1.PersistentVolumeClaim) (uint64, field.ErrorList) {
+	spec := field.NewPath("spec")
+	errs := checkAccessModes(spec.Child("accessModes"), claim.Spec.AccessModes)
+	errs = append(errs, checkSource(spec, claim)...)
+	if claim.Spec.Selector != nil {
+		errs = append(errs, field.Forbidden(spec.Child("selector"),
+			"a new volume has no labels to select by; remove it, or name an existing volume"))
+	}
+	request := claim.Spec.Resources.Requests[corev1.ResourceStorage]
+	size, err := rbdutil.RoundUpSize(request.Value())
+	if err != nil {
+		errs = append(errs, field.Invalid(spec.Child("resources", "requests", "storage"), request.String(), err.Error()))
+	}
+	return size, errs
+}
+
+func checkAccessModes(path *field.Path, modes []corev1.PersistentVolumeAccessMode) field.ErrorList {
+	const allowed = "allowed: ReadWriteOnce, alone or with ReadOnlyMany"
+	var errs field.ErrorList
+	for i, mode := range modes {
+		switch mode {
+		case corev1.ReadWriteOnce:
+		case corev1.ReadOnlyMany:
+			if !slices.Contains(modes, corev1.ReadWriteOnce) {
+				errs = append(errs, field.Invalid(path.Index(i), mode,
+					"a new volume is empty, and nobody could ever write to it, "+allowed))
+			}
+		case corev1.ReadWriteMany:
+			errs = append(errs, field.Invalid(path.Index(i), mode,
+				"a file system on an RBD image breaks when two nodes write to it, "+allowed))
+		case corev1.ReadWriteOncePod:
+			errs = append(errs, field.Invalid(path.Index(i), mode,
+				"Kubernetes enforces it for CSI volumes only, not for rbd volumes, "+allowed))
+		default:
+			errs = append(errs, field.Invalid(path.Index(i), mode, allowed))
+		}
+	}
+	return errs
+}
+
+// checkSource refuses a claim that is to begin with the data of something else:
+// an empty volume in its place would look like lost data.
+func checkSource(spec *field.Path, claim *corev1.PersistentVolumeClaim) field.ErrorList {
+	const why = "this provisioner makes empty volumes only; remove it, or choose a class that can copy from it"
+	var errs field.ErrorList
+	if source := claim.Spec.DataSource; source != nil {
+		errs = append(errs, field.Invalid(spec.Child("dataSource"), source.Kind+" "+source.Name, why))
+	} else if source := claim.Spec.DataSourceRef; source != nil {
+		errs = append(errs, field.Invalid(spec.Child("dataSourceRef"), source.Kind+" "+source.Name, why))
+	}
+	return errs
+}

@@ -1,0 +1,109 @@
+package provisioner
+
+import (
+	"errors"
+	"fmt"
+
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/sig-storage-lib-external-provisioner/v10/controller"
+
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+)
+
+// refusal is an error that was found before Ceph was asked for anything.
+type refusal struct{ error }
+
+// Unwrap implements errors.Unwrap.
+func (r refusal) Unwrap() error { return r.error }
+
+func refusef(format string, args ...any) error { return refusal{fmt.Errorf(format, args...)} }
+
+// stateOf tells the library what an error of Provision means for the claim. What
+// matters is a claim that is deleted now: for one that is in the background,
+// Provision is called again until the image is either on a volume (and deleted with
+// it) or known not to be ours; for any other, nobody asks again.
+func stateOf(err error) controller.ProvisioningState {
+	switch {
+	case errors.Is(err, rbdutil.ErrUnfinished):
+		// There is an image of ours, whatever else went wrong.
+		return controller.ProvisioningInBackground
+	case errors.Is(err, rbdutil.ErrNotOurs):
+		// The image of that name is somebody else's: there is none of ours.
+		return controller.ProvisioningFinished
+	case errors.As(err, new(refusal)):
+		// This attempt did not get as far as Ceph, but an earlier one may have.
+		return controller.ProvisioningNoChange
+	case errors.Is(err, rbdutil.ErrUnreachable),
+		errors.Is(err, rbdutil.ErrUnknownMonitor),
+		errors.Is(err, rbdutil.ErrInvalidKey),
+		errors.Is(err, rbdutil.ErrAccessDenied),
+		errors.Is(err, rbdutil.ErrPoolNotFound),
+		errors.Is(err, rbdutil.ErrDataPoolNotFound),
+		errors.Is(err, rbdutil.ErrInvalid):
+		// Ceph was not reached or said no: nothing was made now, but an earlier
+		// attempt may have made something.
+		return controller.ProvisioningNoChange
+	case errors.Is(err, rbdutil.ErrMismatch):
+		// There is an image of ours, made by an earlier attempt and finished.
+		return controller.ProvisioningInBackground
+	default:
+		// A timeout, a lost connection, a full pool or anything unknown: it may
+		// still be running, or have left something.
+		return controller.ProvisioningInBackground
+	}
+}
+
+// circumstances are what the hint of an error needs to name.
+type circumstances struct {
+	cluster     rbdutil.Cluster
+	pool        string
+	dataPool    string
+	adminSecret types.NamespacedName
+}
+
+// explain adds what to do about an error. The library shows its text in the events
+// of the claim or volume; it is the same each time, so that events add up.
+func explain(err error, c circumstances) error {
+	if hint := hintFor(err, c); hint != "" {
+		return fmt.Errorf("%w: %s", err, hint)
+	}
+	return err
+}
+
+func hintFor(err error, c circumstances) string {
+	switch {
+	case errors.Is(err, rbdutil.ErrUnreachable):
+		return "check the monitor addresses, the network between this provisioner and them, and that a monitor runs"
+	case errors.Is(err, rbdutil.ErrUnknownMonitor):
+		return "check the spelling of the monitors and the name service of this provisioner's pod"
+	case errors.Is(err, rbdutil.ErrInvalidKey):
+		return fmt.Sprintf("put the output of `ceph auth get-key client.%s` into secret %s", c.cluster.User, c.adminSecret)
+	case errors.Is(err, rbdutil.ErrAccessDenied):
+		return fmt.Sprintf("check that secret %s holds the key of client.%s and that its capabilities include "+
+			"mon 'profile rbd' and osd 'profile rbd pool=%s' (`ceph auth get client.%s`)",
+			c.adminSecret, c.cluster.User, c.poolOrBoth(), c.cluster.User)
+	case errors.Is(err, rbdutil.ErrPoolNotFound):
+		return fmt.Sprintf("create pool %s (`ceph osd pool create`, `rbd pool init`) or name another in the class", c.pool)
+	case errors.Is(err, rbdutil.ErrDataPoolNotFound):
+		return fmt.Sprintf("create data pool %s or name another in the class", c.dataPool)
+	case errors.Is(err, rbdutil.ErrNoSpace):
+		return fmt.Sprintf("free space or raise the quota of pool %s (`ceph df`, `ceph osd pool get-quota`)", c.pool)
+	case errors.Is(err, rbdutil.ErrTimeout), errors.Is(err, rbdutil.ErrConnectionLost):
+		return "check the cluster's health (`ceph -s`); it is tried again by itself"
+	case errors.Is(err, rbdutil.ErrInProgress):
+		return "it is tried again by itself"
+	case errors.Is(err, rbdutil.ErrImageInUse):
+		return "it is deleted when nobody uses it any more"
+	case errors.Is(err, rbdutil.ErrHasSnapshots):
+		return "remove them (`rbd snap ls`, `rbd snap rm`) if their data is not needed"
+	}
+	return ""
+}
+
+// poolOrBoth names the pools as capabilities do.
+func (c circumstances) poolOrBoth() string {
+	if c.dataPool == "" {
+		return c.pool
+	}
+	return c.pool + ", profile rbd pool=" + c.dataPool
+}

@@ -1,0 +1,100 @@
+package provisioner
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+// parseMonitors reads the parameter monitors: a comma-separated list of host,
+// host:port or [IPv6]:port. The entries keep their order and their spelling, since
+// csi-translation-lib derives the CSI cluster id from them; names are not resolved,
+// so that a monitor may move without a change to any volume.
+func parseMonitors(list string) ([]string, error) {
+	if typedAddress.MatchString(list) {
+		return nil, errors.New("the kubelet's client takes plain addresses only: " +
+			"give each monitor's v1 address as host:port, without v1:, v2: and the brackets around them")
+	}
+	var monitors []string
+	for _, monitor := range strings.Split(list, ",") {
+		monitor = strings.TrimSpace(monitor)
+		if monitor == "" {
+			continue
+		}
+		if err := checkMonitor(monitor); err != nil {
+			return nil, fmt.Errorf("%q: %w", monitor, err)
+		}
+		monitors = append(monitors, monitor)
+	}
+	if len(monitors) == 0 {
+		return nil, errors.New("there is no address in it")
+	}
+	return monitors, nil
+}
+
+var (
+	// typedAddress is an entry with a protocol before it, as `ceph mon dump` prints
+	// them: v1:10.0.0.1:6789, alone or in a bracketed list. A host may be called v1.
+	typedAddress = regexp.MustCompile(`(^|,)\s*(\[\s*v[12]:|v[12]:[^,]*:)`)
+	hostName     = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*\.?$`)
+	onlyDigits   = regexp.MustCompile(`^[0-9.]+$`)
+)
+
+func checkMonitor(monitor string) error {
+	if strings.ContainsAny(monitor, " \t\r\n;") {
+		return errors.New("separate monitors by commas")
+	}
+	if strings.Contains(monitor, "/") {
+		return errors.New("give host:port, without a scheme and without a nonce behind a slash")
+	}
+	host, port, err := splitHostPort(monitor)
+	if err != nil {
+		return err
+	}
+	if port != "" {
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+			return fmt.Errorf("%q is not a port", port)
+		}
+	}
+	return checkHost(host)
+}
+
+// splitHostPort is net.SplitHostPort for addresses whose port may be left out.
+func splitHostPort(monitor string) (host, port string, err error) {
+	if rest, bracketed := strings.CutPrefix(monitor, "["); bracketed {
+		host, after, closed := strings.Cut(rest, "]")
+		address, err := netip.ParseAddr(host)
+		if !closed || err != nil || !address.Is6() || address.Zone() != "" {
+			return "", "", errors.New("what is in brackets is not an IPv6 address")
+		}
+		port, given := strings.CutPrefix(after, ":")
+		if after != "" && (!given || port == "") {
+			return "", "", errors.New("behind the brackets there must be :port or nothing")
+		}
+		return host, port, nil
+	}
+	if strings.Count(monitor, ":") > 1 {
+		return "", "", errors.New("put an IPv6 address in brackets")
+	}
+	host, port, given := strings.Cut(monitor, ":")
+	if given && port == "" {
+		return "", "", errors.New("there is no port behind the colon")
+	}
+	return host, port, nil
+}
+
+func checkHost(host string) error {
+	if _, err := netip.ParseAddr(host); err == nil {
+		return nil
+	}
+	if onlyDigits.MatchString(host) {
+		return fmt.Errorf("%q is not an IPv4 address", host)
+	}
+	if len(host) > 253 || !hostName.MatchString(host) {
+		return fmt.Errorf("%q is not a host name", host)
+	}
+	return nil
+}

@@ -1,0 +1,248 @@
+package provisioner
+
+import (
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+)
+
+// parameters is a StorageClass's parameters, complete and checked.
+type parameters struct {
+	monitors    []string
+	adminID     string
+	adminSecret types.NamespacedName
+	userID      string
+	// userSecret has an empty name where the nodes have a keyring file, and an
+	// empty namespace where each claim's own is meant.
+	userSecret types.NamespacedName
+	keyring    string
+	pool       string
+	layout     rbdutil.Layout
+	fsType     string
+}
+
+// The defaults of the parameters that may be left out, both predecessors' own.
+const (
+	defaultAdminID              = "admin"
+	defaultAdminSecretNamespace = "default"
+	defaultPool                 = "rbd"
+	imageFormat                 = "2"
+)
+
+// parameterKeys are all keys that a class may have, as the documentation spells them.
+var parameterKeys = []string{
+	"monitors", "adminId", "adminSecretName", "adminSecretNamespace",
+	"userId", "userSecretName", "userSecretNamespace", "keyring",
+	"pool", "dataPool", "imageFormat", "imageFeatures", "objectSize", "fsType",
+}
+
+// fsTypes are the file systems that the kubelet can make and grow on an image.
+var fsTypes = []string{"ext4", "xfs", "ext3", "btrfs"}
+
+// parseParameters reads a class's parameters and reports all mistakes at once.
+func parseParameters(raw map[string]string) (parameters, field.ErrorList) {
+	r := newParameterReader(raw)
+	p := parameters{
+		monitors: r.monitors(),
+		adminID:  r.user("adminId", defaultAdminID),
+		adminSecret: types.NamespacedName{
+			Name:      r.name("adminSecretName", validation.IsDNS1123Subdomain),
+			Namespace: r.or("adminSecretNamespace", defaultAdminSecretNamespace, validation.IsDNS1123Label),
+		},
+		userSecret: types.NamespacedName{
+			Name:      r.name("userSecretName", validation.IsDNS1123Subdomain),
+			Namespace: r.name("userSecretNamespace", validation.IsDNS1123Label),
+		},
+		keyring: r.keyring(),
+		pool:    r.pool("pool", defaultPool),
+		layout: rbdutil.Layout{
+			Features:   r.features(),
+			ObjectSize: r.objectSize(),
+			DataPool:   r.pool("dataPool", ""),
+		},
+		fsType: r.oneOf("fsType", fsTypes),
+	}
+	p.userID = r.user("userId", p.adminID)
+	if p.adminSecret.Name == "" {
+		r.require("adminSecretName", "the Secret with the key of client."+p.adminID)
+	}
+	if p.userSecret.Name == "" && p.keyring == "" {
+		r.require("userSecretName", "the Secret with the key of client."+p.userID+
+			" that nodes map the image with (or keyring, a file on every node)")
+	}
+	r.oneOf("imageFormat", []string{imageFormat})
+	return p, r.errs
+}
+
+// parameterReader takes values out of a class's parameters and collects what is
+// wrong with them.
+type parameterReader struct {
+	values map[string]string // by the documentation's spelling of the key
+	errs   field.ErrorList
+}
+
+func path(key string) *field.Path { return field.NewPath("parameters").Child(key) }
+
+// newParameterReader sorts the parameters by key, in whatever case they are given.
+func newParameterReader(raw map[string]string) *parameterReader {
+	r := &parameterReader{values: map[string]string{}}
+	seen := map[string]string{}
+	for _, given := range slices.Sorted(maps.Keys(raw)) {
+		i := slices.IndexFunc(parameterKeys, func(k string) bool { return strings.EqualFold(k, given) })
+		if i < 0 {
+			r.fail(given, raw[given], "unknown parameter, allowed: "+strings.Join(parameterKeys, ", "))
+			continue
+		}
+		key := parameterKeys[i]
+		if other, twice := seen[key]; twice {
+			r.fail(given, raw[given], "given twice, as "+other+" too")
+			continue
+		}
+		seen[key] = given
+		r.values[key] = raw[given]
+	}
+	return r
+}
+
+func (r *parameterReader) fail(key, value, why string) {
+	r.errs = append(r.errs, field.Invalid(path(key), value, why))
+}
+
+func (r *parameterReader) require(key, why string) {
+	if strings.TrimSpace(r.values[key]) == "" {
+		r.errs = append(r.errs, field.Required(path(key), why))
+	}
+}
+
+// get returns a value without checking more than its edges.
+func (r *parameterReader) get(key string) string {
+	value := r.values[key]
+	if strings.TrimSpace(value) != value {
+		r.fail(key, value, "there is white space around it")
+		return ""
+	}
+	return value
+}
+
+// name returns a value that check takes for the name of a Kubernetes object.
+func (r *parameterReader) name(key string, check func(string) []string) string {
+	value := r.get(key)
+	if value == "" {
+		return ""
+	}
+	if errs := check(value); len(errs) > 0 {
+		r.fail(key, value, strings.Join(errs, "; "))
+	}
+	return value
+}
+
+func (r *parameterReader) or(key, otherwise string, check func(string) []string) string {
+	if value := r.name(key, check); value != "" {
+		return value
+	}
+	return otherwise
+}
+
+func (r *parameterReader) oneOf(key string, allowed []string) string {
+	value := r.get(key)
+	if value != "" && !slices.Contains(allowed, value) {
+		r.errs = append(r.errs, field.NotSupported(path(key), value, allowed))
+	}
+	return value
+}
+
+// user returns a cephx user's id.
+func (r *parameterReader) user(key, otherwise string) string {
+	value := r.get(key)
+	switch {
+	case value == "":
+		return otherwise
+	case strings.HasPrefix(value, "client."):
+		r.fail(key, value, `give the id without "client."`)
+	case strings.HasPrefix(value, "-") || strings.ContainsFunc(value, notInNames):
+		r.fail(key, value, "not a cephx user id")
+	}
+	return value
+}
+
+// pool returns a pool's name, if the kubelet can handle it.
+func (r *parameterReader) pool(key, otherwise string) string {
+	value := r.get(key)
+	switch {
+	case value == "":
+		return otherwise
+	case strings.Contains(value, "-image-"):
+		r.fail(key, value, `the kubelet cannot unmount volumes of a pool with "-image-" in its name`)
+	case strings.HasPrefix(value, "-") || strings.HasPrefix(value, ".") || strings.ContainsFunc(value, notInNames):
+		r.fail(key, value, "the kubelet cannot mount volumes of a pool with such a name "+
+			`(no "/", "@", ",", ":" or white space in it, no "-" or "." at its start)`)
+	}
+	return value
+}
+
+// notInNames tells which characters would make the name of a pool or user mean
+// something else in a path of the kubelet's or an argument of the rbd command.
+func notInNames(c rune) bool {
+	return c <= ' ' || c == 0x7f || strings.ContainsRune(`/@,:"'\`, c)
+}
+
+// keyringPath is what the in-tree provisioner takes.
+var keyringPath = regexp.MustCompile("^(?:/[^/!;` ]+)+$")
+
+func (r *parameterReader) keyring() string {
+	value := r.get("keyring")
+	if value != "" && !keyringPath.MatchString(value) {
+		r.fail("keyring", value, "not an absolute path of a file on the nodes")
+	}
+	return value
+}
+
+func (r *parameterReader) features() rbdutil.Features {
+	value := r.values["imageFeatures"]
+	if strings.TrimSpace(value) == "" {
+		return rbdutil.Layering
+	}
+	features, err := rbdutil.ParseFeatures(value)
+	if err != nil {
+		r.fail("imageFeatures", value, fmt.Sprintf("%v, allowed: %s", err, strings.Join(rbdutil.Supported(), ", ")))
+	}
+	return features
+}
+
+func (r *parameterReader) objectSize() uint64 {
+	value := r.get("objectSize")
+	if value == "" {
+		return 0
+	}
+	quantity, err := resource.ParseQuantity(value)
+	if err != nil {
+		r.fail("objectSize", value, "not a quantity such as 4Mi")
+		return 0
+	}
+	size := uint64(max(quantity.Value(), 0))
+	if err := rbdutil.CheckObjectSize(size); err != nil {
+		r.fail("objectSize", value, err.Error())
+	}
+	return size
+}
+
+func (r *parameterReader) monitors() []string {
+	value := r.values["monitors"]
+	monitors, err := parseMonitors(value)
+	switch {
+	case strings.TrimSpace(value) == "":
+		r.require("monitors", "the addresses of the Ceph monitors, separated by commas")
+	case err != nil:
+		r.fail("monitors", value, err.Error())
+	}
+	return monitors
+}
