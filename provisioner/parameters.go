@@ -180,8 +180,9 @@ func (r *parameterReader) pool(key, otherwise string) string {
 	switch {
 	case value == "":
 		return otherwise
-	case strings.Contains(value, "-image-"):
-		r.fail(key, value, `the kubelet cannot unmount volumes of a pool with "-image-" in its name`)
+	case strings.Index(value+"-image-", "-image-") < len(value):
+		// On a node the volume is POOL-image-IMAGE, which the kubelet takes apart.
+		r.fail(key, value, `the kubelet cannot unmount volumes of a pool with "-image-" in its name or "-image" at its end`)
 	case strings.HasPrefix(value, "-") || strings.HasPrefix(value, ".") || strings.ContainsFunc(value, notInNames):
 		r.fail(key, value, "the kubelet cannot mount volumes of a pool with such a name "+
 			`(no "/", "@", ",", ":" or white space in it, no "-" or "." at its start)`)

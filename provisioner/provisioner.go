@@ -5,7 +5,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/util/validation/field"
 	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	storagelisters "k8s.io/client-go/listers/storage/v1"
@@ -102,7 +101,7 @@ func (p *Provisioner) request(opts controller.ProvisionOptions) (parameters, rbd
 	}
 	var size uint64
 	if size, errs = sizeOf(opts.PVC); len(errs) > 0 {
-		return parameters{}, rbdutil.ImageSpec{}, refusef("claim: %w", field.ErrorList(errs).ToAggregate())
+		return parameters{}, rbdutil.ImageSpec{}, refusef("claim: %w", errs.ToAggregate())
 	}
 	claim := opts.PVC
 	return params, rbdutil.ImageSpec{

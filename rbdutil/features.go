@@ -82,6 +82,8 @@ func parseFeature(name string) (Features, error) {
 			return f.bit, nil
 		case journaling:
 			return 0, fmt.Errorf("%s: no kernel client maps an image with journaling", name)
+		default:
+			// Ceph's own, not to be asked for.
 		}
 	}
 	return 0, fmt.Errorf("%q is not a feature that can be asked for", name)

@@ -38,8 +38,9 @@ func sentinelOf(err error, special map[syscall.Errno]error) error {
 		return rbdutil.ErrNoSpace
 	case syscall.EINVAL, syscall.EDOM, syscall.ERANGE, syscall.E2BIG, syscall.EFBIG:
 		return rbdutil.ErrInvalid
+	default:
+		return nil
 	}
-	return nil
 }
 
 // wrap says what was being done and which of the sentinels it failed with.

@@ -20,11 +20,12 @@ type httpServer struct {
 
 // startHTTP listens before it returns, so that a port that is taken is a failure to
 // start and not a line in the log.
-func startHTTP(opts *Options, metrics prometheus.Gatherer, health health) (*httpServer, error) {
+func startHTTP(ctx context.Context, opts *Options, metrics prometheus.Gatherer, health health) (*httpServer, error) {
 	if opts.HTTPEndpoint == "" {
 		return &httpServer{}, nil
 	}
-	listener, err := net.Listen("tcp", opts.HTTPEndpoint)
+	var config net.ListenConfig
+	listener, err := config.Listen(ctx, "tcp", opts.HTTPEndpoint)
 	if err != nil {
 		return nil, fmt.Errorf("serve metrics and health (--http-endpoint): %w", err)
 	}
@@ -45,13 +46,13 @@ func startHTTP(opts *Options, metrics prometheus.Gatherer, health health) (*http
 }
 
 // stop lets requests that run come to an end.
-func (s *httpServer) stop(logger klog.Logger) {
+func (s *httpServer) stop(ctx context.Context) {
 	if s.server == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
 	if err := s.server.Shutdown(ctx); err != nil {
-		logger.Error(err, "Closing the HTTP server")
+		klog.FromContext(ctx).Error(err, "Closing the HTTP server")
 	}
 }

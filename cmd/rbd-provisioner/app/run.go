@@ -45,19 +45,24 @@ func Run(ctx context.Context, opts *Options, newStore func(StoreOptions) Store) 
 	if err != nil {
 		return err
 	}
-	server, err := startHTTP(opts, metrics.registry, health{
+	server, err := startHTTP(ctx, opts, metrics.registry, health{
 		live:  []check{elector.check()},
 		ready: []check{informers.check()},
 	})
 	if err != nil {
 		return err
 	}
-	defer server.stop(logger)
+	defer server.stop(ctx)
 
 	if opts.ClusterID == "" {
-		if opts.ClusterID, err = clusterID(ctx, clients.work); err != nil || ctx.Err() != nil {
+		id, err := clusterID(ctx, clients.work)
+		switch {
+		case ctx.Err() != nil:
+			return nil // told to stop while waiting
+		case err != nil:
 			return err
 		}
+		opts.ClusterID = id
 	}
 	events := newEvents(ctx, clients.work, opts.ProvisionerName)
 	defer events.shutdown()
@@ -141,8 +146,5 @@ func clusterID(ctx context.Context, client kubernetes.Interface) (string, error)
 		id = string(namespace.UID)
 		return true, nil
 	})
-	if ctx.Err() != nil {
-		return "", nil // stopped while waiting, which is no failure
-	}
 	return id, err
 }

@@ -127,7 +127,7 @@ func (a Admin) Images(t *testing.T, pool string) []string {
 // Watch holds an image open as a node does that has it mapped, until stopped.
 func (a Admin) Watch(t *testing.T, ref rbdutil.ImageRef) (stop func()) {
 	t.Helper()
-	cmd := exec.Command("rbd", "--conf", a.conf, "watch", ref.String())
+	cmd := exec.CommandContext(context.Background(), "rbd", "--conf", a.conf, "watch", ref.String())
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)

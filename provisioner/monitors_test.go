@@ -1,0 +1,114 @@
+package provisioner
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestParseMonitors(t *testing.T) {
+	t.Parallel()
+	const (
+		typed    = "the kubelet's client takes plain addresses only: give each monitor's v1 address as host:port, without v1:, v2: and the brackets around them"
+		commas   = "separate monitors by commas"
+		slash    = "give host:port, without a scheme and without a nonce behind a slash"
+		brackets = "what is in brackets is not an IPv6 address"
+		behind   = "behind the brackets there must be :port or nothing"
+		bare     = "put an IPv6 address in brackets"
+		noPort   = "there is no port behind the colon"
+		none     = "there is no address in it"
+	)
+	long := strings.Repeat("a.", 126) + "a" // 253 characters, the longest name
+	for name, test := range map[string]struct {
+		list string
+		want []string
+		err  string
+	}{
+		"an IPv4 address":                        {list: "10.0.0.1", want: []string{"10.0.0.1"}},
+		"an IPv4 address with a port":            {list: "10.0.0.1:6789", want: []string{"10.0.0.1:6789"}},
+		"an IPv6 address in brackets":            {list: "[2001:db8::1]", want: []string{"[2001:db8::1]"}},
+		"an IPv6 address in brackets and a port": {list: "[2001:db8::1]:6789", want: []string{"[2001:db8::1]:6789"}},
+		"an IPv6 address is not rewritten":       {list: "[2001:0DB8:0::0001]:6789", want: []string{"[2001:0DB8:0::0001]:6789"}},
+		"an IPv4 address written as IPv6":        {list: "[::ffff:10.0.0.1]:6789", want: []string{"[::ffff:10.0.0.1]:6789"}},
+		"a host":                                 {list: "mon", want: []string{"mon"}},
+		"a host with a port":                     {list: "mon:3300", want: []string{"mon:3300"}},
+		"a DNS name":                             {list: "ceph-mon.ceph.svc:6789", want: []string{"ceph-mon.ceph.svc:6789"}},
+		"a DNS name with a dot at its end":       {list: "mon.example.com.:6789", want: []string{"mon.example.com.:6789"}},
+		"a DNS name keeps its case":              {list: "Mon.Example.COM", want: []string{"Mon.Example.COM"}},
+		"a DNS name with underscores":            {list: "ceph_mon._tcp.example.com", want: []string{"ceph_mon._tcp.example.com"}},
+		"a label of digits":                      {list: "1.mon.example.com", want: []string{"1.mon.example.com"}},
+		"a host that begins with a digit":        {list: "3com:6789", want: []string{"3com:6789"}},
+		"the longest name":                       {list: long, want: []string{long}},
+		"a host called v1":                       {list: "v1", want: []string{"v1"}},
+		"a host called v1, with a port":          {list: "v1:6789", want: []string{"v1:6789"}},
+		"two hosts called v1 and v2":             {list: "v1:6789,v2:6789", want: []string{"v1:6789", "v2:6789"}},
+		"a host whose name ends with v1":         {list: "mon-v1:6789,monv2:3300", want: []string{"mon-v1:6789", "monv2:3300"}},
+		"a host below v2":                        {list: "v2.example.com:6789", want: []string{"v2.example.com:6789"}},
+		"the highest port":                       {list: "mon:65535", want: []string{"mon:65535"}},
+		"the lowest port":                        {list: "mon:1", want: []string{"mon:1"}},
+		"a port keeps its spelling":              {list: "mon:06789", want: []string{"mon:06789"}},
+		"several keep their order":               {list: "c:1,a:2,b", want: []string{"c:1", "a:2", "b"}},
+		"one given twice stays twice":            {list: "a,a", want: []string{"a", "a"}},
+		"blanks around entries go, order and spelling stay": {
+			list: " 10.0.0.2:6789 ,\tMON-a ,\n[2001:db8::1]:6789", want: []string{"10.0.0.2:6789", "MON-a", "[2001:db8::1]:6789"}},
+		"empty entries go": {list: ",a,, ,b,", want: []string{"a", "b"}},
+
+		"nothing":                               {list: "", err: none},
+		"blanks":                                {list: " \t", err: none},
+		"commas":                                {list: " , ,", err: none},
+		"a blank between two":                   {list: "a b", err: `"a b": ` + commas},
+		"a line break between two":              {list: "a\nb", err: `"a\nb": ` + commas},
+		"a semicolon between two":               {list: "a:6789;b:6789", err: `"a:6789;b:6789": ` + commas},
+		"port 0":                                {list: "mon:0", err: `"mon:0": "0" is not a port`},
+		"port 65536":                            {list: "mon:65536", err: `"mon:65536": "65536" is not a port`},
+		"a port of letters":                     {list: "mon:abc", err: `"mon:abc": "abc" is not a port`},
+		"a negative port":                       {list: "mon:-1", err: `"mon:-1": "-1" is not a port`},
+		"a port with a sign":                    {list: "mon:+6789", err: `"mon:+6789": "+6789" is not a port`},
+		"a port in hexadecimal":                 {list: "mon:0x1a85", err: `"mon:0x1a85": "0x1a85" is not a port`},
+		"no port behind the colon":              {list: "mon:", err: `"mon:": ` + noPort},
+		"no port behind IPv6 and colon":         {list: "[2001:db8::1]:", err: `"[2001:db8::1]:": ` + behind},
+		"port 0 behind IPv6":                    {list: "[2001:db8::1]:0", err: `"[2001:db8::1]:0": "0" is not a port`},
+		"text behind the brackets":              {list: "[2001:db8::1]6789", err: `"[2001:db8::1]6789": ` + behind},
+		"IPv6 without brackets":                 {list: "2001:db8::1", err: `"2001:db8::1": ` + bare},
+		"IPv6 without brackets, with a port":    {list: "2001:db8::1:6789", err: `"2001:db8::1:6789": ` + bare},
+		"IPv4 in brackets":                      {list: "[10.0.0.1]:6789", err: `"[10.0.0.1]:6789": ` + brackets},
+		"a name in brackets":                    {list: "[mon]:6789", err: `"[mon]:6789": ` + brackets},
+		"brackets that do not close":            {list: "[2001:db8::1", err: `"[2001:db8::1": ` + brackets},
+		"empty brackets":                        {list: "[]:6789", err: `"[]:6789": ` + brackets},
+		"IPv6 with a zone":                      {list: "[fe80::1%eth0]:6789", err: `"[fe80::1%eth0]:6789": ` + brackets},
+		"not quite an IPv4 address":             {list: "10.0.0.256:6789", err: `"10.0.0.256:6789": "10.0.0.256" is not an IPv4 address`},
+		"an IPv4 address cut short":             {list: "10.0.1", err: `"10.0.1": "10.0.1" is not an IPv4 address`},
+		"a number":                              {list: "6789", err: `"6789": "6789" is not an IPv4 address`},
+		"a port without a host":                 {list: ":6789", err: `":6789": "" is not a host name`},
+		"a name that begins with a hyphen":      {list: "-mon", err: `"-mon": "-mon" is not a host name`},
+		"a label that ends with a hyphen":       {list: "mon-.example.com", err: `"mon-.example.com": "mon-.example.com" is not a host name`},
+		"a label of nothing":                    {list: "mon..example.com", err: `"mon..example.com": "mon..example.com" is not a host name`},
+		"a name with an at sign":                {list: "admin@mon", err: `"admin@mon": "admin@mon" is not a host name`},
+		"a name with an equals sign":            {list: "mon_host=mon", err: `"mon_host=mon": "mon_host=mon" is not a host name`},
+		"a name in quotes":                      {list: `"mon"`, err: `"\"mon\"": "\"mon\"" is not a host name`},
+		"a name that is not ASCII":              {list: "möhn", err: `"möhn": "möhn" is not a host name`},
+		"a name that is too long":               {list: long + ".a", err: `"` + long + `.a": "` + long + `.a" is not a host name`},
+		"a scheme":                              {list: "https://mon:6789", err: `"https://mon:6789": ` + slash},
+		"a nonce":                               {list: "10.0.0.1:6789/0", err: `"10.0.0.1:6789/0": ` + slash},
+		"the second is wrong":                   {list: "a,b:x,c", err: `"b:x": "x" is not a port`},
+		"a v1 address":                          {list: "v1:10.0.0.1:6789", err: typed},
+		"a v2 address of IPv6":                  {list: "v2:[2001:db8::1]:3300", err: typed},
+		"a v2 address behind a plain one":       {list: "10.0.0.1:6789, v2:10.0.0.2:3300", err: typed},
+		"a list of v2 and v1 addresses":         {list: "[v2:10.0.0.1:3300,v1:10.0.0.1:6789]", err: typed},
+		"such a list as `ceph mon dump` prints": {list: "[v2:10.0.0.1:3300/0,v1:10.0.0.1:6789/0]", err: typed},
+		"two such lists":                        {list: "[v2:a:3300,v1:a:6789],[v2:b:3300,v1:b:6789]", err: typed},
+		"such a list with a blank":              {list: "[ v1:10.0.0.1:6789]", err: typed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			got, err := parseMonitors(test.list)
+			if text := textOf(err); text != test.err {
+				t.Errorf("error %q\nwant  %q", text, test.err)
+			}
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Errorf("monitors (-want +got):\n%s", diff)
+			}
+		})
+	}
+}

@@ -1,0 +1,107 @@
+package rbdutil
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestParseFeatures(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		list string
+		want Features
+		err  string // all of the error's text
+	}{
+		"nothing is no feature":                     {list: ""},
+		"blanks and commas are no feature":          {list: " , ,\t,"},
+		"layering":                                  {list: "layering", want: Layering},
+		"exclusive-lock needs nothing beside it":    {list: "exclusive-lock", want: ExclusiveLock},
+		"deep-flatten needs nothing beside it":      {list: "deep-flatten", want: DeepFlatten},
+		"object-map with its lock":                  {list: "exclusive-lock,object-map", want: ExclusiveLock | ObjectMap},
+		"dependencies may follow what needs them":   {list: "fast-diff,object-map,exclusive-lock", want: ExclusiveLock | ObjectMap | FastDiff},
+		"white space around names does not matter":  {list: "\tlayering ,  exclusive-lock\n", want: Layering | ExclusiveLock},
+		"empty entries do not matter":               {list: ",layering,,exclusive-lock,", want: Layering | ExclusiveLock},
+		"a name given twice counts once":            {list: "layering,layering", want: Layering},
+		"all that can be asked for":                 {list: "layering,exclusive-lock,object-map,fast-diff,deep-flatten", want: Layering | ExclusiveLock | ObjectMap | FastDiff | DeepFlatten},
+		"object-map without its lock":               {list: "layering,object-map", err: "object-map needs exclusive-lock beside it"},
+		"fast-diff without its map":                 {list: "exclusive-lock,fast-diff", err: "fast-diff needs object-map beside it"},
+		"fast-diff alone":                           {list: "fast-diff", err: "fast-diff needs object-map beside it"},
+		"journaling":                                {list: "layering,exclusive-lock,journaling", err: "journaling: no kernel client maps an image with journaling"},
+		"striping is a layout, not a feature":       {list: "striping", err: `"striping" is not a feature that can be asked for`},
+		"data-pool follows from the data pool":      {list: "layering,data-pool", err: `"data-pool" is not a feature that can be asked for`},
+		"operations are Ceph's own":                 {list: "operations", err: `"operations" is not a feature that can be asked for`},
+		"migrating is Ceph's own":                   {list: "migrating", err: `"migrating" is not a feature that can be asked for`},
+		"names are in lower case":                   {list: "Layering", err: `"Layering" is not a feature that can be asked for`},
+		"names are separated by commas, not blanks": {list: "layering exclusive-lock", err: `"layering exclusive-lock" is not a feature that can be asked for`},
+		"a number is not a name":                    {list: "1", err: `"1" is not a feature that can be asked for`},
+		"a misspelt name":                           {list: "exclusive_lock", err: `"exclusive_lock" is not a feature that can be asked for`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			got, err := ParseFeatures(test.list)
+			if text := textOf(err); text != test.err {
+				t.Fatalf("ParseFeatures(%q) failed with %q, want %q", test.list, text, test.err)
+			}
+			if err == nil && got != test.want {
+				t.Errorf("ParseFeatures(%q) = %s, want %s", test.list, got, test.want)
+			}
+		})
+	}
+}
+
+func TestSupportedFeaturesAreThoseThatParse(t *testing.T) {
+	t.Parallel()
+	want := []string{"layering", "exclusive-lock", "object-map", "fast-diff", "deep-flatten"}
+	if diff := cmp.Diff(want, Supported()); diff != "" {
+		t.Errorf("Supported() (-want +got):\n%s", diff)
+	}
+	for _, f := range featureNames {
+		// All that a feature may need is beside it; journaling needs exclusive-lock.
+		_, err := ParseFeatures("exclusive-lock,object-map," + f.name)
+		supported := strings.Contains(","+strings.Join(Supported(), ",")+",", ","+f.name+",")
+		if parses := err == nil; parses != supported {
+			t.Errorf("%s: parses: %t, supported: %t", f.name, parses, supported)
+		}
+	}
+}
+
+func TestFeaturesPrintAsTheyParse(t *testing.T) {
+	t.Parallel()
+	const all = Layering | ExclusiveLock | ObjectMap | FastDiff | DeepFlatten
+	for set := Features(0); set <= all; set++ {
+		if set&^all != 0 || set.checkDependencies() != nil {
+			continue
+		}
+		if got, err := ParseFeatures(set.String()); err != nil || got != set {
+			t.Errorf("ParseFeatures(%q) = %s, %v", set, got, err)
+		}
+	}
+}
+
+func TestFeaturesPrintWhatCephAdds(t *testing.T) {
+	t.Parallel()
+	for want, set := range map[string]Features{
+		"":                              0,
+		"layering,data-pool":            Layering | dataPool,
+		"striping,journaling,migrating": stripingV2 | journaling | migrating,
+		"layering,operations,0x10000":   Layering | operations | 1<<16,
+	} {
+		if got := set.String(); got != want {
+			t.Errorf("%#x prints as %q, want %q", uint64(set), got, want)
+		}
+	}
+	set := Layering | ExclusiveLock | dataPool | operations
+	if got := set.Requested(); got != Layering|ExclusiveLock {
+		t.Errorf("of %s, %s was asked for", set, got)
+	}
+}
+
+// textOf is the error's text, or nothing.
+func textOf(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}

@@ -1,0 +1,162 @@
+package rbdutil_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/rbdfake"
+)
+
+func TestDeletePassesErrorsThrough(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		failing int
+		calls   []string
+	}{
+		"of looking at it, and removes nothing": {0, []string{"get"}},
+		"of removing it":                        {1, []string{"get", "remove"}},
+	} {
+		for sentinelName, sentinel := range sentinels {
+			t.Run(name+": "+sentinelName, func(t *testing.T) {
+				t.Parallel()
+				ceph := newScripted(nil)
+				if _, err := rbdutil.NewImages(ceph).Ensure(t.Context(), cluster, spec); err != nil {
+					t.Fatal(err)
+				}
+				ceph.calls = nil
+				ceph.Before = func(_ context.Context, op string, _ rbdutil.Cluster, _ rbdutil.ImageRef) error {
+					ceph.calls = append(ceph.calls, op)
+					if len(ceph.calls)-1 == test.failing {
+						return sentinel
+					}
+					return nil
+				}
+				if err := rbdutil.NewImages(ceph).Delete(t.Context(), cluster, ref, expect); !errors.Is(err, sentinel) {
+					t.Errorf("error %v, want %v", err, sentinel)
+				}
+				wantCalls(t, ceph, test.calls...)
+				ceph.image(t) // it is still there
+			})
+		}
+	}
+}
+
+func TestDeleteIsDoneWhenSomebodyElseRemovedTheImageMeanwhile(t *testing.T) {
+	t.Parallel()
+	ceph := newScripted(map[int]error{3: rbdutil.ErrImageNotFound})
+	images := rbdutil.NewImages(ceph)
+	if _, err := images.Ensure(t.Context(), cluster, spec); err != nil {
+		t.Fatal(err)
+	}
+	if err := images.Delete(t.Context(), cluster, ref, expect); err != nil {
+		t.Error(err)
+	}
+	wantCalls(t, ceph, "create", "complete", "get", "remove")
+}
+
+func TestDeleteTakesAnAnswerThatWasLostForWhatItIs(t *testing.T) {
+	t.Parallel()
+	ceph := newScripted(nil)
+	images := rbdutil.NewImages(ceph)
+	if _, err := images.Ensure(t.Context(), cluster, spec); err != nil {
+		t.Fatal(err)
+	}
+	ceph.After = func(_ context.Context, op string, _ rbdutil.Cluster, _ rbdutil.ImageRef) error {
+		if op == rbdfake.OpRemove {
+			return rbdutil.ErrTimeout
+		}
+		return nil
+	}
+	if err := images.Delete(t.Context(), cluster, ref, expect); !errors.Is(err, rbdutil.ErrTimeout) {
+		t.Errorf("error %v, want %v", err, rbdutil.ErrTimeout)
+	}
+	ceph.After = nil
+	if err := images.Delete(t.Context(), cluster, ref, expect); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestDeleteSaysWhatKeepsTheImage(t *testing.T) {
+	t.Parallel()
+	ours := func(i *rbdutil.Image) {
+		i.Metadata = map[string]string{"kubernetes.io/created-for/pv/name": "pvc-1e7f"}
+	}
+	for name, test := range map[string]struct {
+		change       func(*rbdutil.Image)
+		allowUnknown bool
+		err          string
+	}{
+		"no owner in the metadata": {
+			change: func(*rbdutil.Image) {},
+			err: "image belongs to somebody else: the metadata of kube/kubernetes-dynamic-pvc-1e7f names no owner; " +
+				"if it is the image of volume pvc-1e7f, say so with: " +
+				"rbd image-meta set kube/kubernetes-dynamic-pvc-1e7f kubernetes.io/created-for/pv/name pvc-1e7f",
+		},
+		"another owner in the metadata": {
+			change: func(i *rbdutil.Image) {
+				i.Metadata = map[string]string{
+					keyClaimUID: "2", "kubernetes.io/created-for/pv/name": "pvc-2", "kubernetes.io/created-by/cluster-id": "there",
+				}
+			},
+			err: "image belongs to somebody else: the metadata of kube/kubernetes-dynamic-pvc-1e7f names a claim of UID 2 " +
+				`(volume "pvc-2", cluster "there"), not volume "pvc-1e7f" of cluster "here"`,
+		},
+		"another owner, though none would do": {
+			change:       func(i *rbdutil.Image) { i.Metadata = map[string]string{keyClaimUID: "2"} },
+			allowUnknown: true,
+			err: "image belongs to somebody else: the metadata of kube/kubernetes-dynamic-pvc-1e7f names a claim of UID 2 " +
+				`(volume "", cluster ""), not volume "pvc-1e7f" of cluster "here"`,
+		},
+		"nodes that hold it": {
+			change: func(i *rbdutil.Image) { ours(i); i.Watchers = []string{"10.0.0.1:0/42", "10.0.0.2:0/7"} },
+			err:    "image is in use: kube/kubernetes-dynamic-pvc-1e7f is mapped or open at 10.0.0.1:0/42, 10.0.0.2:0/7",
+		},
+		"snapshots": {
+			change: func(i *rbdutil.Image) { ours(i); i.Snapshots = []string{"monday", "tuesday"} },
+			err:    "image has snapshots: kube/kubernetes-dynamic-pvc-1e7f has monday, tuesday",
+		},
+		"snapshots of an image of nobody's": {
+			change:       func(i *rbdutil.Image) { i.Snapshots = []string{"monday"} },
+			allowUnknown: true,
+			err:          "image has snapshots: kube/kubernetes-dynamic-pvc-1e7f has monday",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			img := rbdutil.Image{ImageRef: ref, Size: spec.Size, Features: rbdutil.Layering}
+			test.change(&img)
+			ceph := newScripted(nil)
+			ceph.Put(img)
+			expect := expect
+			expect.AllowUnknown = test.allowUnknown
+			err := rbdutil.NewImages(ceph).Delete(t.Context(), cluster, ref, expect)
+			if err == nil || err.Error() != test.err {
+				t.Errorf("error %v\nwant  %s", err, test.err)
+			}
+			wantCalls(t, ceph, "get")
+		})
+	}
+}
+
+func TestDeleteTakesAnImageOfTheVolumeWhateverElseItsMetadataLacks(t *testing.T) {
+	t.Parallel()
+	for name, metadata := range map[string]map[string]string{
+		"the volume alone":          {"kubernetes.io/created-for/pv/name": "pvc-1e7f"},
+		"the volume and the claim":  {"kubernetes.io/created-for/pv/name": "pvc-1e7f", keyClaimUID: "1e7f"},
+		"the volume in our cluster": {"kubernetes.io/created-for/pv/name": "pvc-1e7f", "kubernetes.io/created-by/cluster-id": "here"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ceph := newScripted(nil)
+			ceph.Put(rbdutil.Image{ImageRef: ref, Size: spec.Size, Metadata: metadata})
+			if err := rbdutil.NewImages(ceph).Delete(t.Context(), cluster, ref, expect); err != nil {
+				t.Error(err)
+			}
+			if names := ceph.Names(); len(names) > 0 {
+				t.Errorf("left behind: %v", names)
+			}
+		})
+	}
+}

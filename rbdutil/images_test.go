@@ -1,0 +1,276 @@
+package rbdutil_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/rbdfake"
+)
+
+// What rbdtest does not say, because real Ceph cannot be made to fail at will: which
+// calls are made, and what becomes of the error of each.
+
+var (
+	ref     = rbdutil.ImageRef{Pool: "kube", Name: "kubernetes-dynamic-pvc-1e7f"}
+	owner   = rbdutil.Owner{ClaimUID: "1e7f", ClaimNamespace: "shop", ClaimName: "www-web-0", VolumeName: "pvc-1e7f", Provisioner: "ceph.com/rbd", ClusterID: "here"}
+	spec    = rbdutil.ImageSpec{ImageRef: ref, Layout: rbdutil.Layout{Features: rbdutil.Layering}, Size: 8 * rbdutil.MiB, Owner: owner}
+	expect  = rbdutil.Expectation{Owner: rbdutil.Owner{VolumeName: "pvc-1e7f", ClusterID: "here"}}
+	cluster = rbdutil.Cluster{Monitors: []string{"mon"}, User: "admin"}
+)
+
+const keyClaimUID = "kubernetes.io/created-for/pvc/uid"
+
+// scripted is a fake Ceph that records calls and fails the ones it is told to.
+type scripted struct {
+	*rbdfake.Ceph
+	calls []string
+}
+
+// newScripted fails the nth call (from 0) of all with the error given for it.
+func newScripted(failures map[int]error) *scripted {
+	s := &scripted{Ceph: rbdfake.New("kube", "data")}
+	s.Before = func(_ context.Context, op string, _ rbdutil.Cluster, _ rbdutil.ImageRef) error {
+		s.calls = append(s.calls, op)
+		return failures[len(s.calls)-1]
+	}
+	return s
+}
+
+func (s *scripted) image(t *testing.T) rbdutil.Image {
+	t.Helper()
+	s.Before, s.After = nil, nil
+	img, err := s.Get(t.Context(), cluster, ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return img
+}
+
+func wantCalls(t *testing.T, s *scripted, want ...string) {
+	t.Helper()
+	if diff := cmp.Diff(want, s.calls); diff != "" {
+		t.Errorf("calls (-want +got):\n%s", diff)
+	}
+}
+
+var sentinels = map[string]error{
+	"pool":        rbdutil.ErrPoolNotFound,
+	"denied":      rbdutil.ErrAccessDenied,
+	"unreachable": rbdutil.ErrUnreachable,
+	"lost":        rbdutil.ErrConnectionLost,
+	"timeout":     rbdutil.ErrTimeout,
+	"in progress": rbdutil.ErrInProgress,
+	"no space":    rbdutil.ErrNoSpace,
+	"invalid":     rbdutil.ErrInvalid,
+	"unknown":     errors.New("something that nobody has seen before"),
+}
+
+func TestEnsurePassesErrorsThrough(t *testing.T) {
+	t.Parallel()
+	misfit := rbdutil.Image{ImageRef: ref, Features: rbdutil.ExclusiveLock} // unfinished, to be replaced
+	fitting := rbdutil.Image{ImageRef: ref, Features: rbdutil.Layering}     // unfinished, to be completed
+	for name, test := range map[string]struct {
+		there      *rbdutil.Image
+		failing    int
+		calls      []string
+		unfinished bool
+	}{
+		"of the creation":                      {nil, 0, []string{"create"}, false},
+		"of completing a new image":            {nil, 1, []string{"create", "complete"}, true},
+		"of looking at what is there":          {&fitting, 1, []string{"create", "get"}, false},
+		"of completing an older attempt's":     {&fitting, 2, []string{"create", "get", "complete"}, true},
+		"of removing what misfits":             {&misfit, 2, []string{"create", "get", "remove"}, false},
+		"of the creation in its place":         {&misfit, 3, []string{"create", "get", "remove", "create"}, false},
+		"of completing the image in its place": {&misfit, 4, []string{"create", "get", "remove", "create", "complete"}, true},
+	} {
+		for sentinelName, sentinel := range sentinels {
+			t.Run(name+": "+sentinelName, func(t *testing.T) {
+				t.Parallel()
+				ceph := newScripted(map[int]error{test.failing: sentinel})
+				if test.there != nil {
+					ceph.Put(*test.there)
+				}
+				img, err := rbdutil.NewImages(ceph).Ensure(t.Context(), cluster, spec)
+				if !errors.Is(err, sentinel) {
+					t.Errorf("error %v, want %v", err, sentinel)
+				}
+				if unfinished := errors.Is(err, rbdutil.ErrUnfinished); unfinished != test.unfinished {
+					t.Errorf("error %v: %v is %t, want %t", err, rbdutil.ErrUnfinished, unfinished, test.unfinished)
+				}
+				if diff := cmp.Diff(rbdutil.Image{}, img); diff != "" {
+					t.Errorf("an image beside the error (-want +got):\n%s", diff)
+				}
+				wantCalls(t, ceph, test.calls...)
+			})
+		}
+	}
+}
+
+func TestEnsureAsksForNothingThatItKnows(t *testing.T) {
+	t.Parallel()
+	ceph := newScripted(nil)
+	images := rbdutil.NewImages(ceph)
+	for _, want := range [][]string{
+		{"create", "complete"}, // new
+		{"create", "get"},      // as it should be
+	} {
+		ceph.calls = nil
+		if _, err := images.Ensure(t.Context(), cluster, spec); err != nil {
+			t.Fatal(err)
+		}
+		wantCalls(t, ceph, want...)
+	}
+}
+
+func TestEnsureTakesUpAnImageWhoseAnswersWereLost(t *testing.T) {
+	t.Parallel()
+	for _, lost := range []string{rbdfake.OpCreate, rbdfake.OpComplete} {
+		t.Run(lost, func(t *testing.T) {
+			t.Parallel()
+			ceph := newScripted(nil)
+			ceph.After = func(_ context.Context, op string, _ rbdutil.Cluster, _ rbdutil.ImageRef) error {
+				if op == lost {
+					return rbdutil.ErrConnectionLost
+				}
+				return nil
+			}
+			images := rbdutil.NewImages(ceph)
+			if _, err := images.Ensure(t.Context(), cluster, spec); !errors.Is(err, rbdutil.ErrConnectionLost) {
+				t.Fatalf("error %v, want %v", err, rbdutil.ErrConnectionLost)
+			}
+			ceph.After = nil
+			img, err := images.Ensure(t.Context(), cluster, spec)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(ceph.image(t).Owner(), img.Owner()); diff != "" || img.Owner() != owner || img.Size != spec.Size {
+				t.Errorf("image %+v, want one of %s and %d bytes (-stored +answered):\n%s", img, owner, spec.Size, diff)
+			}
+		})
+	}
+}
+
+func TestEnsureGoesOnWhenSomebodyElseRemovesWhatIsInTheWay(t *testing.T) {
+	t.Parallel()
+	ceph := newScripted(nil)
+	ceph.Put(rbdutil.Image{ImageRef: ref, Features: rbdutil.ExclusiveLock})
+	// The one that was there goes between our looking at it and our removing it.
+	ceph.After = func(ctx context.Context, op string, c rbdutil.Cluster, ref rbdutil.ImageRef) error {
+		if op == rbdfake.OpGet {
+			before := ceph.Before
+			ceph.Before, ceph.After = nil, nil
+			defer func() { ceph.Before = before }()
+			return ceph.Remove(ctx, c, ref)
+		}
+		return nil
+	}
+	if _, err := rbdutil.NewImages(ceph).Ensure(t.Context(), cluster, spec); err != nil {
+		t.Fatal(err)
+	}
+	wantCalls(t, ceph, "create", "get", "remove", "create", "complete")
+	if got := ceph.image(t); got.Features != rbdutil.Layering || got.Size != spec.Size {
+		t.Errorf("image %+v does not fit %+v", got, spec)
+	}
+}
+
+func TestEnsureAddsWhatOlderMetadataLacks(t *testing.T) {
+	t.Parallel()
+	ceph := newScripted(nil)
+	ceph.Put(rbdutil.Image{
+		ImageRef: ref, Size: spec.Size, Features: rbdutil.Layering,
+		Metadata: map[string]string{keyClaimUID: "1e7f", "conf_rbd_qos_iops_limit": "100"},
+	})
+	img, err := rbdutil.NewImages(ceph).Ensure(t.Context(), cluster, spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantCalls(t, ceph, "create", "get", "complete")
+	stored := ceph.image(t)
+	if diff := cmp.Diff(stored.Metadata, img.Metadata); diff != "" {
+		t.Errorf("metadata (-stored +answered):\n%s", diff)
+	}
+	if stored.Owner() != owner || stored.Metadata["conf_rbd_qos_iops_limit"] != "100" {
+		t.Errorf("metadata %v: want the owner added and the rest kept", stored.Metadata)
+	}
+}
+
+func TestEnsureSparesAnUnfinishedImageThatSomebodyHolds(t *testing.T) {
+	t.Parallel()
+	for name, hold := range map[string]func(*rbdutil.Image){
+		"with a watcher":            func(i *rbdutil.Image) { i.Watchers = []string{"10.0.0.1:0/42"} },
+		"with a snapshot":           func(i *rbdutil.Image) { i.Snapshots = []string{"monday"} },
+		"with a size":               func(i *rbdutil.Image) { i.Size = spec.Size; i.Metadata = map[string]string{keyClaimUID: "1e7f"} },
+		"with another's name on it": func(i *rbdutil.Image) { i.Metadata = map[string]string{keyClaimUID: "other"} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			held := rbdutil.Image{ImageRef: ref, Features: rbdutil.ExclusiveLock, ObjectSize: 1 << 20}
+			hold(&held)
+			ceph := newScripted(nil)
+			ceph.Put(held)
+			_, err := rbdutil.NewImages(ceph).Ensure(t.Context(), cluster, spec)
+			if !errors.Is(err, rbdutil.ErrMismatch) && !errors.Is(err, rbdutil.ErrNotOurs) {
+				t.Errorf("error %v, want a conflict", err)
+			}
+			wantCalls(t, ceph, "create", "get")
+		})
+	}
+}
+
+func TestEnsureSaysWhatIsInTheWay(t *testing.T) {
+	t.Parallel()
+	ours := map[string]string{keyClaimUID: "1e7f"}
+	for name, test := range map[string]struct {
+		there rbdutil.Image
+		spec  func(*rbdutil.ImageSpec)
+		err   string
+	}{
+		"nobody's": {
+			rbdutil.Image{Size: 1}, nil,
+			"image belongs to somebody else: kube/kubernetes-dynamic-pvc-1e7f already exists for nobody known",
+		},
+		"another claim's": {
+			rbdutil.Image{Metadata: map[string]string{
+				keyClaimUID: "other", "kubernetes.io/created-for/pvc/namespace": "shop", "kubernetes.io/created-for/pvc/name": "db"}}, nil,
+			"image belongs to somebody else: kube/kubernetes-dynamic-pvc-1e7f already exists for claim shop/db",
+		},
+		"another cluster's": {
+			rbdutil.Image{Metadata: map[string]string{keyClaimUID: "1e7f", "kubernetes.io/created-by/cluster-id": "there"}}, nil,
+			"image belongs to somebody else: kube/kubernetes-dynamic-pvc-1e7f already exists for a claim of UID 1e7f",
+		},
+		"ours of another size": {
+			rbdutil.Image{Metadata: ours, Size: 1 << 20, Features: rbdutil.Layering}, nil,
+			"image does not fit: kube/kubernetes-dynamic-pvc-1e7f already exists with a size of 1048576 bytes, wanted are 8388608",
+		},
+		"ours with other features": {
+			rbdutil.Image{Metadata: ours, Size: spec.Size, Features: rbdutil.Layering | rbdutil.DeepFlatten}, nil,
+			"image does not fit: kube/kubernetes-dynamic-pvc-1e7f already exists with features layering,deep-flatten, wanted are layering",
+		},
+		"ours with other objects": {
+			rbdutil.Image{Metadata: ours, Size: spec.Size, Features: rbdutil.Layering}, func(s *rbdutil.ImageSpec) { s.ObjectSize = 1 << 20 },
+			"image does not fit: kube/kubernetes-dynamic-pvc-1e7f already exists with objects of 4194304 bytes, wanted are 1048576",
+		},
+		"ours without the data pool": {
+			rbdutil.Image{Metadata: ours, Size: spec.Size, Features: rbdutil.Layering}, func(s *rbdutil.ImageSpec) { s.DataPool = "data" },
+			"image does not fit: kube/kubernetes-dynamic-pvc-1e7f already exists with a data pool of its own: false, wanted: true",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ceph, wanted := newScripted(nil), spec
+			test.there.ImageRef = ref
+			ceph.Put(test.there)
+			if test.spec != nil {
+				test.spec(&wanted)
+			}
+			_, err := rbdutil.NewImages(ceph).Ensure(t.Context(), cluster, wanted)
+			if err == nil || err.Error() != test.err {
+				t.Errorf("error %v\nwant  %s", err, test.err)
+			}
+		})
+	}
+}
