@@ -1,0 +1,236 @@
+package images
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+)
+
+// Options say what is built, where from and where to.
+type Options struct {
+	// Source is the source tree: the folder with the Dockerfile.
+	Source string
+	// CacheDir holds the storage of images and the caches of the Go compiler; empty
+	// is DefaultCacheDir. The base image is made once and then kept: remove the
+	// folder to follow updates of the Debian release.
+	CacheDir string
+	// OutDir receives the archives; empty is "archives" in CacheDir. An archive that
+	// is out of date is removed from it when there is a newer one.
+	OutDir string
+	// Release is the Debian release to build from; empty is DefaultRelease.
+	Release string
+	// Only has the short names of the images to build; empty is All.
+	Only []string
+	// Log receives the progress.
+	Log io.Writer
+}
+
+// DefaultCacheDir is a folder of the user's cache.
+func DefaultCacheDir() (string, error) {
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(dir, "rbd-provisioner-lab", "images"), nil
+}
+
+// Build brings the archives up to date and returns them in the order asked for.
+// Several processes may do so at the same time.
+func Build(ctx context.Context, opts Options) ([]Archive, error) {
+	b, chosen, err := newBuilder(opts)
+	if err != nil {
+		return nil, err
+	}
+	defer b.close()
+	var archives []Archive
+	for _, image := range chosen {
+		archive, err := b.archive(ctx, image)
+		if err != nil {
+			return nil, fmt.Errorf("image %s: %w", image.Name, err)
+		}
+		archives = append(archives, archive)
+	}
+	return archives, b.prune(ctx)
+}
+
+// builder builds one image after the other. Until there is something to build it
+// runs nothing and needs no rights.
+type builder struct {
+	opts    Options
+	run     *runner
+	buildah buildah
+	ready   bool
+}
+
+func newBuilder(opts Options) (*builder, []Image, error) {
+	if opts.Release == "" {
+		opts.Release = DefaultRelease
+	}
+	if opts.Log == nil {
+		opts.Log = io.Discard
+	}
+	if opts.CacheDir == "" {
+		dir, err := DefaultCacheDir()
+		if err != nil {
+			return nil, nil, err
+		}
+		opts.CacheDir = dir
+	}
+	if opts.OutDir == "" {
+		opts.OutDir = filepath.Join(opts.CacheDir, "archives")
+	}
+	// Commands that run in other folders get these paths.
+	for _, dir := range []*string{&opts.Source, &opts.CacheDir, &opts.OutDir} {
+		path, err := filepath.Abs(*dir)
+		if err != nil {
+			return nil, nil, err
+		}
+		*dir = path
+	}
+	if !exists(filepath.Join(opts.Source, "Dockerfile")) {
+		return nil, nil, fmt.Errorf("%s is not the source tree: it has no Dockerfile", opts.Source)
+	}
+	chosen, err := choose(opts.Only, opts.Release)
+	run := &runner{progress: &progress{out: opts.Log}, logs: filepath.Join(opts.CacheDir, "logs")}
+	return &builder{opts: opts, run: run}, chosen, err
+}
+
+// archive returns the image's archive, after building it if it is not there.
+func (b *builder) archive(ctx context.Context, image Image) (Archive, error) {
+	key, err := image.key(b.opts.Source, b.opts.Release)
+	if err != nil {
+		return Archive{}, err
+	}
+	archive := Archive{Image: image, Path: filepath.Join(b.opts.OutDir, image.archiveName(key))}
+	if exists(archive.Path) {
+		return archive, nil
+	}
+	if err := b.prepare(ctx); err != nil {
+		return Archive{}, err
+	}
+	// Somebody else may have built it while we waited for the lock.
+	if exists(archive.Path) {
+		return archive, nil
+	}
+	if err := b.build(ctx, image, key); err != nil {
+		return Archive{}, err
+	}
+	if after, err := image.key(b.opts.Source, b.opts.Release); err != nil || after != key {
+		return Archive{}, errors.Join(errors.New("the sources changed while it was built: build it again"), err)
+	}
+	if err := b.save(ctx, archive); err != nil {
+		return Archive{}, err
+	}
+	return archive, b.removeOld(archive)
+}
+
+// prepare takes the lock and makes ready what every build needs.
+func (b *builder) prepare(ctx context.Context) error {
+	if b.ready {
+		return nil
+	}
+	for _, dir := range []string{b.opts.OutDir, b.run.logs, b.goCache("build"), b.goCache("mod"), b.goCache("download")} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	lock, err := lockFile(ctx, filepath.Join(b.opts.CacheDir, "lock"), b.run.progress)
+	if err != nil {
+		return err
+	}
+	b.run.lock = lock
+	if err := prepareHost(ctx, b.run); err != nil {
+		return err
+	}
+	b.buildah = openBuildah(ctx, b.run, filepath.Join(b.opts.CacheDir, "storage"))
+	// What interrupted and failed builds have left: the storage is ours, and locked.
+	if _, err := b.run.output(ctx, b.buildah.command("rm", "--all")...); err != nil {
+		return err
+	}
+	if err := b.ensureBase(ctx); err != nil {
+		return err
+	}
+	b.ready = true
+	return nil
+}
+
+// build builds the stage that compiles with caches mounted, and then, from its
+// layers, the whole image without: so the image has no trace of the caches. The
+// name of the stage keeps its layers for the next time.
+func (b *builder) build(ctx context.Context, image Image, key string) error {
+	if image.Name == baseName {
+		return nil
+	}
+	options := buildOptions{image: image, source: b.opts.Source, base: base(b.opts.Release).Ref}
+	stage, whole := options, options
+	stage.target, stage.tag = "build", "localhost/rbd-provisioner-lab/"+image.Name+"-build"
+	whole.tag = image.Ref
+	if image.Go {
+		settings, err := b.prepareGo(ctx)
+		if err != nil {
+			return err
+		}
+		args := []string{"VERSION=v0.0.0-dev-" + key}
+		if settings.proxy != "" {
+			args = append(args, "GOPROXY="+settings.proxy)
+		}
+		stage.args, whole.args = args, args
+		stage.volumes = settings.volumes
+	}
+	return b.run.step(ctx, image.Name, "build "+image.Ref,
+		command{argv: b.buildah.build(stage)},
+		command{argv: b.buildah.build(whole)})
+}
+
+// save writes the archive under another name first: one that is there is whole.
+func (b *builder) save(ctx context.Context, archive Archive) error {
+	temp := archive.Path + ".part"
+	if err := os.Remove(temp); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	save := command{argv: b.buildah.save(archive.Ref, temp)}
+	if err := b.run.step(ctx, archive.Name+"-save", "save "+archive.Ref, save); err != nil {
+		return errors.Join(err, os.RemoveAll(temp))
+	}
+	return os.Rename(temp, archive.Path)
+}
+
+// removeOld removes what the archive replaces.
+func (b *builder) removeOld(archive Archive) error {
+	entries, err := os.ReadDir(b.opts.OutDir)
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		if path := filepath.Join(b.opts.OutDir, entry.Name()); archive.isArchive(entry.Name()) && path != archive.Path {
+			if err := os.Remove(path); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// prune removes layers that are of no use any more, if anything was built.
+func (b *builder) prune(ctx context.Context) error {
+	if !b.ready {
+		return nil
+	}
+	_, err := b.run.output(ctx, b.buildah.prune()...)
+	return err
+}
+
+// close lets go of the lock.
+func (b *builder) close() {
+	if b.run.lock != nil {
+		_ = b.run.lock.Close()
+	}
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}

@@ -1,0 +1,32 @@
+package images
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestIsDebian(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]bool{
+		"NAME=\"Debian GNU/Linux\"\nID=debian\n":    true,
+		"ID=linuxmint\nID_LIKE=\"ubuntu debian\"\n": true,
+		"ID=fedora\n":                                  false,
+		"ID=\"rhel\"\nID_LIKE=\"fedora\"\n":            false,
+		"PRETTY_NAME=\"not debian\"\nID=notdebian\n\n": false,
+		"": false,
+	} {
+		if got := isDebian(text); got != want {
+			t.Errorf("isDebian(%q) = %t, want %t", text, got, want)
+		}
+	}
+}
+
+func TestMissingPackages(t *testing.T) {
+	t.Parallel()
+	status := map[string]string{"here": "installed", "removed": "config-files"}
+	got := missingPackages([]string{"here", "removed", "unknown"}, func(name string) string { return status[name] })
+	if diff := cmp.Diff([]string{"removed", "unknown"}, got); diff != "" {
+		t.Errorf("missing packages (-want +got):\n%s", diff)
+	}
+}

@@ -1,0 +1,145 @@
+package images
+
+import (
+	"crypto/sha256"
+	_ "embed" // for the recipe of the base image
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// keyFormat is part of every key: raise it when the way of building changes so
+// that older archives are of no use.
+const keyFormat = "1"
+
+//go:embed base/finish.sh
+var finishScript string
+
+// baseKey stands for all that the base image is made from, but for the state of
+// the Debian release: see Options.CacheDir on how to follow that.
+func baseKey(release string) string {
+	sum := newSum()
+	sum.text(release)
+	sum.text(finishScript)
+	return sum.key()
+}
+
+// key stands for all that the image is made from.
+func (i Image) key(source, release string) (string, error) {
+	if i.Name == baseName {
+		return baseKey(release), nil
+	}
+	files, err := i.inputs(source)
+	if err != nil {
+		return "", err
+	}
+	sum := newSum()
+	sum.text(baseKey(release))
+	for _, file := range files {
+		if err := sum.file(source, file); err != nil {
+			return "", err
+		}
+	}
+	return sum.key(), nil
+}
+
+// inputs lists the files that the image is made from, relative to the source
+// tree: the recipe and what the context's .dockerignore lets in, or the whole
+// context when it has none. Go tests are never among them.
+func (i Image) inputs(source string) ([]string, error) {
+	roots, err := contextRoots(filepath.Join(source, i.Context))
+	if err != nil {
+		return nil, err
+	}
+	files := []string{i.Containerfile}
+	for _, root := range roots {
+		err := filepath.WalkDir(filepath.Join(source, i.Context, root), func(path string, entry fs.DirEntry, err error) error {
+			switch {
+			case err != nil:
+				return err
+			case entry.IsDir() && entry.Name() == "testdata":
+				return fs.SkipDir
+			case entry.IsDir() || strings.HasSuffix(path, "_test.go"):
+				return nil
+			}
+			file, err := filepath.Rel(source, path)
+			files = append(files, file)
+			return err
+		})
+		if err != nil {
+			return nil, fmt.Errorf("list what image %s is made from: %w", i.Name, err)
+		}
+	}
+	slices.Sort(files)
+	return slices.Compact(files), nil
+}
+
+// contextRoots lists what a build context consists of, from the exceptions ("!")
+// in its .dockerignore. Of that file's language this is all that is understood:
+// the first pattern has to shut everything out.
+func contextRoots(folder string) ([]string, error) {
+	path := filepath.Join(folder, ".dockerignore")
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return []string{"."}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var roots []string
+	closed := false
+	for _, line := range strings.Split(string(text), "\n") {
+		line = strings.TrimSpace(line)
+		root, exception := strings.CutPrefix(line, "!/")
+		switch {
+		case line == "*":
+			closed = true
+		case exception && closed:
+			roots = append(roots, root)
+		}
+	}
+	if len(roots) == 0 {
+		return nil, fmt.Errorf(`%s: want a pattern "*" and after it exceptions such as "!/go.mod"`, path)
+	}
+	return roots, nil
+}
+
+// sum hashes texts and files such that no two different lists of them look alike.
+type sum struct{ hash hash.Hash }
+
+func newSum() sum {
+	s := sum{sha256.New()}
+	s.text(keyFormat)
+	return s
+}
+
+func (s sum) text(text string) {
+	_, _ = fmt.Fprintf(s.hash, "%d:%s", len(text), text)
+}
+
+// file hashes a file's name, whether it is executable, and its content.
+func (s sum) file(folder, name string) error {
+	path := filepath.Join(folder, name)
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	s.text(filepath.ToSlash(name))
+	s.text(fmt.Sprint(info.Mode()&0o111 != 0))
+	s.text(string(data))
+	return nil
+}
+
+func (s sum) key() string {
+	return hex.EncodeToString(s.hash.Sum(nil))[:12]
+}
