@@ -1,0 +1,159 @@
+//go:build e2e
+
+package controller
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+	"k8s.io/utils/ptr"
+
+	"github.com/rbd-provisioner/rbd-provisioner/e2e/framework"
+)
+
+// account is the service account of deploy/base.
+const (
+	account          = "rbd-provisioner"
+	accountNamespace = metav1.NamespaceSystem
+)
+
+// install applies all of deploy/base but the Deployment, once.
+var install = sync.OnceValue(func() error {
+	ctx := context.Background()
+	rendered, err := framework.TryKubectl(ctx, "", "kustomize", filepath.Join("..", "..", "deploy", "base"))
+	if err != nil {
+		return err
+	}
+	var manifests []string
+	for _, manifest := range strings.Split(rendered, "\n---\n") {
+		if !strings.Contains("\n"+manifest, "\nkind: Deployment\n") {
+			manifests = append(manifests, manifest)
+		}
+	}
+	if found := strings.Count(rendered, "\n---\n") + 1 - len(manifests); found != 1 {
+		return fmt.Errorf("deploy/base has %d Deployments, want one", found)
+	}
+	_, err = framework.TryKubectl(ctx, strings.Join(manifests, "\n---\n"), "apply", "--server-side", "--force-conflicts", "-f", "-")
+	return err
+})
+
+// serviceAccountConfig is how the provisioner reaches the cluster: with a token of
+// its service account, as in a pod.
+func serviceAccountConfig(t *testing.T) *rest.Config {
+	t.Helper()
+	if err := install(); err != nil {
+		t.Fatal(err)
+	}
+	config := framework.Config(t)
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: ptr.To[int64](7200)}}
+	token, err := client.CoreV1().ServiceAccounts(accountNamespace).CreateToken(t.Context(), account, request, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := rest.LoadTLSFiles(config); err != nil {
+		t.Fatal(err)
+	}
+	anonymous := rest.AnonymousClientConfig(config)
+	anonymous.BearerToken = token.Status.Token
+	return anonymous
+}
+
+// serviceAccountKubeconfig is the same in a file.
+func serviceAccountKubeconfig(t *testing.T) string {
+	t.Helper()
+	config := serviceAccountConfig(t)
+	kubeconfig := clientcmdapi.NewConfig()
+	kubeconfig.Clusters["c"] = &clientcmdapi.Cluster{
+		Server: config.Host, CertificateAuthorityData: config.CAData, InsecureSkipTLSVerify: config.Insecure,
+	}
+	kubeconfig.AuthInfos["a"] = &clientcmdapi.AuthInfo{Token: config.BearerToken}
+	kubeconfig.Contexts["x"] = &clientcmdapi.Context{Cluster: "c", AuthInfo: "a"}
+	kubeconfig.CurrentContext = "x"
+	path := filepath.Join(t.TempDir(), "kubeconfig")
+	if err := clientcmd.WriteToFile(*kubeconfig, path); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// leaseNamespace is where the test's provisioner has its lease. The role in
+// deploy/base allows the lease of the default name only; for other names there is
+// one like it in the test's namespace.
+func leaseNamespace(t *testing.T, e *framework.Env) string {
+	t.Helper()
+	if defaultName(e) {
+		return accountNamespace
+	}
+	meta := metav1.ObjectMeta{Name: "leases-" + leaseName(e), Namespace: e.Namespace}
+	roles := e.Client.RbacV1().Roles(e.Namespace)
+	if _, err := roles.Get(t.Context(), meta.Name, metav1.GetOptions{}); err == nil {
+		return e.Namespace
+	}
+	_, err := roles.Create(t.Context(), &rbacv1.Role{ObjectMeta: meta, Rules: []rbacv1.PolicyRule{
+		{APIGroups: []string{"coordination.k8s.io"}, Resources: []string{"leases"}, Verbs: []string{"create"}},
+		{
+			APIGroups: []string{"coordination.k8s.io"}, Resources: []string{"leases"},
+			ResourceNames: []string{leaseName(e)}, Verbs: []string{"get", "update"},
+		},
+	}}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = e.Client.RbacV1().RoleBindings(e.Namespace).Create(t.Context(), &rbacv1.RoleBinding{
+		ObjectMeta: meta,
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: meta.Name},
+		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Name: account, Namespace: accountNamespace}},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e.Namespace
+}
+
+func leaseName(e *framework.Env) string { return strings.ReplaceAll(e.Provisioner, "/", "-") }
+
+// holder is who holds the lease, nothing if nobody does.
+func holder(lease *coordinationv1.Lease) string { return ptr.Deref(lease.Spec.HolderIdentity, "") }
+
+// awaitHolder waits until somebody holds the lease who is not among those.
+func awaitHolder(t *testing.T, e *framework.Env, not ...string) string {
+	t.Helper()
+	var identity string
+	e.Await(t, "a holder of the lease", framework.Patience, func(ctx context.Context) error {
+		lease, err := e.Client.CoordinationV1().Leases(leaseNamespaceOf(e)).Get(ctx, leaseName(e), metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		identity = holder(lease)
+		for _, other := range append(not, "") {
+			if identity == other {
+				return fmt.Errorf("its holder is %q", identity)
+			}
+		}
+		return nil
+	})
+	return identity
+}
+
+func leaseNamespaceOf(e *framework.Env) string {
+	if defaultName(e) {
+		return accountNamespace
+	}
+	return e.Namespace
+}

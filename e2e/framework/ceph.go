@@ -1,0 +1,79 @@
+package framework
+
+import (
+	"slices"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+)
+
+// ImageInfo is what `rbd info` says of an image.
+type ImageInfo struct {
+	Format   int
+	Size     uint64
+	Features []string
+	Order    int
+	DataPool string `json:"data_pool"`
+}
+
+// ImageFor is the image of a claim, by its UID.
+func (e *Env) ImageFor(claim *corev1.PersistentVolumeClaim) rbdutil.ImageRef {
+	return rbdutil.ImageRef{Pool: e.Pool, Name: "kubernetes-dynamic-pvc-" + string(claim.UID)}
+}
+
+// ImageOf is the image of a volume.
+func ImageOf(volume *corev1.PersistentVolume) rbdutil.ImageRef {
+	return rbdutil.ImageRef{Pool: volume.Spec.RBD.RBDPool, Name: volume.Spec.RBD.RBDImage}
+}
+
+// ImageExists tells whether the image is in its pool.
+func (e *Env) ImageExists(t *testing.T, ref rbdutil.ImageRef) bool {
+	t.Helper()
+	return slices.Contains(e.Ceph.Images(t, ref.Pool), ref.Name)
+}
+
+// WantImage fails the test unless the image is there, or is not there.
+func (e *Env) WantImage(t *testing.T, ref rbdutil.ImageRef, want bool) {
+	t.Helper()
+	if got := e.ImageExists(t, ref); got != want {
+		t.Errorf("image %s exists: %t, want %t", ref, got, want)
+	}
+}
+
+// ImageInfo reads an image that must be there.
+func (e *Env) ImageInfo(t *testing.T, ref rbdutil.ImageRef) ImageInfo {
+	t.Helper()
+	var info ImageInfo
+	e.Ceph.JSON(t, &info, "rbd", "info", ref.String())
+	return info
+}
+
+// ImageMetadata reads the image-meta keys of an image that must be there.
+func (e *Env) ImageMetadata(t *testing.T, ref rbdutil.ImageRef) map[string]string {
+	t.Helper()
+	metadata := map[string]string{}
+	e.Ceph.JSON(t, &metadata, "rbd", "image-meta", "list", ref.String())
+	return metadata
+}
+
+// Watchers returns the addresses of those who have an image mapped or open.
+func (e *Env) Watchers(t *testing.T, ref rbdutil.ImageRef) []string {
+	t.Helper()
+	var status struct {
+		Watchers []struct{ Address string }
+	}
+	e.Ceph.JSON(t, &status, "rbd", "status", ref.String())
+	var addresses []string
+	for _, watcher := range status.Watchers {
+		addresses = append(addresses, watcher.Address)
+	}
+	return addresses
+}
+
+// RemoveImage removes an image that a test has made itself, or was to keep.
+func (e *Env) RemoveImage(t *testing.T, ref rbdutil.ImageRef) {
+	t.Helper()
+	e.Ceph.Run(t, "rbd", "rm", "--no-progress", ref.String())
+}

@@ -1,0 +1,95 @@
+package framework
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// Events returns the events of an object, oldest first.
+func (e *Env) Events(ctx context.Context, object types.UID) ([]corev1.Event, error) {
+	list, err := e.Client.CoreV1().Events(metav1.NamespaceAll).List(ctx,
+		metav1.ListOptions{FieldSelector: "involvedObject.uid=" + string(object)})
+	if err != nil {
+		return nil, err
+	}
+	sortEvents(list.Items)
+	return list.Items, nil
+}
+
+func sortEvents(events []corev1.Event) {
+	slices.SortStableFunc(events, func(a, b corev1.Event) int {
+		return a.LastTimestamp.Compare(b.LastTimestamp.Time)
+	})
+}
+
+// AwaitEvent waits for one event of the object that has the reason and all the
+// phrases in its one message.
+func (e *Env) AwaitEvent(t *testing.T, object types.UID, timeout time.Duration, reason string, phrases ...string) corev1.Event {
+	t.Helper()
+	var found corev1.Event
+	e.Await(t, fmt.Sprintf("an event %s with %q", reason, phrases), timeout, func(ctx context.Context) error {
+		events, err := e.Events(ctx, object)
+		if err != nil {
+			return err
+		}
+		i := slices.IndexFunc(events, func(event corev1.Event) bool {
+			return event.Reason == reason && containsAll(event.Message, phrases)
+		})
+		if i < 0 {
+			return fmt.Errorf("none of %d events is it", len(events))
+		}
+		found = events[i]
+		return nil
+	}, object)
+	return found
+}
+
+func containsAll(text string, phrases []string) bool {
+	return !slices.ContainsFunc(phrases, func(phrase string) bool { return !strings.Contains(text, phrase) })
+}
+
+// AwaitRepeat waits until an event has come again, so that what had to happen once
+// more did happen.
+func (e *Env) AwaitRepeat(t *testing.T, event corev1.Event, timeout time.Duration) {
+	t.Helper()
+	e.Await(t, "event "+event.Reason+" once more", timeout, func(ctx context.Context) error {
+		now, err := e.Client.CoreV1().Events(event.Namespace).Get(ctx, event.Name, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		if now.Count <= event.Count {
+			return fmt.Errorf("it has come %d times, as before", now.Count)
+		}
+		return nil
+	}, event.InvolvedObject.UID)
+}
+
+// eventsAbout is for the end of an error message.
+func (e *Env) eventsAbout(objects []types.UID) string {
+	ctx, cancel := cleanupContext()
+	defer cancel()
+	var text strings.Builder
+	for _, object := range objects {
+		events, err := e.Events(ctx, object)
+		if err != nil {
+			fmt.Fprintf(&text, "\nno events: %v", err)
+		}
+		for _, event := range events {
+			text.WriteString("\n  " + eventLine(event))
+		}
+	}
+	return text.String()
+}
+
+func eventLine(event corev1.Event) string {
+	return fmt.Sprintf("%s %s %s/%s (%d times, %s): %s", event.Type, event.Reason,
+		event.InvolvedObject.Kind, event.InvolvedObject.Name, max(event.Count, 1), event.Source.Component, event.Message)
+}

@@ -1,0 +1,131 @@
+package framework
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	storagehelpers "k8s.io/component-helpers/storage/volume"
+	"k8s.io/utils/ptr"
+)
+
+// logLines is how much of each log a report prints.
+const logLines = 60
+
+// LabLogs is the folder in which a lab keeps its logs, or nothing outside a lab.
+func LabLogs() string {
+	lab := os.Getenv("RBD_LAB")
+	if lab == "" {
+		return ""
+	}
+	return filepath.Join("/var/tmp/rbd-lab", lab, "logs")
+}
+
+// report logs all that there is to know about the test's objects.
+func (e *Env) report(t *testing.T) {
+	ctx, cancel := cleanupContext()
+	defer cancel()
+	var text strings.Builder
+	e.reportObjects(ctx, &text)
+	e.reportEvents(ctx, &text)
+	out, err := e.Ceph.Try(ctx, "rbd", "ls", "--long", e.Pool)
+	section(&text, "images in pool "+e.Pool, string(out), err)
+	e.mu.Lock()
+	logs := e.logs
+	e.mu.Unlock()
+	for _, log := range logs {
+		section(&text, "end of "+log.name, tail(log.read(ctx), logLines), nil)
+	}
+	if folder := LabLogs(); folder != "" {
+		fmt.Fprintf(&text, "--- the logs of everything else are in %s\n", folder)
+	}
+	t.Logf("what there is in namespace %s:\n%s", e.Namespace, text.String())
+}
+
+func section(text *strings.Builder, title, content string, err error) {
+	fmt.Fprintf(text, "--- %s\n", title)
+	if err != nil {
+		fmt.Fprintf(text, "%v\n", err)
+	}
+	if content = strings.TrimRight(content, "\n"); content != "" {
+		text.WriteString(content + "\n")
+	}
+}
+
+func (e *Env) reportObjects(ctx context.Context, text *strings.Builder) {
+	claims, err := e.Claims(ctx)
+	section(text, "claims", lines(claims, describeClaim), err)
+	volumes, err := e.Volumes(ctx)
+	section(text, "volumes", lines(volumes, describeVolume), err)
+	pods, err := e.Client.CoreV1().Pods(e.Namespace).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		section(text, "pods", "", err)
+		return
+	}
+	section(text, "pods", lines(pods.Items, describePod), nil)
+}
+
+func (e *Env) reportEvents(ctx context.Context, text *strings.Builder) {
+	list, err := e.Client.CoreV1().Events(e.Namespace).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		section(text, "events", "", err)
+		return
+	}
+	sortEvents(list.Items)
+	section(text, "events", lines(list.Items, eventLine), nil)
+	volumes, err := e.Volumes(ctx)
+	for _, volume := range volumes {
+		events, err := e.Events(ctx, volume.UID)
+		section(text, "events of volume "+volume.Name, lines(events, eventLine), err)
+	}
+	if err != nil {
+		section(text, "events of volumes", "", err)
+	}
+}
+
+func describeClaim(claim corev1.PersistentVolumeClaim) string {
+	return fmt.Sprintf("%s: %s, uid %s, class %s, volume %q, deleted: %t, annotations %v", claim.Name, claim.Status.Phase, claim.UID,
+		storagehelpers.GetPersistentVolumeClaimClass(&claim), claim.Spec.VolumeName, claim.DeletionTimestamp != nil, claim.Annotations)
+}
+
+func describeVolume(volume corev1.PersistentVolume) string {
+	ref := ptr.Deref(volume.Spec.ClaimRef, corev1.ObjectReference{})
+	return fmt.Sprintf("%s: %s, claim %s, %s, deleted: %t, finalizers %v, annotations %v, rbd %+v", volume.Name, volume.Status.Phase, ref.Name,
+		volume.Spec.PersistentVolumeReclaimPolicy, volume.DeletionTimestamp != nil, volume.Finalizers, volume.Annotations, volume.Spec.RBD)
+}
+
+func describePod(pod corev1.Pod) string {
+	text := fmt.Sprintf("%s: %s on %q, deleted: %t", pod.Name, pod.Status.Phase, pod.Spec.NodeName, pod.DeletionTimestamp != nil)
+	for _, condition := range pod.Status.Conditions {
+		if condition.Status != corev1.ConditionTrue {
+			text += fmt.Sprintf(", not %s: %s %s", condition.Type, condition.Reason, condition.Message)
+		}
+	}
+	for _, status := range pod.Status.ContainerStatuses {
+		switch {
+		case status.State.Waiting != nil:
+			text += fmt.Sprintf(", %s waits: %s %s", status.Name, status.State.Waiting.Reason, status.State.Waiting.Message)
+		case status.State.Terminated != nil:
+			text += fmt.Sprintf(", %s ended: %d %s", status.Name, status.State.Terminated.ExitCode, status.State.Terminated.Message)
+		}
+	}
+	return text
+}
+
+func lines[T any](items []T, describe func(T) string) string {
+	var text strings.Builder
+	for _, item := range items {
+		text.WriteString(describe(item) + "\n")
+	}
+	return text.String()
+}
+
+func tail(text string, n int) string {
+	all := strings.Split(strings.TrimRight(text, "\n"), "\n")
+	return strings.Join(all[max(0, len(all)-n):], "\n")
+}

@@ -1,0 +1,45 @@
+package framework
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
+)
+
+const (
+	// Patience is how long the tests wait for what takes a second or two on an idle
+	// machine. Nothing takes so long unless it is broken.
+	Patience = time.Minute
+	// PodPatience is the same for what involves a kubelet.
+	PodPatience = 3 * time.Minute
+	// interval is how often they look.
+	interval = 100 * time.Millisecond
+)
+
+// Await waits until check returns nil, and fails the test with what it returned
+// last when that takes too long. With objects given, their events are told too.
+func (e *Env) Await(t *testing.T, what string, timeout time.Duration, check func(context.Context) error, about ...types.UID) {
+	t.Helper()
+	if err := await(t.Context(), timeout, check); err != nil {
+		t.Fatalf("waiting for %s: %v%s", what, err, e.eventsAbout(about))
+	}
+}
+
+func await(ctx context.Context, timeout time.Duration, check func(context.Context) error) error {
+	var last error
+	start := time.Now()
+	err := wait.PollUntilContextTimeout(ctx, interval, timeout, true, func(ctx context.Context) (bool, error) {
+		if err := check(ctx); ctx.Err() == nil || last == nil {
+			last = err // and not that the time was up in the middle of it
+		}
+		return last == nil, nil
+	})
+	if err != nil {
+		return fmt.Errorf("not after %s: %w", time.Since(start).Round(100*time.Millisecond), last)
+	}
+	return nil
+}

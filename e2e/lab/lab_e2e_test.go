@@ -1,0 +1,202 @@
+//go:build e2e
+
+package lab
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// buildCommand builds the command of this repository.
+func buildCommand(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "lab")
+	if out, err := exec.Command("go", "build", "-o", path, "../cmd/lab").CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	return path
+}
+
+// temporary is a lab of the real kind that ends with the test.
+func temporary(t *testing.T, name string) *Lab {
+	t.Helper()
+	l, err := New(name, Options{Out: os.Stderr})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := l.Down(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	return l
+}
+
+// assertGone checks that nothing of a lab is left but its logs.
+func assertGone(t *testing.T, l *Lab, inode uint64) {
+	t.Helper()
+	if left, err := hostProc.inNamespace(inode, os.Getpid()); err != nil || len(left) > 0 {
+		t.Errorf("processes: %v, %v", left, err)
+	}
+	for _, path := range []string{l.net.path(), l.runFile(), l.Kubeconfig(), l.Ceph().ConfFile()} {
+		if exists(path) {
+			t.Errorf("%s is still there", path)
+		}
+	}
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{l.net.path(), l.runFile(), l.stateFile()} {
+		if bytes.Contains(mounts, []byte(path)) {
+			t.Errorf("something is mounted at %s", path)
+		}
+	}
+}
+
+func TestSurvivesAKillAtAnyMoment(t *testing.T) {
+	l := temporary(t, "killed")
+	command := buildCommand(t)
+	for round := range 6 {
+		cmd := exec.Command(command, "up", l.Name(), "--nodes", "1")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		after := time.Duration(rand.IntN(12000)) * time.Millisecond
+		t.Logf("round %d: killed after %s", round, after)
+		time.Sleep(after)
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		if round%2 == 0 {
+			continue // what is left is for the next round to remove
+		}
+		inode, _, err := l.net.inode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if out, err := exec.Command(command, "down", l.Name()).CombinedOutput(); err != nil || len(out) > 0 {
+				t.Fatalf("down: %v\n%s", err, out)
+			}
+			assertGone(t, l, inode)
+		}
+	}
+	if out, err := exec.Command(command, "run", l.Name(), "--nodes", "0", "--", "sh", "-c", "rbd ls kube && kubectl get ns && exit 7").CombinedOutput(); err == nil || err.Error() != "exit status 7" {
+		t.Fatalf("run: %v, want its program's status 7\n%s", err, out)
+	}
+	assertGone(t, l, 0)
+}
+
+func TestTwoLabsAtOnce(t *testing.T) {
+	labs := []*Lab{temporary(t, "one"), temporary(t, "two")}
+	var group errgroup.Group
+	for _, l := range labs {
+		group.Go(func() error { return l.Up(t.Context(), UpOptions{}) })
+	}
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	var ids []string
+	for _, l := range labs {
+		// Each has the other's addresses, and its own cluster behind them.
+		if _, err := l.output(t.Context(), "rbd", "create", "kube/"+l.Name(), "--size", "1G"); err != nil {
+			t.Fatal(err)
+		}
+		out, err := l.output(t.Context(), "rbd", "ls", "kube")
+		if err != nil || strings.TrimSpace(string(out)) != l.Name() {
+			t.Errorf("images of lab %s: %q, %v", l.Name(), out, err)
+		}
+		id, err := l.output(t.Context(), "kubectl", "get", "namespace", "kube-system", "-o", "jsonpath={.metadata.uid}")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, string(id))
+	}
+	if ids[0] == ids[1] {
+		t.Errorf("both have the cluster %s", ids[0])
+	}
+	if err := labs[0].Down(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := labs[1].get(t.Context(), "/readyz"); err != nil {
+		t.Errorf("the second after the first is down: %v", err)
+	}
+}
+
+func TestFaultsOfANode(t *testing.T) {
+	l := temporary(t, "faults")
+	if err := l.Up(t.Context(), UpOptions{Nodes: 1}); err != nil {
+		t.Fatal(err)
+	}
+	node, err := l.Daemon(l.Node(0).Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := node.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if _, err := l.output(ctx, "kubectl", "get", "--raw", "/api/v1/nodes/node-0/proxy/healthz"); err == nil {
+		t.Error("a paused node answers")
+	}
+	if err := node.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Node(0).WaitReady(t.Context(), time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	if err := node.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := hostProc.inGroup(node.PID()); err != nil || len(left) > 0 {
+		t.Errorf("left of the node: %v, %v", left, err)
+	}
+	if err := l.Node(0).WaitReady(t.Context(), time.Second); err == nil {
+		t.Error("a killed node is ready")
+	}
+	if err := node.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Node(0).WaitReady(t.Context(), time.Minute); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestDurableCephOutlivesItsOSD(t *testing.T) {
+	l := temporary(t, "durable")
+	if err := l.Up(t.Context(), UpOptions{NoKubernetes: true, Ceph: CephOptions{Durable: true}}); err != nil {
+		t.Fatal(err)
+	}
+	osd, err := l.Daemon("osd.0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 2 {
+		image := fmt.Sprintf("kube/image-%d", i)
+		if _, err := l.output(t.Context(), "rbd", "create", image, "--size", "1G"); err != nil {
+			t.Fatal(err)
+		}
+		if err := osd.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		if err := osd.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if _, err := l.output(ctx, "rbd", "info", image); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,106 @@
+package lab
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	gib = 1 << 30
+
+	needDisk = 10 * gib
+	// needMemory is for Ceph and the control plane; each node comes on top.
+	needMemory = 3 * gib
+)
+
+// preflight finds out what would make a start fail later, in words that say what
+// to do. It reports everything at once.
+func (l *Lab) preflight(nodes int) error {
+	if runtime.GOOS != "linux" || runtime.GOARCH != "amd64" {
+		return fmt.Errorf("the lab runs on linux/amd64 only, not on %s/%s: User-Mode Linux is packaged for nothing else", runtime.GOOS, runtime.GOARCH)
+	}
+	if os.Geteuid() != 0 {
+		return errors.New("the lab must run as root: it makes a network namespace and mounts")
+	}
+	var problems []error
+	problems = append(problems, checkCapabilities()...)
+	if !exists("/etc/debian_version") || !exists("/usr/bin/apt-get") {
+		problems = append(problems, errors.New("this is not Debian or a relative of it (no apt-get): the lab is made from Debian's packages"))
+	}
+	if !exists("/dev/net/tun") {
+		problems = append(problems, errors.New("/dev/net/tun is missing; try: modprobe tun, or run the container with --device /dev/net/tun"))
+	}
+	if free, err := freeMemory("/proc/meminfo"); err != nil {
+		problems = append(problems, err)
+	} else if need := int64(needMemory) + int64(nodes)*nodeMemory/2; free < need {
+		problems = append(problems, fmt.Errorf("%.1f GiB of memory are free; %d nodes need %.1f", float64(free)/gib, nodes, float64(need)/gib))
+	}
+	for _, dir := range []string{l.opts.StateDir, l.opts.CacheDir} {
+		if free, err := freeDisk(dir); err != nil {
+			problems = append(problems, err)
+		} else if free < needDisk {
+			problems = append(problems, fmt.Errorf("%.1f GiB are free at %s; the lab wants %d", float64(free)/gib, dir, needDisk/gib))
+		}
+	}
+	return errors.Join(problems...)
+}
+
+func checkCapabilities() []error {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return []error{fmt.Errorf("read capabilities: %w", err)}
+	}
+	var problems []error
+	for _, needed := range []struct {
+		name string
+		bit  uint
+		why  string
+	}{
+		{"CAP_SYS_ADMIN", unix.CAP_SYS_ADMIN, "to make namespaces and mounts"},
+		{"CAP_NET_ADMIN", unix.CAP_NET_ADMIN, "to make the bridge and its ports"},
+		{"CAP_SYS_PTRACE", unix.CAP_SYS_PTRACE, "for User-Mode Linux"},
+	} {
+		if data[needed.bit/32].Effective&(1<<(needed.bit%32)) == 0 {
+			problems = append(problems, fmt.Errorf("%s is missing, %s", needed.name, needed.why))
+		}
+	}
+	return problems
+}
+
+// freeMemory is what the kernel says could be used without swapping.
+func freeMemory(meminfo string) (int64, error) {
+	file, err := os.Open(meminfo)
+	if err != nil {
+		return 0, err
+	}
+	defer file.Close()
+	for lines := bufio.NewScanner(file); lines.Scan(); {
+		fields := strings.Fields(lines.Text())
+		if len(fields) > 1 && fields[0] == "MemAvailable:" {
+			kib, err := strconv.ParseInt(fields[1], 10, 64)
+			return kib << 10, err
+		}
+	}
+	return 0, fmt.Errorf("%s has no MemAvailable", meminfo)
+}
+
+// freeDisk is what is free where dir is or will be.
+func freeDisk(dir string) (int64, error) {
+	for !exists(dir) {
+		dir = filepath.Dir(dir)
+	}
+	var stat unix.Statfs_t
+	if err := unix.Statfs(dir, &stat); err != nil {
+		return 0, fmt.Errorf("look at %s: %w", dir, err)
+	}
+	return int64(stat.Bavail) * stat.Bsize, nil
+}
