@@ -14,10 +14,10 @@ import (
 	"time"
 )
 
-// cached returns the path of an entry in the cache, which make writes at the
+// cached returns the path of an entry in the cache, which produce writes at the
 // path that it is given when it is not there yet. Of several processes that
 // want the same entry one makes it and the others wait.
-func (l *Lab) cached(ctx context.Context, kind, key string, make func(ctx context.Context, path string) error) (string, error) {
+func (l *Lab) cached(ctx context.Context, kind, key string, produce func(ctx context.Context, path string) error) (string, error) {
 	path := filepath.Join(l.opts.CacheDir, kind+"-"+key)
 	if exists(path) {
 		return path, nil
@@ -38,7 +38,7 @@ func (l *Lab) cached(ctx context.Context, kind, key string, make func(ctx contex
 	if err := os.RemoveAll(temp); err != nil {
 		return "", err
 	}
-	if err := make(ctx, temp); err != nil {
+	if err := produce(ctx, temp); err != nil {
 		_ = os.RemoveAll(temp)
 		return "", err
 	}
@@ -102,7 +102,7 @@ func exists(path string) bool {
 func cacheKey(texts []string, files ...string) (string, error) {
 	hash := sha256.New()
 	for _, text := range texts {
-		fmt.Fprintf(hash, "%d:%s", len(text), text)
+		_, _ = fmt.Fprintf(hash, "%d:%s", len(text), text)
 	}
 	for _, path := range files {
 		if err := hashFile(hash, path); err != nil {
@@ -117,7 +117,7 @@ func hashFile(hash io.Writer, path string) error {
 	if err != nil {
 		return err
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }()
 	info, err := file.Stat()
 	if err != nil {
 		return err
@@ -125,7 +125,7 @@ func hashFile(hash io.Writer, path string) error {
 	if !info.Mode().IsRegular() {
 		return fmt.Errorf("%s: %w", path, errors.ErrUnsupported)
 	}
-	fmt.Fprintf(hash, "%d:", info.Size())
+	_, _ = fmt.Fprintf(hash, "%d:", info.Size())
 	_, err = io.Copy(hash, file)
 	return err
 }

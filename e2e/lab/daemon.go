@@ -26,6 +26,8 @@ type daemonSpec struct {
 	// Log receives standard output and error; Logs are open from descriptor 3 on.
 	Log  string   `json:"log"`
 	Logs []string `json:"logs,omitempty"`
+	// Isolated puts the process into a PID and a mount namespace of its own.
+	Isolated bool `json:"isolated,omitempty"`
 	// Remove are files to remove before a start.
 	Remove []string `json:"remove,omitempty"`
 }
@@ -119,6 +121,10 @@ func (d *Daemon) Start(ctx context.Context) error {
 	// A session of its own: signals for the terminal are not for the daemon, and
 	// its helpers can be found by their group.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if d.record.Spec.Isolated {
+		cmd.SysProcAttr.Cloneflags = unix.CLONE_NEWPID
+		cmd.SysProcAttr.Unshareflags = unix.CLONE_NEWNS
+	}
 	files, err := openLogs(append([]string{d.record.Spec.Log}, d.record.Spec.Logs...))
 	if err != nil {
 		return err
@@ -150,8 +156,11 @@ func (d *Daemon) Resume() error { return d.signal(unix.SIGCONT) }
 
 // Kill ends the process and its helpers at once and waits until they are gone.
 func (d *Daemon) Kill() error {
-	if err := d.signal(unix.SIGKILL); err != nil {
-		return err
+	if !d.Running() {
+		return fmt.Errorf("%s is not running", d.Name())
+	}
+	if err := killProcess(d.record.Process); err != nil {
+		return fmt.Errorf("kill %s: %w", d.Name(), err)
 	}
 	return d.sweep()
 }
@@ -179,32 +188,22 @@ func (d *Daemon) signal(signal syscall.Signal) error {
 	if !d.Running() {
 		return fmt.Errorf("%s is not running", d.Name())
 	}
-	if err := unix.Kill(d.record.Process.PID, signal); err != nil && !errors.Is(err, unix.ESRCH) {
-		return fmt.Errorf("send %s to %s: %w", signal, d.Name(), err)
-	}
-	return nil
+	return send(d.record.Process, signal)
 }
 
 // sweep kills what is left of the daemon's process group and waits for its end.
-// The processes of a User-Mode Linux are such: they outlive its kernel.
 func (d *Daemon) sweep() error {
-	deadline := time.Now().Add(5 * time.Second)
-	for {
+	gone := func() (bool, error) {
 		left, err := hostProc.inGroup(d.record.Process.PID)
-		if err != nil {
-			return err
-		}
-		if len(left) == 0 {
-			return nil
-		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("%s: %d processes do not end", d.Name(), len(left))
-		}
 		for _, proc := range left {
-			_ = unix.Kill(proc.PID, unix.SIGKILL)
+			_ = send(proc, unix.SIGKILL)
 		}
-		time.Sleep(10 * time.Millisecond)
+		return len(left) == 0, err
 	}
+	if err := poll(patience, gone); err != nil {
+		return fmt.Errorf("wait for the end of %s: %w", d.Name(), err)
+	}
+	return nil
 }
 
 // explain adds to an error what the daemon said last, and whether it still runs.
@@ -256,7 +255,7 @@ func openLogs(paths []string) ([]*os.File, error) {
 
 func closeAll(files []*os.File) {
 	for _, file := range files {
-		file.Close()
+		_ = file.Close()
 	}
 }
 
@@ -266,7 +265,7 @@ func tail(path string, lines int) string {
 	if err != nil {
 		return err.Error()
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }()
 	const enough = 64 << 10
 	if info, err := file.Stat(); err == nil && info.Size() > enough {
 		_, _ = file.Seek(-enough, io.SeekEnd)

@@ -41,7 +41,10 @@
 //
 // A node sees the host's root directory through an overlay in its own memory, so
 // it has the host's programs, and no way to write to the host's files; but for
-// /etc/ceph, which is a directory of the lab (CephDir) that all nodes share.
+// /etc/ceph, which is a directory of the lab (CephDir) that all nodes share. On
+// the host its processes have a PID namespace of their own and may write to the
+// directories of the lab only. To kill a node in another way than by Daemon.Kill
+// or Down is still a bad idea; killProcess says why.
 //
 // The package needs root and Linux on amd64, because User-Mode Linux is
 // packaged for nothing else. It needs neither KVM nor a container engine, and

@@ -38,6 +38,11 @@ func (l *Lab) down() error {
 	if err := l.killAll(); err != nil {
 		return err
 	}
+	// Emptied before it is unmounted: the nodes of other labs may have it mounted
+	// in their namespaces, and would keep its memory.
+	if err := removeAllIn(l.runFile(), ""); err != nil {
+		return err
+	}
 	for _, dir := range []string{l.runFile(), l.stateFile()} {
 		if err := unmountBelow(dir); err != nil {
 			return err
@@ -46,19 +51,27 @@ func (l *Lab) down() error {
 	if err := l.net.remove(); err != nil {
 		return err
 	}
-	entries, err := os.ReadDir(l.stateFile())
+	if err := removeAllIn(l.stateFile(), filepath.Base(l.LogDir())); err != nil {
+		return err
+	}
+	return os.RemoveAll(l.runFile())
+}
+
+// removeAllIn removes what is in a directory, but for one name.
+func removeAllIn(dir, except string) error {
+	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
 	for _, entry := range entries {
-		if entry.Name() == filepath.Base(l.LogDir()) {
+		if entry.Name() == except {
 			continue
 		}
-		if err := os.RemoveAll(l.stateFile(entry.Name())); err != nil {
+		if err := os.RemoveAll(filepath.Join(dir, entry.Name())); err != nil {
 			return err
 		}
 	}
-	return os.RemoveAll(l.runFile())
+	return nil
 }
 
 // killAll ends the processes of the lab: those in its network namespace, and the
@@ -83,17 +96,39 @@ func (l *Lab) killAll() error {
 		if time.Since(start) > politeness+patience {
 			return fmt.Errorf("%d processes of lab %s do not end, process %d for one", len(left), l.name, left[0].PID)
 		}
-		for _, proc := range left {
-			switch {
-			case time.Since(start) > politeness:
-				_ = unix.Kill(proc.PID, unix.SIGKILL)
-			case !asked[proc]:
-				_ = unix.Kill(proc.PID, unix.SIGTERM)
-			}
-			asked[proc] = true
+		if err := l.end(left, asked, time.Since(start) > politeness); err != nil {
+			return err
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
+}
+
+// end makes processes end: tracers and what they trace at once, the others when
+// they were asked before and did not, if force is set.
+func (l *Lab) end(processes []process, asked map[process]bool, force bool) error {
+	for _, proc := range processes {
+		if tracer := hostProc.tracer(proc.PID); tracer != 0 {
+			if status, err := hostProc.status(tracer); err == nil && slices.Contains(processes, status.process) {
+				if err := killProcess(status.process); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	for _, proc := range processes {
+		var err error
+		switch {
+		case force:
+			err = send(proc, unix.SIGKILL)
+		case !asked[proc]:
+			err = send(proc, unix.SIGTERM)
+		}
+		if err != nil {
+			return err
+		}
+		asked[proc] = true
+	}
+	return nil
 }
 
 func (l *Lab) processes() ([]process, error) {
@@ -134,7 +169,7 @@ func unmountBelow(dir string) error {
 	if err != nil {
 		return err
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }()
 	var points []string
 	for lines := bufio.NewScanner(file); lines.Scan(); {
 		fields := strings.Fields(lines.Text())

@@ -41,7 +41,7 @@ func lockFile(ctx context.Context, path string, waiting func()) (unlock func(), 
 			return func() {
 				// In this order nobody locks a file that is about to vanish.
 				_ = os.Remove(path)
-				file.Close()
+				_ = file.Close()
 			}, nil
 		}
 		waiting()
@@ -61,7 +61,7 @@ func tryLock(path string) (file *os.File, locked bool, err error) {
 	}
 	err = unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	if err != nil {
-		file.Close()
+		_ = file.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
 			err = nil
 		}
@@ -74,6 +74,6 @@ func tryLock(path string) (file *os.File, locked bool, err error) {
 			return file, true, nil
 		}
 	}
-	file.Close()
+	_ = file.Close()
 	return nil, false, err
 }

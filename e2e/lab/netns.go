@@ -106,7 +106,7 @@ func (n *network) enter() error {
 	if err != nil {
 		return fmt.Errorf("open network namespace %s: %w", n.namespace, err)
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }()
 	if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
 		return fmt.Errorf("enter network namespace %s: %w", n.namespace, err)
 	}
@@ -125,7 +125,7 @@ func (n *network) do(fn func() error) error {
 			result <- err
 			return
 		}
-		defer unix.Close(home)
+		defer func() { _ = unix.Close(home) }()
 		if err = n.enter(); err == nil {
 			err = fn()
 		}

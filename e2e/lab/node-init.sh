@@ -110,7 +110,8 @@ done
 mount --bind /run/cpuinfo /proc/cpuinfo
 
 while :; do
-	"$kubelet" --config="$here/kubelet.yaml" --kubeconfig="$here/kubeconfig" \
+	# Its certificate would not survive a kill: a new one after each.
+	"$kubelet" --config="$here/kubelet.yaml" --kubeconfig="$here/kubeconfig" --cert-dir=/run/kubelet \
 		--node-ip="$address" --hostname-override="$node" >/dev/ttyS0 2>&1
 	echo "the kubelet has ended: $?"
 	sleep 1

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -100,9 +101,11 @@ func umlSpec(l *Lab, name, dir string, devices ...string) daemonSpec {
 		"uml_dir=" + sockets, "umid=" + name,
 		"quiet", "panic=-1",
 	}
+	isolate := []string{"/bin/sh", "-ec", isolateScript, "isolate", l.runFile(), l.stateFile(), l.opts.CacheDir, "--"}
 	return daemonSpec{
-		Name: name,
-		Argv: append(argv, devices...),
+		Name:     name,
+		Argv:     slices.Concat(isolate, argv, devices),
+		Isolated: true,
 		// Its memory is a file there.
 		Env:    []string{"TMPDIR=" + l.runFile()},
 		Log:    l.logFile(name + ".console"),
@@ -110,6 +113,27 @@ func umlSpec(l *Lab, name, dir string, devices ...string) daemonSpec {
 		Remove: []string{filepath.Join(sockets, name)},
 	}
 }
+
+// isolateScript takes from a User-Mode Linux, in a mount namespace of its own,
+// the right to write elsewhere than below the given directories. It does not want
+// to; but should it crash, the programs inside it are let loose on the host. See
+// killProcess.
+const isolateScript = `
+keep=
+while [ "$1" != -- ]; do
+	mount --bind "$1" "$1"
+	keep="$keep $1"
+	shift
+done
+shift
+while read -r _ point _; do
+	case " $keep /proc /sys /dev " in
+	*" $point "*) ;;
+	*) mount -o remount,bind,ro "$point" 2>/dev/null || : ;;
+	esac
+done </proc/self/mounts
+exec "$@"
+`
 
 func (n *Node) file(elem ...string) string {
 	return n.lab.stateFile(append([]string{"nodes", n.Name()}, elem...)...)
@@ -152,7 +176,7 @@ func (n *Node) ready(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("the kubelet does not listen: %w", err)
 	}
-	conn.Close()
+	_ = conn.Close()
 	data, err := n.lab.get(ctx, "/api/v1/nodes/"+n.Name())
 	if err != nil {
 		return err

@@ -26,9 +26,10 @@ type process struct {
 
 type processStatus struct {
 	process
-	parent int
-	group  int
-	zombie bool
+	parent  int
+	group   int
+	stopped bool
+	zombie  bool
 }
 
 // status reads one process. The error is fs.ErrNotExist when there is none.
@@ -50,7 +51,7 @@ func (p procfs) status(pid int) (processStatus, error) {
 		return processStatus{}, fmt.Errorf("process %d: its status has %d fields only", pid, len(fields))
 	}
 	var threads int
-	status := processStatus{process: process{PID: pid}}
+	status := processStatus{process: process{PID: pid}, stopped: fields[0] == "T"}
 	for _, number := range []struct {
 		field int
 		into  *int
@@ -72,6 +73,13 @@ func (p procfs) status(pid int) (processStatus, error) {
 func (p procfs) running(proc process) bool {
 	status, err := p.status(proc.PID)
 	return err == nil && status.Start == proc.Start && !status.zombie
+}
+
+// active says whether this very process can do something: it runs and is not
+// stopped by a signal.
+func (p procfs) active(proc process) bool {
+	status, err := p.status(proc.PID)
+	return err == nil && status.Start == proc.Start && !status.zombie && !status.stopped
 }
 
 // all lists the processes that can be read now.
@@ -125,6 +133,33 @@ func (p procfs) inGroup(group int) ([]process, error) {
 		}
 	}
 	return found, nil
+}
+
+// traced lists the living processes that the process traces.
+func (p procfs) traced(tracer int) ([]process, error) {
+	all, err := p.all()
+	if err != nil {
+		return nil, err
+	}
+	var found []process
+	for _, status := range all {
+		if !status.zombie && p.tracer(status.PID) == tracer {
+			found = append(found, status.process)
+		}
+	}
+	return found, nil
+}
+
+// tracer is the process that traces pid, or 0.
+func (p procfs) tracer(pid int) int {
+	data, err := os.ReadFile(filepath.Join(string(p), strconv.Itoa(pid), "status"))
+	if err != nil {
+		return 0
+	}
+	_, rest, _ := strings.Cut(string(data), "\nTracerPid:")
+	line, _, _ := strings.Cut(rest, "\n")
+	tracer, _ := strconv.Atoi(strings.TrimSpace(line))
+	return tracer
 }
 
 // lineage is a process and all those that it descends from.

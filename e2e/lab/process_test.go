@@ -81,6 +81,9 @@ func TestRunningKnowsAReusedNumberAndAZombie(t *testing.T) {
 		if got := proc.running(who); got != want {
 			t.Errorf("running(%+v) = %t, want %t", who, got, want)
 		}
+		if got := proc.active(who); got != (want && who.PID != 9) {
+			t.Errorf("active(%+v) = %t", who, got)
+		}
 	}
 }
 
@@ -101,6 +104,27 @@ func TestInNamespaceSparesOurselvesAndOurAncestors(t *testing.T) {
 	}
 	want := []process{{PID: 20, Start: 20}, {PID: 32, Start: 32}}
 	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestTracedFindsTheTracersOwn(t *testing.T) {
+	t.Parallel()
+	proc := fakeProc(t,
+		fakeProcess{pid: 20, start: 1, state: "S"},
+		fakeProcess{pid: 21, start: 2, state: "t"},
+		fakeProcess{pid: 22, start: 3, state: "t"})
+	for pid, tracer := range map[string]string{"20": "0", "21": "20", "22": "7"} {
+		status := "Name:\tx\nPid:\t" + pid + "\nTracerPid:\t" + tracer + "\nUid:\t0\n"
+		if err := os.WriteFile(filepath.Join(string(proc), pid, "status"), []byte(status), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := proc.traced(20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]process{{PID: 21, Start: 2}}, got); diff != "" {
 		t.Error(diff)
 	}
 }

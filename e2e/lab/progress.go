@@ -26,7 +26,7 @@ func newProgress(out io.Writer, name string) *progress {
 func (p *progress) printf(format string, args ...any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	fmt.Fprintf(p.out, "%s%s\n", p.prefix, fmt.Sprintf(format, args...))
+	_, _ = fmt.Fprintf(p.out, "%s%s\n", p.prefix, fmt.Sprintf(format, args...))
 }
 
 // step runs fn and reports its beginning, its end and, every now and then, that

@@ -148,7 +148,7 @@ func runLogged(cmd *exec.Cmd, logFile string) error {
 		return err
 	}
 	defer closeAll(files)
-	fmt.Fprintf(files[0], "+ %s\n", strings.Join(cmd.Args, " "))
+	_, _ = fmt.Fprintf(files[0], "+ %s\n", strings.Join(cmd.Args, " "))
 	cmd.Stdout, cmd.Stderr = files[0], files[0]
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("%s: %w; the end of %s:\n%s", cmd.Args[0], err, logFile, tail(logFile, 15))
