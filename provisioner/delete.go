@@ -1,6 +1,7 @@
 package provisioner
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -84,7 +85,13 @@ func (p *Provisioner) adminFor(volume *corev1.PersistentVolume) (admin, error) {
 		return admin{}, refusef("the volume lacks annotations and its class does not help (%w): annotate the volume with %s and %s (the secret with the key) and %s (the cephx user)",
 			err, annDeletionSecretName, annDeletionSecretNamespace, annAdminID)
 	}
-	return admin{id: params.adminID, secret: params.adminSecret}, nil
+	return admin{
+		id: cmp.Or(a.id, params.adminID),
+		secret: types.NamespacedName{
+			Name:      cmp.Or(a.secret.Name, params.adminSecret.Name),
+			Namespace: cmp.Or(a.secret.Namespace, params.adminSecret.Namespace),
+		},
+	}, nil
 }
 
 // classOf returns what the volume's class says, if the class is there and right.

@@ -219,9 +219,17 @@ func (r *parameterReader) features() rbdutil.Features {
 	return features
 }
 
+// shortQuantity keeps exponents away from ParseQuantity, which would work out ten to
+// the power of whatever it is given.
+var shortQuantity = regexp.MustCompile(`^-?[0-9.]{1,12}[A-Za-z]{0,2}$`)
+
 func (r *parameterReader) objectSize() uint64 {
 	value := r.get("objectSize")
 	if value == "" {
+		return 0
+	}
+	if !shortQuantity.MatchString(value) {
+		r.fail("objectSize", value, "not a quantity such as 4Mi")
 		return 0
 	}
 	quantity, err := resource.ParseQuantity(value)

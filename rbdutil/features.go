@@ -107,6 +107,17 @@ func (f Features) Has(other Features) bool { return f&other == other }
 // Requested returns the set without the features that nobody asks for by name.
 func (f Features) Requested() Features { return f &^ implicit }
 
+// SameAs tells whether an image with this set is one that was made with the other:
+// Ceph never makes object-map without fast-diff.
+func (f Features) SameAs(other Features) bool { return f.withFastDiff() == other.withFastDiff() }
+
+func (f Features) withFastDiff() Features {
+	if f.Has(ObjectMap) {
+		f |= FastDiff
+	}
+	return f
+}
+
 // String prints the names as imageFeatures takes them: comma-separated, no space.
 func (f Features) String() string {
 	var names []string

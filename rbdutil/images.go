@@ -87,7 +87,7 @@ func usable(img Image, spec ImageSpec) error {
 		return fmt.Errorf("%w: %s already exists with a size of %d bytes, wanted are %d",
 			ErrMismatch, img.ImageRef, img.Size, spec.Size)
 	}
-	if got := img.Features.Requested(); got != spec.Features {
+	if got := img.Features.Requested(); !got.SameAs(spec.Features) {
 		return fmt.Errorf("%w: %s already exists with features %s, wanted are %s",
 			ErrMismatch, img.ImageRef, got, spec.Features)
 	}

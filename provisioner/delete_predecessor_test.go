@@ -1,0 +1,149 @@
+package provisioner
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	storagelisters "k8s.io/client-go/listers/storage/v1"
+
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+)
+
+// predecessors is a volume as the retired rbd-provisioner left it, with some
+// annotations on top: no owner in the image's metadata, no secret on the volume.
+func predecessors(annotations map[string]string) *corev1.PersistentVolume {
+	volume := &corev1.PersistentVolume{
+		ObjectMeta: metav1.ObjectMeta{
+			Name: "pvc-2019",
+			Annotations: map[string]string{
+				"pv.kubernetes.io/provisioned-by": "ceph.com/rbd", "rbdProvisionerIdentity": "ceph.com/rbd",
+			},
+		},
+		Spec: corev1.PersistentVolumeSpec{
+			StorageClassName: "old",
+			PersistentVolumeSource: corev1.PersistentVolumeSource{RBD: &corev1.RBDPersistentVolumeSource{
+				CephMonitors: []string{"10.1.0.1:6789"}, RBDPool: "kube", RBDImage: "kubernetes-dynamic-pvc-aaaa",
+				RadosUser: "node", SecretRef: &corev1.SecretReference{Name: "user"},
+			}},
+		},
+	}
+	maps.Copy(volume.Annotations, annotations)
+	return volume
+}
+
+// oldClass is a class of the predecessor's: its pool and monitors have changed since.
+func oldClass(changes map[string]string) *storagev1.StorageClass {
+	class := classWith(map[string]string{"monitors": "10.9.9.9:6789", "pool": "data"})
+	maps.Copy(class.Parameters, changes)
+	class.Name = "old"
+	return class
+}
+
+const annotate = ": annotate the volume with volume.kubernetes.io/provisioner-deletion-secret-name and " +
+	"volume.kubernetes.io/provisioner-deletion-secret-namespace (the secret with the key) and rbd-provisioner.ceph.com/admin-id (the cephx user)"
+
+func TestDeleteServesVolumesOfThePredecessor(t *testing.T) {
+	t.Parallel()
+	type set = map[string]string
+	const name, namespace, id = annDeletionSecretName, annDeletionSecretNamespace, annAdminID
+	for what, test := range map[string]struct {
+		annotations set
+		class       *storagev1.StorageClass
+		user        string // whom Ceph sees
+		err         string
+	}{
+		"with its class":         {class: oldClass(nil), user: "kube"},
+		"with annotations alone": {annotations: set{name: "admin", namespace: "ceph", id: "root"}, user: "root"},
+		"annotations come before the class": {
+			annotations: set{name: "admin", namespace: "ceph", id: "root"}, class: oldClass(set{"adminSecretName": "lost"}), user: "root"},
+		"the class fills in the user": {
+			annotations: set{name: "admin", namespace: "ceph"}, class: oldClass(set{"adminSecretName": "lost", "adminSecretNamespace": "lost"}), user: "kube"},
+		"the class fills in the secret": {
+			annotations: set{id: "root"}, class: oldClass(nil), user: "root"},
+		"the class fills in the secret's namespace": {
+			annotations: set{name: "admin", id: "root"}, class: oldClass(set{"adminSecretName": "lost"}), user: "root"},
+		"without anything": {
+			err: `the volume lacks annotations and its class does not help (StorageClass "old" does not exist)` + annotate},
+		"with half the annotations": {
+			annotations: set{name: "admin"},
+			err:         `the volume lacks annotations and its class does not help (StorageClass "old" does not exist)` + annotate},
+		"with a class that is wrong": {
+			class: oldClass(set{"imageFormat": "1"}),
+			err: `the volume lacks annotations and its class does not help (StorageClass old: ` +
+				`parameters.imageFormat: Unsupported value: "1": supported values: "2")` + annotate},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			if test.class != nil {
+				add(t, w.classes, test.class)
+			}
+			volume := predecessors(test.annotations)
+			w.ceph.Put(rbdutil.Image{ImageRef: rbdutil.ImageRef{Pool: "kube", Name: "kubernetes-dynamic-pvc-aaaa"}, Size: 1 << 30})
+			w.ceph.Before = func(_ context.Context, op string, c rbdutil.Cluster, _ rbdutil.ImageRef) error {
+				if want := "Ceph at 10.1.0.1:6789 as client." + test.user; c.String() != want {
+					t.Errorf("%s on %s, want %s", op, c, want)
+				}
+				return nil
+			}
+			err := w.Delete(t.Context(), volume)
+			if textOf(err) != test.err {
+				t.Errorf("error %v\nwant  %s", err, test.err)
+			}
+			if err == nil {
+				w.wantImages(t)
+			} else {
+				w.wantImages(t, "kube/kubernetes-dynamic-pvc-aaaa")
+			}
+		})
+	}
+}
+
+func TestDeleteKnowsAClassByItsOldAnnotationToo(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	add(t, w.classes, oldClass(nil))
+	volume := predecessors(map[string]string{"volume.beta.kubernetes.io/storage-class": "old"})
+	volume.Spec.StorageClassName = ""
+	if err := w.Delete(t.Context(), volume); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestDeleteOfThePredecessorsVolumeSparesAnImageOfAnothers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	add(t, w.classes, oldClass(nil))
+	w.ceph.Put(rbdutil.Image{
+		ImageRef: rbdutil.ImageRef{Pool: "kube", Name: "kubernetes-dynamic-pvc-aaaa"}, Size: 1 << 30,
+		Metadata: map[string]string{"kubernetes.io/created-for/pv/name": "pvc-2020"},
+	})
+	if err := w.Delete(t.Context(), predecessors(nil)); !errors.Is(err, rbdutil.ErrNotOurs) {
+		t.Errorf("error %v, want %v", err, rbdutil.ErrNotOurs)
+	}
+	w.wantImages(t, "kube/kubernetes-dynamic-pvc-aaaa")
+}
+
+// brokenClasses is a lister that cannot get.
+type brokenClasses struct {
+	storagelisters.StorageClassLister
+}
+
+func (brokenClasses) Get(string) (*storagev1.StorageClass, error) {
+	return nil, errors.New("cache is broken")
+}
+
+func TestDeleteSaysThatTheClassCouldNotBeRead(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Provisioner.classes = brokenClasses{}
+	want := "the volume lacks annotations and its class does not help (cache is broken)" + annotate
+	if err := w.Delete(t.Context(), predecessors(nil)); textOf(err) != want {
+		t.Errorf("error %v\nwant  %s", err, want)
+	}
+}

@@ -1,0 +1,263 @@
+package provisioner
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	corelisters "k8s.io/client-go/listers/core/v1"
+
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/rbdfake"
+)
+
+// provisioned is a world with one volume and its image.
+func provisioned(t *testing.T) (*world, *corev1.PersistentVolume) {
+	t.Helper()
+	w := newWorld(t)
+	return w, w.provision(t, optionsFor(classWith(nil), claimOf()))
+}
+
+// change alters the volume's image.
+func (w *world) change(t *testing.T, change func(*rbdutil.Image)) {
+	t.Helper()
+	if err := w.ceph.Change(imageRef("1e7f"), change); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// nodeWith reports the volumes as in use and as attached.
+func nodeWith(name string, inUse, attached []string) *corev1.Node {
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	for _, v := range inUse {
+		node.Status.VolumesInUse = append(node.Status.VolumesInUse, corev1.UniqueVolumeName(v))
+	}
+	for _, v := range attached {
+		node.Status.VolumesAttached = append(node.Status.VolumesAttached, corev1.AttachedVolume{Name: corev1.UniqueVolumeName(v)})
+	}
+	return node
+}
+
+func TestDeleteTakesTheImageAway(t *testing.T) {
+	t.Parallel()
+	w, volume := provisioned(t)
+	// The volume alone says where the image is and who may delete it: there is no
+	// class, and Ceph is asked as the volume's admin.
+	w.ceph.Before = func(_ context.Context, op string, c rbdutil.Cluster, _ rbdutil.ImageRef) error {
+		if c.String() != "Ceph at 10.0.0.1:6789,10.0.0.2:6789 as client.kube" || c.Key.Reveal() != adminKeyText {
+			t.Errorf("%s on %s, or with another key", op, c)
+		}
+		return nil
+	}
+	before := volume.DeepCopy()
+	for range 2 { // that it is gone already is success
+		if err := w.Delete(t.Context(), volume); err != nil {
+			t.Fatal(err)
+		}
+		w.wantImages(t)
+	}
+	if diff := cmp.Diff(before, volume); diff != "" {
+		t.Errorf("the library's volume was changed (-before +after):\n%s", diff)
+	}
+}
+
+func TestDeleteTakesRemainsAway(t *testing.T) {
+	t.Parallel()
+	w, volume := provisioned(t)
+	if err := w.ceph.LeaveRemains(imageRef("1e7f")); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Delete(t.Context(), volume); err != nil {
+		t.Error(err)
+	}
+	w.wantImages(t)
+}
+
+func TestDeleteSparesTheImageAndSaysWhy(t *testing.T) {
+	t.Parallel()
+	const (
+		inUse  = "kubernetes.io/rbd/kube:kubernetes-dynamic-pvc-1e7f"
+		others = "kubernetes.io/rbd/kube:kubernetes-dynamic-pvc-2"
+		free   = ": it is deleted when nobody uses it any more"
+	)
+	for name, test := range map[string]struct {
+		prepare func(t *testing.T, w *world, volume *corev1.PersistentVolume)
+		is      error
+		err     string
+	}{
+		"nodes watch it": {
+			func(t *testing.T, w *world, _ *corev1.PersistentVolume) {
+				w.change(t, func(i *rbdutil.Image) { i.Watchers = []string{"10.0.0.7:0/42", "10.0.0.8:0/7"} })
+			},
+			rbdutil.ErrImageInUse,
+			"image is in use: kube/kubernetes-dynamic-pvc-1e7f is mapped or open at 10.0.0.7:0/42, 10.0.0.8:0/7" + free,
+		},
+		"a node has it in use": {
+			func(t *testing.T, w *world, _ *corev1.PersistentVolume) {
+				add(t, w.nodes, nodeWith("a", []string{others}, []string{others}), nodeWith("b", []string{others, inUse}, nil))
+			},
+			rbdutil.ErrImageInUse,
+			"image is in use: kube/kubernetes-dynamic-pvc-1e7f is attached to node b" + free,
+		},
+		"it is attached to nodes": {
+			func(t *testing.T, w *world, _ *corev1.PersistentVolume) {
+				add(t, w.nodes, nodeWith("c", nil, []string{inUse}), nodeWith("a", []string{inUse}, []string{inUse}), nodeWith("b", nil, nil))
+			},
+			rbdutil.ErrImageInUse,
+			"image is in use: kube/kubernetes-dynamic-pvc-1e7f is attached to node a, c" + free,
+		},
+		"it has snapshots": {
+			func(t *testing.T, w *world, _ *corev1.PersistentVolume) {
+				w.change(t, func(i *rbdutil.Image) { i.Snapshots = []string{"monday", "tuesday"} })
+			},
+			rbdutil.ErrHasSnapshots,
+			"image has snapshots: kube/kubernetes-dynamic-pvc-1e7f has monday, tuesday: remove them (`rbd snap ls`, `rbd snap rm`) if their data is not needed",
+		},
+		"it is another volume's": {
+			func(t *testing.T, w *world, _ *corev1.PersistentVolume) {
+				w.change(t, func(i *rbdutil.Image) { i.Metadata["kubernetes.io/created-for/pv/name"] = "pvc-2" })
+			},
+			rbdutil.ErrNotOurs,
+			"image belongs to somebody else: the metadata of kube/kubernetes-dynamic-pvc-1e7f names claim shop/www-web-0 " +
+				`(volume "pvc-2", cluster "here"), not volume "pvc-1e7f" of cluster "here"`,
+		},
+		"it is another cluster's": {
+			func(t *testing.T, w *world, _ *corev1.PersistentVolume) {
+				w.change(t, func(i *rbdutil.Image) { i.Metadata["kubernetes.io/created-by/cluster-id"] = "there" })
+			},
+			rbdutil.ErrNotOurs,
+			"image belongs to somebody else: the metadata of kube/kubernetes-dynamic-pvc-1e7f names claim shop/www-web-0 " +
+				`(volume "pvc-1e7f", cluster "there"), not volume "pvc-1e7f" of cluster "here"`,
+		},
+		"it is nobody's": {
+			func(t *testing.T, w *world, _ *corev1.PersistentVolume) {
+				w.change(t, func(i *rbdutil.Image) { clear(i.Metadata) })
+			},
+			rbdutil.ErrNotOurs,
+			"image belongs to somebody else: the metadata of kube/kubernetes-dynamic-pvc-1e7f names no owner; if it is the image of volume pvc-1e7f, " +
+				"say so with: rbd image-meta set kube/kubernetes-dynamic-pvc-1e7f kubernetes.io/created-for/pv/name pvc-1e7f",
+		},
+		"its secret is gone": {
+			func(t *testing.T, w *world, _ *corev1.PersistentVolume) {
+				if err := w.client.CoreV1().Secrets("ceph").Delete(t.Context(), "admin", metav1.DeleteOptions{}); err != nil {
+					t.Fatal(err)
+				}
+			},
+			nil, "admin secret ceph/admin does not exist: create it with the output of `ceph auth get-key` under \"key\"",
+		},
+		"Ceph denies it": {
+			func(_ *testing.T, w *world, _ *corev1.PersistentVolume) {
+				w.ceph.Before = func(context.Context, string, rbdutil.Cluster, rbdutil.ImageRef) error { return rbdutil.ErrAccessDenied }
+			},
+			rbdutil.ErrAccessDenied,
+			"access denied by Ceph: check that secret ceph/admin holds the key of client.kube and that its capabilities include " +
+				"mon 'profile rbd' and osd 'profile rbd pool=kube' (`ceph auth get client.kube`)",
+		},
+		"the volume has no rbd source": {
+			func(_ *testing.T, _ *world, volume *corev1.PersistentVolume) {
+				volume.Spec.RBD, volume.Spec.CSI = nil, &corev1.CSIPersistentVolumeSource{}
+			},
+			nil, "volume has no rbd source any more, so that its image is unknown: delete the image by hand, then the volume",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w, volume := provisioned(t)
+			test.prepare(t, w, volume)
+			err := w.Delete(t.Context(), volume)
+			if textOf(err) != test.err || !(test.is == nil || errors.Is(err, test.is)) {
+				t.Errorf("error %v\nwant  %s", err, test.err)
+			}
+			wantNoKey(t, textOf(err))
+			w.wantImages(t, "kube/kubernetes-dynamic-pvc-1e7f")
+		})
+	}
+}
+
+func TestDeleteGoesOnWhenTheImageIsFree(t *testing.T) {
+	t.Parallel()
+	w, volume := provisioned(t)
+	w.change(t, func(i *rbdutil.Image) { i.Watchers = []string{"10.0.0.7:0/42"} })
+	if err := w.Delete(t.Context(), volume); !errors.Is(err, rbdutil.ErrImageInUse) {
+		t.Fatalf("error %v, want %v", err, rbdutil.ErrImageInUse)
+	}
+	w.change(t, func(i *rbdutil.Image) { i.Watchers = nil })
+	if err := w.Delete(t.Context(), volume); err != nil {
+		t.Error(err)
+	}
+	w.wantImages(t)
+}
+
+func TestDeleteInAMissingPoolIsNoSuccess(t *testing.T) {
+	t.Parallel()
+	w, volume := provisioned(t)
+	w.ceph.DeletePool("kube")
+	err := w.Delete(t.Context(), volume)
+	want := "open pool kube: pool not found: create pool kube (`ceph osd pool create`, `rbd pool init`) or name another in the class"
+	if textOf(err) != want || !errors.Is(err, rbdutil.ErrPoolNotFound) {
+		t.Errorf("error %v\nwant  %s", err, want)
+	}
+}
+
+func TestDeleteAgainAfterEveryFailure(t *testing.T) {
+	t.Parallel()
+	for name, test := range failures {
+		for _, op := range []string{rbdfake.OpGet, rbdfake.OpRemove} {
+			for when, after := range map[string]bool{"before": false, "after": true} {
+				t.Run(name+" "+when+" "+op, func(t *testing.T) {
+					t.Parallel()
+					w, volume := provisioned(t)
+					w.failOnce(op, after, test.err)
+					err := w.Delete(t.Context(), volume)
+					gone := errors.Is(test.err, rbdutil.ErrImageNotFound)
+					if gone != (err == nil) || !(gone || errors.Is(err, test.err)) {
+						t.Fatalf("error %v, want %v", err, test.err)
+					}
+					w.ceph.Before, w.ceph.After = nil, nil
+					if err := w.Delete(t.Context(), volume); err != nil {
+						t.Error(err)
+					}
+					w.wantImages(t)
+				})
+			}
+		}
+	}
+}
+
+func TestDeleteDoesNotWaitForever(t *testing.T) {
+	t.Parallel()
+	w, volume := provisioned(t)
+	w.timeout = 10 * time.Millisecond
+	w.ceph.Before = func(ctx context.Context, _ string, _ rbdutil.Cluster, _ rbdutil.ImageRef) error {
+		<-ctx.Done()
+		return nil
+	}
+	err := w.Delete(t.Context(), volume)
+	want := "get image kube/kubernetes-dynamic-pvc-1e7f: Ceph did not answer in time: check the cluster's health (`ceph -s`); it is tried again by itself"
+	if textOf(err) != want || !errors.Is(err, rbdutil.ErrTimeout) {
+		t.Errorf("error %v\nwant  %s", err, want)
+	}
+}
+
+// brokenNodes is a lister that cannot list.
+type brokenNodes struct{ corelisters.NodeLister }
+
+func (brokenNodes) List(labels.Selector) ([]*corev1.Node, error) {
+	return nil, errors.New("cache is broken")
+}
+
+func TestDeleteDoesNotGoOnWithoutKnowingTheNodes(t *testing.T) {
+	t.Parallel()
+	w, volume := provisioned(t)
+	w.Provisioner.nodes = brokenNodes{}
+	if err := w.Delete(t.Context(), volume); err == nil || !strings.Contains(err.Error(), "list nodes: cache is broken") {
+		t.Errorf("error %v", err)
+	}
+	w.wantImages(t, "kube/kubernetes-dynamic-pvc-1e7f")
+}

@@ -1,0 +1,157 @@
+package provisioner
+
+import (
+	"errors"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"maps"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/sig-storage-lib-external-provisioner/v10/controller"
+
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+)
+
+const (
+	finished   = controller.ProvisioningFinished
+	background = controller.ProvisioningInBackground
+	noChange   = controller.ProvisioningNoChange
+)
+
+// failures says of every sentinel what it means for a claim, and what a person is
+// told to do about it. No hint: the error's own text says it all, or it never gets
+// as far as a person.
+var failures = map[string]struct {
+	err   error
+	state controller.ProvisioningState
+	hint  string
+}{
+	"ErrPoolNotFound":     {rbdutil.ErrPoolNotFound, noChange, "create pool kube (`ceph osd pool create`, `rbd pool init`) or name another in the class"},
+	"ErrDataPoolNotFound": {rbdutil.ErrDataPoolNotFound, noChange, "create data pool kube-ec or name another in the class"},
+	"ErrAccessDenied": {rbdutil.ErrAccessDenied, noChange, "check that secret ceph/admin holds the key of client.kube and that its capabilities include " +
+		"mon 'profile rbd' and osd 'profile rbd pool=kube, profile rbd pool=kube-ec' (`ceph auth get client.kube`)"},
+	"ErrInvalidKey":     {rbdutil.ErrInvalidKey, noChange, "put the output of `ceph auth get-key client.kube` into secret ceph/admin"},
+	"ErrUnreachable":    {rbdutil.ErrUnreachable, noChange, "check the monitor addresses, the network between this provisioner and them, and that a monitor runs"},
+	"ErrUnknownMonitor": {rbdutil.ErrUnknownMonitor, noChange, "check the spelling of the monitors and the name service of this provisioner's pod"},
+	"ErrNoSpace":        {rbdutil.ErrNoSpace, background, "free space or raise the quota of pool kube (`ceph df`, `ceph osd pool get-quota`)"},
+	"ErrConnectionLost": {rbdutil.ErrConnectionLost, background, "check the cluster's health (`ceph -s`); it is tried again by itself"},
+	"ErrTimeout":        {rbdutil.ErrTimeout, background, "check the cluster's health (`ceph -s`); it is tried again by itself"},
+	"ErrInProgress":     {rbdutil.ErrInProgress, background, "it is tried again by itself"},
+	"ErrImageInUse":     {rbdutil.ErrImageInUse, background, "it is deleted when nobody uses it any more"},
+	"ErrHasSnapshots":   {rbdutil.ErrHasSnapshots, background, "remove them (`rbd snap ls`, `rbd snap rm`) if their data is not needed"},
+
+	// Their text names the image and what is wrong with it.
+	"ErrNotOurs":  {rbdutil.ErrNotOurs, finished, ""},
+	"ErrMismatch": {rbdutil.ErrMismatch, background, ""},
+	// What Ceph calls invalid is for us to put right; its own text comes with it.
+	"ErrInvalid": {rbdutil.ErrInvalid, noChange, ""},
+	// The hint is that of what kept it from being finished.
+	"ErrUnfinished": {rbdutil.ErrUnfinished, background, ""},
+	// Images deals with these itself, except where two clients get into each
+	// other's way; the next attempt sorts it out.
+	"ErrImageNotFound": {rbdutil.ErrImageNotFound, background, ""},
+	"ErrImageExists":   {rbdutil.ErrImageExists, background, ""},
+}
+
+var exampleCircumstances = circumstances{
+	cluster: rbdutil.Cluster{Monitors: []string{"mon"}, User: "kube", Key: rbdutil.NewKey(adminKeyText)},
+	pool:    "kube", dataPool: "kube-ec",
+	adminSecret: types.NamespacedName{Namespace: "ceph", Name: "admin"},
+}
+
+func TestEverySentinelHasItsMeaning(t *testing.T) {
+	t.Parallel()
+	file, err := parser.ParseFile(token.NewFileSet(), "../rbdutil/errors.go", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var declared []string
+	ast.Inspect(file, func(n ast.Node) bool {
+		if spec, ok := n.(*ast.ValueSpec); ok {
+			for _, name := range spec.Names {
+				declared = append(declared, name.Name)
+			}
+		}
+		return true
+	})
+	slices.Sort(declared)
+	if diff := cmp.Diff(declared, slices.Sorted(maps.Keys(failures))); diff != "" {
+		t.Errorf("sentinels (-declared +in the table above):\n%s", diff)
+	}
+}
+
+func TestStateOf(t *testing.T) {
+	t.Parallel()
+	for name, test := range failures {
+		for how, err := range map[string]error{
+			"bare":      test.err,
+			"wrapped":   fmt.Errorf("create image kube/x: %w (-2)", test.err),
+			"explained": explain(test.err, exampleCircumstances),
+		} {
+			if got := stateOf(err); got != test.state {
+				t.Errorf("%s, %s: %v, want %v", name, how, got, test.state)
+			}
+		}
+		// An image of ours is there, whatever kept it from being finished.
+		if got := stateOf(fmt.Errorf("%w: %w", rbdutil.ErrUnfinished, test.err)); got != background {
+			t.Errorf("%s of an unfinished image: %v, want %v", name, got, background)
+		}
+	}
+	for name, test := range map[string]struct {
+		err  error
+		want controller.ProvisioningState
+	}{
+		"an error that nobody has seen before may be of something that runs": {errors.New("rados: ret=-95"), background},
+		"what was found before Ceph was asked changes nothing":               {refusef("no such secret"), noChange},
+		"that too when it is wrapped":                                        {fmt.Errorf("claim: %w", refusef("size 0")), noChange},
+		"a key that is none changes nothing":                                 {refusef("admin secret: %w", rbdutil.ErrInvalidKey), noChange},
+	} {
+		if got := stateOf(test.err); got != test.want {
+			t.Errorf("%s: %v, want %v", name, got, test.want)
+		}
+	}
+}
+
+func TestExplain(t *testing.T) {
+	t.Parallel()
+	for name, test := range failures {
+		err := fmt.Errorf("do something to image kube/x: %w", test.err)
+		want := err.Error()
+		if test.hint != "" {
+			want += ": " + test.hint
+		}
+		got := explain(err, exampleCircumstances)
+		if diff := cmp.Diff(want, got.Error()); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+		if !errors.Is(got, test.err) {
+			t.Errorf("%s is lost in %v", name, got)
+		}
+		wantNoKey(t, got.Error())
+		// The hint of an unfinished image is that of its cause.
+		unfinished := fmt.Errorf("%w: %w", rbdutil.ErrUnfinished, err)
+		if got := hintFor(unfinished, exampleCircumstances); got != test.hint {
+			t.Errorf("%s of an unfinished image: hint %q, want %q", name, got, test.hint)
+		}
+	}
+	odd := errors.New("rados: ret=-95")
+	if got := explain(odd, exampleCircumstances); got != odd { //nolint:errorlint // the very same
+		t.Errorf("an error without a hint becomes %v", got)
+	}
+}
+
+func TestAccessHintNamesOnePoolWhereThereIsOne(t *testing.T) {
+	t.Parallel()
+	c := exampleCircumstances
+	c.dataPool = ""
+	want := "check that secret ceph/admin holds the key of client.kube and that its capabilities include " +
+		"mon 'profile rbd' and osd 'profile rbd pool=kube' (`ceph auth get client.kube`)"
+	if diff := cmp.Diff(want, hintFor(rbdutil.ErrAccessDenied, c)); diff != "" {
+		t.Errorf("hint (-want +got):\n%s", diff)
+	}
+}

@@ -1,0 +1,207 @@
+package provisioner
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/sig-storage-lib-external-provisioner/v10/controller"
+
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/rbdfake"
+)
+
+// image is the image of the claim with the UID, as Ceph has it.
+func (w *world) image(t *testing.T, ref rbdutil.ImageRef) rbdutil.Image {
+	t.Helper()
+	img, err := w.ceph.Get(t.Context(), rbdutil.Cluster{}, ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return img
+}
+
+// wantImages wants these images in Ceph, and no others.
+func (w *world) wantImages(t *testing.T, want ...string) {
+	t.Helper()
+	if diff := cmp.Diff(append([]string{}, want...), w.ceph.Names()); diff != "" {
+		t.Errorf("images (-want +got):\n%s", diff)
+	}
+}
+
+func TestProvisionMakesTheImage(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.ceph.Before = func(_ context.Context, op string, c rbdutil.Cluster, _ rbdutil.ImageRef) error {
+		if c.String() != "Ceph at 10.0.0.1:6789,10.0.0.2:6789 as client.kube" || c.Key.Reveal() != adminKeyText {
+			t.Errorf("%s on %s, or with another key", op, c)
+		}
+		return nil
+	}
+	class := classWith(map[string]string{"imageFeatures": "layering,exclusive-lock", "objectSize": "1Mi", "dataPool": "data"})
+	w.provision(t, optionsFor(class, claimOf(requesting("1G"))))
+	want := rbdutil.Image{
+		ImageRef: imageRef("1e7f"), Size: 954 << 20, ObjectSize: 1 << 20,
+		Features: rbdutil.Layering | rbdutil.ExclusiveLock | 1<<7, // data-pool, by itself
+		Metadata: map[string]string{
+			"kubernetes.io/created-for/pvc/uid":       "1e7f",
+			"kubernetes.io/created-for/pvc/namespace": "shop",
+			"kubernetes.io/created-for/pvc/name":      "www-web-0",
+			"kubernetes.io/created-for/pv/name":       "pvc-1e7f",
+			"kubernetes.io/created-by/provisioner":    "ceph.com/rbd",
+			"kubernetes.io/created-by/cluster-id":     "here",
+		},
+	}
+	w.ceph.Before = nil
+	if diff := cmp.Diff(want, w.image(t, imageRef("1e7f"))); diff != "" {
+		t.Errorf("image (-want +got):\n%s", diff)
+	}
+}
+
+func TestProvisionRefusesBeforeItAsksCeph(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		class map[string]string
+		claim func(*corev1.PersistentVolumeClaim)
+		err   string
+	}{
+		"a class that is wrong": {
+			class: map[string]string{"imageFormat": "1", "monitors": "a b"},
+			err: `StorageClass rbd (replace it; the claim then goes on by itself): [parameters.monitors: Invalid value: "a b": "a b": separate monitors by commas, ` +
+				`parameters.imageFormat: Unsupported value: "1": supported values: "2"]`,
+		},
+		"a claim that is wrong": {
+			claim: requesting("0"),
+			err:   `claim: spec.resources.requests.storage: Invalid value: "0": a size of 0 bytes is not a volume`,
+		},
+		"a secret that is not there": {
+			class: map[string]string{"adminSecretName": "lost"},
+			err:   "admin secret ceph/lost does not exist: create it with the output of `ceph auth get-key` under \"key\"",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.ceph.Before = func(_ context.Context, op string, _ rbdutil.Cluster, _ rbdutil.ImageRef) error {
+				t.Errorf("Ceph was asked to %s", op)
+				return nil
+			}
+			claim := claimOf()
+			if test.claim != nil {
+				test.claim(claim)
+			}
+			volume, state, err := w.Provision(t.Context(), optionsFor(classWith(test.class), claim))
+			if volume != nil || state != noChange || textOf(err) != test.err {
+				t.Errorf("Provision = %v, %v, %v\nwant error %s", volume, state, err, test.err)
+			}
+		})
+	}
+}
+
+func TestProvisionSaysWhatCephRefused(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		class map[string]string
+		there *rbdutil.Image
+		fail  error
+		state controller.ProvisioningState
+		err   string
+	}{
+		"no pool": {
+			class: map[string]string{"pool": "lost"}, state: noChange,
+			err: "open pool lost: pool not found: create pool lost (`ceph osd pool create`, `rbd pool init`) or name another in the class",
+		},
+		"no data pool": {
+			class: map[string]string{"dataPool": "lost"}, state: noChange,
+			err: "create image kube/kubernetes-dynamic-pvc-1e7f: data pool not found: lost: create data pool lost or name another in the class",
+		},
+		"no rights": {
+			fail: rbdutil.ErrAccessDenied, state: noChange,
+			err: "access denied by Ceph: check that secret ceph/admin holds the key of client.kube and that its capabilities include " +
+				"mon 'profile rbd' and osd 'profile rbd pool=kube' (`ceph auth get client.kube`)",
+		},
+		"an image of another's": {
+			there: &rbdutil.Image{Size: 1 << 20}, state: finished,
+			err: "image belongs to somebody else: kube/kubernetes-dynamic-pvc-1e7f already exists for nobody known",
+		},
+		"our image of another size": {
+			there: &rbdutil.Image{Size: 1 << 20, Features: rbdutil.Layering, Metadata: map[string]string{"kubernetes.io/created-for/pvc/uid": "1e7f"}},
+			state: background,
+			err:   "image does not fit: kube/kubernetes-dynamic-pvc-1e7f already exists with a size of 1048576 bytes, wanted are 1073741824",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			if test.there != nil {
+				test.there.ImageRef = imageRef("1e7f")
+				w.ceph.Put(*test.there)
+			}
+			if test.fail != nil {
+				w.ceph.Before = func(context.Context, string, rbdutil.Cluster, rbdutil.ImageRef) error { return test.fail }
+			}
+			volume, state, err := w.Provision(t.Context(), optionsFor(classWith(test.class), claimOf()))
+			if volume != nil || state != test.state || textOf(err) != test.err {
+				t.Errorf("Provision = %v, %v, %v\nwant %v, %s", volume, state, err, test.state, test.err)
+			}
+			wantNoKey(t, textOf(err))
+		})
+	}
+}
+
+func TestProvisionDoesNotWaitForever(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.timeout = 10 * time.Millisecond
+	w.ceph.Before = func(ctx context.Context, op string, _ rbdutil.Cluster, _ rbdutil.ImageRef) error {
+		if op == rbdfake.OpComplete {
+			<-ctx.Done() // after which the fake answers as the real one does
+		}
+		return nil
+	}
+	_, state, err := w.Provision(t.Context(), optionsFor(classWith(nil), claimOf()))
+	if state != background || !errors.Is(err, rbdutil.ErrTimeout) || !errors.Is(err, rbdutil.ErrUnfinished) {
+		t.Errorf("%v, %v, want %v and a timeout", state, err, background)
+	}
+	want := "image is not finished: complete image kube/kubernetes-dynamic-pvc-1e7f: Ceph did not answer in time: " +
+		"check the cluster's health (`ceph -s`); it is tried again by itself"
+	if textOf(err) != want {
+		t.Errorf("error %v\nwant  %s", err, want)
+	}
+	w.ceph.Before, w.timeout = nil, time.Minute
+	w.provision(t, optionsFor(classWith(nil), claimOf()))
+	w.wantImages(t, "kube/kubernetes-dynamic-pvc-1e7f")
+}
+
+func TestClaimsOfOneNameGetImagesOfTheirOwn(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.ceph.AddPool("fast")
+	of := func(uid types.UID) *corev1.PersistentVolumeClaim {
+		return claimOf(func(c *corev1.PersistentVolumeClaim) { c.UID = uid })
+	}
+	w.provision(t, optionsFor(classWith(nil), of("1")))
+	w.provision(t, optionsFor(classWith(nil), of("2")))                               // made anew
+	w.provision(t, optionsFor(classWith(map[string]string{"pool": "fast"}), of("3"))) // with another class
+	w.wantImages(t, "fast/kubernetes-dynamic-pvc-3", "kube/kubernetes-dynamic-pvc-1", "kube/kubernetes-dynamic-pvc-2")
+}
+
+func TestClustersThatShareAPoolDoNotShareImages(t *testing.T) {
+	t.Parallel()
+	here, there := newWorld(t), newWorld(t)
+	there.images, there.clusterID = here.images, "there"
+	here.provision(t, optionsFor(classWith(nil), claimOf()))
+	before := here.image(t, imageRef("1e7f"))
+	// A claim of the same UID: restored from a backup, say.
+	_, state, err := there.Provision(t.Context(), optionsFor(classWith(nil), claimOf()))
+	if state != finished || !errors.Is(err, rbdutil.ErrNotOurs) {
+		t.Errorf("%v, %v, want %v, %v", state, err, finished, rbdutil.ErrNotOurs)
+	}
+	if diff := cmp.Diff(before, here.image(t, imageRef("1e7f"))); diff != "" {
+		t.Errorf("the other's image was changed (-before +after):\n%s", diff)
+	}
+}
