@@ -39,6 +39,7 @@ var processes atomic.Int32
 // newEnv is a place for a test whose provisioner has a name that no other has.
 func newEnv(t *testing.T) *framework.Env {
 	t.Helper()
+	binary(t)
 	e := framework.New(t, "")
 	e.Provisioner = "rbd-provisioner.e2e/" + e.Namespace
 	return e
@@ -48,10 +49,6 @@ func newEnv(t *testing.T) *framework.Env {
 // well then. Flags given overrule those that all have.
 func start(t *testing.T, e *framework.Env, flags ...string) *process {
 	t.Helper()
-	binary := os.Getenv("RBD_PROVISIONER")
-	if binary == "" {
-		t.Fatal("RBD_PROVISIONER does not name the provisioner's binary; `go build ./cmd/rbd-provisioner` makes one")
-	}
 	p := &process{endpoint: freeEndpoint(t), logFile: newLogFile(t, e), exited: make(chan struct{})}
 	args := []string{
 		"--kubeconfig=" + serviceAccountKubeconfig(t), "--provisioner-name=" + e.Provisioner,
@@ -63,8 +60,8 @@ func start(t *testing.T, e *framework.Env, flags ...string) *process {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer log.Close()
-	p.cmd = exec.Command(binary, append(args, flags...)...)
+	defer func() { _ = log.Close() }()
+	p.cmd = exec.Command(binary(t), append(args, flags...)...)
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	// Nothing that could tell it of a cluster by another way than its flags.
 	p.cmd.Env = []string{"PATH=/nonexistent", "HOME=/nonexistent"}
@@ -78,6 +75,16 @@ func start(t *testing.T, e *framework.Env, flags ...string) *process {
 	e.AddLog(p.logFile, func(context.Context) string { return p.log() })
 	e.Cleanup(p.end)
 	return p
+}
+
+// binary is the path of the program under test.
+func binary(t *testing.T) string {
+	t.Helper()
+	path := os.Getenv("RBD_PROVISIONER")
+	if path == "" {
+		t.Fatal("RBD_PROVISIONER does not name the provisioner's binary; `go build ./cmd/rbd-provisioner` makes one")
+	}
+	return path
 }
 
 // newLogFile is beside the lab's other logs, where it outlives the test.
@@ -96,7 +103,7 @@ func freeEndpoint(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer listener.Close()
+	defer func() { _ = listener.Close() }()
 	return listener.Addr().String()
 }
 
@@ -210,7 +217,7 @@ func (p *process) tryGet(ctx context.Context, path string) (status int, body str
 	if err != nil {
 		return 0, "", err
 	}
-	defer response.Body.Close()
+	defer func() { _ = response.Body.Close() }()
 	data, err := io.ReadAll(response.Body)
 	return response.StatusCode, string(data), err
 }

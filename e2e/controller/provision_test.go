@@ -52,7 +52,7 @@ func TestAClaimBecomesAVolume(t *testing.T) {
 		t.Errorf("watchers %q: no node could map the image", watchers)
 	}
 	for _, reason := range []string{"Provisioning", "ProvisioningSucceeded"} {
-		e.AwaitEvent(t, claim.UID, framework.Patience, reason)
+		e.AwaitEvent(t, claim, framework.Patience, reason)
 	}
 
 	e.DeleteClaim(t, claim.Name)
@@ -156,21 +156,21 @@ func TestParametersReachTheImage(t *testing.T) {
 	e.Ceph.Run(t, "ceph", "osd", "pool", "create", data, "8")
 	e.Ceph.Run(t, "ceph", "osd", "pool", "application", "enable", data, "rbd")
 	e.Cleanup(func(t *testing.T) { e.Ceph.DeletePool(t, data) })
-	e.NewUser(t, e.User+"-data", e.Pool, data)
-	e.PutSecret(t, "data", e.Ceph.Run(t, "ceph", "auth", "get-key", "client."+e.User+"-data"))
+	user := e.User + "-data"
+	e.PutSecret(t, "data", e.NewUser(t, user, e.Pool, data).Reveal())
 	class := e.Class(t, "features",
-		framework.Parameter("adminId", e.User+"-data"), framework.Parameter("adminSecretName", "data"),
+		framework.Parameter("adminId", user), framework.Parameter("adminSecretName", "data"),
 		framework.Parameter("dataPool", data), framework.Parameter("objectSize", "1Mi"),
-		framework.Parameter("imageFeatures", "layering, exclusive-lock,object-map"))
+		framework.Parameter("imageFeatures", "layering, exclusive-lock,object-map,fast-diff"))
 	volume := e.AwaitBound(t, e.Claim(t, "data", class, framework.Size("100Mi")))
 	want := framework.ImageInfo{
 		Format: 2, Size: 100 << 20, Order: 20, DataPool: data,
-		Features: []string{"layering", "exclusive-lock", "object-map", "data-pool"},
+		Features: []string{"layering", "exclusive-lock", "object-map", "fast-diff", "data-pool"},
 	}
 	if diff := cmp.Diff(want, e.ImageInfo(t, framework.ImageOf(volume))); diff != "" {
 		t.Errorf("image (-want +got):\n%s", diff)
 	}
-	if got := volume.Annotations["imageFeatures"]; got != "layering,exclusive-lock,object-map" {
+	if got := volume.Annotations["imageFeatures"]; got != "layering,exclusive-lock,object-map,fast-diff" {
 		t.Errorf("annotation imageFeatures is %q", got)
 	}
 }

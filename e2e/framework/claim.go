@@ -103,7 +103,7 @@ func (e *Env) AwaitBoundIn(t *testing.T, claim *corev1.PersistentVolumeClaim, ti
 			err = fmt.Errorf("its volume is %s", volume.Status.Phase)
 		}
 		return err
-	}, claim.UID)
+	}, claim)
 	return volume
 }
 
@@ -126,7 +126,7 @@ func (e *Env) AwaitVolumeGone(t *testing.T, volume *corev1.PersistentVolume) {
 	e.Await(t, "volume "+volume.Name+" to be gone", Patience, func(ctx context.Context) error {
 		_, err := e.Client.CoreV1().PersistentVolumes().Get(ctx, volume.Name, metav1.GetOptions{})
 		return wantGone(err)
-	}, volume.UID)
+	}, volume)
 }
 
 // GetVolume reads a PersistentVolume as it is now.

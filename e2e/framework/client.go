@@ -36,7 +36,7 @@ var loadConfig = sync.OnceValues(func() (*rest.Config, error) {
 		return nil, fmt.Errorf("read KUBECONFIG: %w", err)
 	}
 	// Many tests wait at the same time. They must not wait for their own client.
-	config.QPS, config.Burst = 500, 1000
+	config.QPS = -1
 	// Every rbd volume earns the same warning of its deprecation.
 	config.WarningHandler = rest.NoWarnings{}
 	return config, nil

@@ -10,13 +10,16 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 )
 
 // Events returns the events of an object, oldest first.
-func (e *Env) Events(ctx context.Context, object types.UID) ([]corev1.Event, error) {
-	list, err := e.Client.CoreV1().Events(metav1.NamespaceAll).List(ctx,
-		metav1.ListOptions{FieldSelector: "involvedObject.uid=" + string(object)})
+func (e *Env) Events(ctx context.Context, object metav1.Object) ([]corev1.Event, error) {
+	namespace := object.GetNamespace()
+	if namespace == "" {
+		namespace = metav1.NamespaceDefault // where events of cluster-wide objects are
+	}
+	list, err := e.Client.CoreV1().Events(namespace).List(ctx,
+		metav1.ListOptions{FieldSelector: "involvedObject.uid=" + string(object.GetUID())})
 	if err != nil {
 		return nil, err
 	}
@@ -32,7 +35,7 @@ func sortEvents(events []corev1.Event) {
 
 // AwaitEvent waits for one event of the object that has the reason and all the
 // phrases in its one message.
-func (e *Env) AwaitEvent(t *testing.T, object types.UID, timeout time.Duration, reason string, phrases ...string) corev1.Event {
+func (e *Env) AwaitEvent(t *testing.T, object metav1.Object, timeout time.Duration, reason string, phrases ...string) corev1.Event {
 	t.Helper()
 	var found corev1.Event
 	e.Await(t, fmt.Sprintf("an event %s with %q", reason, phrases), timeout, func(ctx context.Context) error {
@@ -58,9 +61,9 @@ func containsAll(text string, phrases []string) bool {
 
 // AwaitRepeat waits until an event has come again, so that what had to happen once
 // more did happen.
-func (e *Env) AwaitRepeat(t *testing.T, event corev1.Event, timeout time.Duration) {
+func (e *Env) AwaitRepeat(t *testing.T, event corev1.Event) {
 	t.Helper()
-	e.Await(t, "event "+event.Reason+" once more", timeout, func(ctx context.Context) error {
+	e.Await(t, "event "+event.Reason+" once more", Patience, func(ctx context.Context) error {
 		now, err := e.Client.CoreV1().Events(event.Namespace).Get(ctx, event.Name, metav1.GetOptions{})
 		if err != nil {
 			return err
@@ -69,11 +72,11 @@ func (e *Env) AwaitRepeat(t *testing.T, event corev1.Event, timeout time.Duratio
 			return fmt.Errorf("it has come %d times, as before", now.Count)
 		}
 		return nil
-	}, event.InvolvedObject.UID)
+	})
 }
 
 // eventsAbout is for the end of an error message.
-func (e *Env) eventsAbout(objects []types.UID) string {
+func (e *Env) eventsAbout(objects []metav1.Object) string {
 	ctx, cancel := cleanupContext()
 	defer cancel()
 	var text strings.Builder

@@ -17,6 +17,9 @@ import (
 // logLines is how much of each log a report prints.
 const logLines = 60
 
+// lineLength is how much of each line of a log.
+const lineLength = 300
+
 // LabLogs is the folder in which a lab keeps its logs, or nothing outside a lab.
 func LabLogs() string {
 	lab := os.Getenv("RBD_LAB")
@@ -80,7 +83,7 @@ func (e *Env) reportEvents(ctx context.Context, text *strings.Builder) {
 	section(text, "events", lines(list.Items, eventLine), nil)
 	volumes, err := e.Volumes(ctx)
 	for _, volume := range volumes {
-		events, err := e.Events(ctx, volume.UID)
+		events, err := e.Events(ctx, &volume)
 		section(text, "events of volume "+volume.Name, lines(events, eventLine), err)
 	}
 	if err != nil {
@@ -89,14 +92,16 @@ func (e *Env) reportEvents(ctx context.Context, text *strings.Builder) {
 }
 
 func describeClaim(claim corev1.PersistentVolumeClaim) string {
-	return fmt.Sprintf("%s: %s, uid %s, class %s, volume %q, deleted: %t, annotations %v", claim.Name, claim.Status.Phase, claim.UID,
-		storagehelpers.GetPersistentVolumeClaimClass(&claim), claim.Spec.VolumeName, claim.DeletionTimestamp != nil, claim.Annotations)
+	return fmt.Sprintf("%s: %s, uid %s, class %s, volume %q, deleted: %t", claim.Name, claim.Status.Phase, claim.UID,
+		storagehelpers.GetPersistentVolumeClaimClass(&claim), claim.Spec.VolumeName, claim.DeletionTimestamp != nil)
 }
 
 func describeVolume(volume corev1.PersistentVolume) string {
 	ref := ptr.Deref(volume.Spec.ClaimRef, corev1.ObjectReference{})
-	return fmt.Sprintf("%s: %s, claim %s, %s, deleted: %t, finalizers %v, annotations %v, rbd %+v", volume.Name, volume.Status.Phase, ref.Name,
-		volume.Spec.PersistentVolumeReclaimPolicy, volume.DeletionTimestamp != nil, volume.Finalizers, volume.Annotations, volume.Spec.RBD)
+	source := ptr.Deref(volume.Spec.RBD, corev1.RBDPersistentVolumeSource{})
+	return fmt.Sprintf("%s: %s, claim %s, %s, image %s/%s at %s, deleted: %t, finalizers %v", volume.Name, volume.Status.Phase, ref.Name,
+		volume.Spec.PersistentVolumeReclaimPolicy, source.RBDPool, source.RBDImage, source.CephMonitors,
+		volume.DeletionTimestamp != nil, volume.Finalizers)
 }
 
 func describePod(pod corev1.Pod) string {
@@ -125,7 +130,14 @@ func lines[T any](items []T, describe func(T) string) string {
 	return text.String()
 }
 
+// tail returns the last lines of a text, and of these the beginnings.
 func tail(text string, n int) string {
 	all := strings.Split(strings.TrimRight(text, "\n"), "\n")
-	return strings.Join(all[max(0, len(all)-n):], "\n")
+	all = all[max(0, len(all)-n):]
+	for i, line := range all {
+		if len(line) > lineLength {
+			all[i] = line[:lineLength] + "…"
+		}
+	}
+	return strings.Join(all, "\n")
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -15,13 +16,13 @@ import (
 // sweep takes away all pods and claims of the test and waits until volumes and
 // images have followed. What does not follow was leaked.
 func (e *Env) sweep(t *testing.T) {
-	ctx, cancel := context.WithTimeout(context.Background(), PodPatience+3*Patience)
+	ctx, cancel := context.WithTimeout(context.Background(), PodPatience+4*Patience)
 	defer cancel()
 	now := metav1.DeleteOptions{GracePeriodSeconds: ptr.To[int64](0)}
 	if err := e.Client.AppsV1().StatefulSets(e.Namespace).DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{}); err != nil {
 		t.Error(err)
 	}
-	e.awaitNone(ctx, t, "stateful sets", func(ctx context.Context) (left []string, err error) {
+	e.awaitNone(ctx, t, "stateful sets", Patience, func(ctx context.Context) (left []string, err error) {
 		list, err := e.Client.AppsV1().StatefulSets(e.Namespace).List(ctx, metav1.ListOptions{})
 		if err == nil {
 			for _, set := range list.Items {
@@ -34,25 +35,29 @@ func (e *Env) sweep(t *testing.T) {
 	if err := e.Client.CoreV1().Pods(e.Namespace).DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{}); err != nil {
 		t.Error(err)
 	}
-	e.awaitNone(ctx, t, "pods", e.podNames)
+	e.awaitNone(ctx, t, "pods", PodPatience, e.podNames)
 	if err := e.Client.CoreV1().PersistentVolumeClaims(e.Namespace).DeleteCollection(ctx, now, metav1.ListOptions{}); err != nil {
 		t.Error(err)
 	}
-	e.awaitNone(ctx, t, "claims", func(ctx context.Context) (left []string, err error) {
+	e.awaitNone(ctx, t, "claims", Patience, func(ctx context.Context) (left []string, err error) {
 		claims, err := e.Claims(ctx)
 		for _, claim := range claims {
 			left = append(left, claim.Name)
 		}
 		return left, err
 	})
-	e.awaitNone(ctx, t, "volumes", func(ctx context.Context) (left []string, err error) {
+	e.awaitNone(ctx, t, "volumes", Patience, func(ctx context.Context) (left []string, err error) {
 		volumes, err := e.Volumes(ctx)
 		for _, volume := range volumes {
 			left = append(left, fmt.Sprintf("%s (%s)", volume.Name, volume.Status.Phase))
 		}
 		return left, err
 	})
-	e.awaitNone(ctx, t, "images", func(ctx context.Context) (left []string, err error) {
+	patience := Patience
+	if t.Failed() {
+		patience = time.Second // it is not news any more, and these do not go by themselves
+	}
+	e.awaitNone(ctx, t, "images", patience, func(ctx context.Context) (left []string, err error) {
 		out, err := e.Ceph.Try(ctx, "rbd", "ls", e.Pool, "--format", "json")
 		if err == nil {
 			err = json.Unmarshal(out, &left)
@@ -74,9 +79,9 @@ func (e *Env) podNames(ctx context.Context) ([]string, error) {
 }
 
 // awaitNone waits until a list is empty. What is still in it fails the test.
-func (e *Env) awaitNone(ctx context.Context, t *testing.T, what string, list func(context.Context) ([]string, error)) {
+func (e *Env) awaitNone(ctx context.Context, t *testing.T, what string, timeout time.Duration, list func(context.Context) ([]string, error)) {
 	t.Helper()
-	err := await(ctx, Patience, func(ctx context.Context) error {
+	err := await(ctx, timeout, func(ctx context.Context) error {
 		left, err := list(ctx)
 		if err == nil && len(left) > 0 {
 			err = fmt.Errorf("left are %s", strings.Join(left, ", "))

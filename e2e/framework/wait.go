@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"k8s.io/apimachinery/pkg/types"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
 )
 
@@ -17,15 +17,21 @@ const (
 	// PodPatience is the same for what involves a kubelet.
 	PodPatience = 3 * time.Minute
 	// interval is how often they look.
-	interval = 100 * time.Millisecond
+	interval = 200 * time.Millisecond
+	// worthALine is what is told of even if all goes well.
+	worthALine = 5 * time.Second
 )
 
 // Await waits until check returns nil, and fails the test with what it returned
 // last when that takes too long. With objects given, their events are told too.
-func (e *Env) Await(t *testing.T, what string, timeout time.Duration, check func(context.Context) error, about ...types.UID) {
+func (e *Env) Await(t *testing.T, what string, timeout time.Duration, check func(context.Context) error, about ...metav1.Object) {
 	t.Helper()
+	start := time.Now()
 	if err := await(t.Context(), timeout, check); err != nil {
 		t.Fatalf("waiting for %s: %v%s", what, err, e.eventsAbout(about))
+	}
+	if took := time.Since(start); took > worthALine {
+		t.Logf("waited %s for %s", took.Round(100*time.Millisecond), what)
 	}
 }
 

@@ -1,0 +1,227 @@
+//go:build e2e
+
+package controller
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/rbd-provisioner/rbd-provisioner/e2e/framework"
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+)
+
+// deletion is a bound claim that is about to be deleted under some circumstance.
+type deletion struct {
+	*framework.Env
+	class  string
+	claim  *corev1.PersistentVolumeClaim
+	volume *corev1.PersistentVolume
+	image  rbdutil.ImageRef
+}
+
+// TestDeletion deletes claims whose images are not just there to be removed.
+func TestDeletion(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	start(t, e)
+	// All in one call of Run, because the Env ends with the test that it is of.
+	t.Run("cases", func(t *testing.T) {
+		for name, run := range map[string]func(*testing.T, *deletion){
+			"watched":              deleteWatched,
+			"with-snapshots":       deleteWithSnapshots,
+			"image-gone":           deleteImageGone,
+			"of-another-owner":     deleteOfAnotherOwner,
+			"attached-to-a-node":   deleteAttached,
+			"class-gone":           deleteClassGone,
+			"volume-deleted-first": deleteVolumeFirst,
+			"secret-gone":          deleteSecretGone,
+		} {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				run(t, newDeletion(t, e, name))
+			})
+		}
+		t.Run("pool-gone", func(t *testing.T) {
+			t.Parallel()
+			deletePoolGone(t, e)
+		})
+		t.Run("retained", func(t *testing.T) {
+			t.Parallel()
+			deleteRetained(t, e)
+		})
+	})
+}
+
+func newDeletion(t *testing.T, e *framework.Env, name string, options ...framework.ClassOption) *deletion {
+	t.Helper()
+	d := &deletion{Env: e, class: e.Class(t, name, options...)}
+	d.claim = e.Claim(t, name, d.class)
+	d.volume = e.AwaitBound(t, d.claim)
+	d.image = framework.ImageOf(d.volume)
+	return d
+}
+
+// refused deletes the claim, waits until deleting the volume has failed twice with
+// the phrases, and checks that volume and image are still there.
+func (d *deletion) refused(t *testing.T, phrases ...string) {
+	t.Helper()
+	d.DeleteClaim(t, d.claim.Name)
+	d.AwaitRepeat(t, d.AwaitEvent(t, d.volume, operationTimeout, "VolumeFailedDelete", phrases...))
+	if phase := d.GetVolume(t, d.volume.Name).Status.Phase; phase != corev1.VolumeReleased {
+		t.Errorf("the volume is %s", phase)
+	}
+}
+
+// gone waits until volume and image are gone.
+func (d *deletion) gone(t *testing.T) {
+	t.Helper()
+	d.AwaitVolumeGone(t, d.volume)
+	d.WantImage(t, d.image, false)
+}
+
+func deleteWatched(t *testing.T, d *deletion) {
+	stop := d.Ceph.Watch(t, d.image)
+	addresses := d.Watchers(t, d.image)
+	if len(addresses) != 1 {
+		t.Fatalf("watchers %q, want one", addresses)
+	}
+	d.refused(t, "image is in use", d.image.String()+" is mapped or open at "+addresses[0], "it is deleted when nobody uses it any more")
+	d.WantImage(t, d.image, true)
+	stop()
+	d.gone(t)
+}
+
+func deleteWithSnapshots(t *testing.T, d *deletion) {
+	d.Ceph.Snapshot(t, d.image, "monday")
+	d.Ceph.Snapshot(t, d.image, "tuesday")
+	d.refused(t, "image has snapshots", d.image.String()+" has monday, tuesday", "remove them (`rbd snap ls`, `rbd snap rm`) if their data is not needed")
+	d.WantImage(t, d.image, true)
+	d.Ceph.Run(t, "rbd", "snap", "purge", "--no-progress", d.image.String())
+	d.gone(t)
+}
+
+func deleteImageGone(t *testing.T, d *deletion) {
+	d.RemoveImage(t, d.image)
+	d.DeleteClaim(t, d.claim.Name)
+	d.gone(t)
+}
+
+func deleteOfAnotherOwner(t *testing.T, d *deletion) {
+	const key = "kubernetes.io/created-for/pv/name"
+	d.Ceph.Run(t, "rbd", "image-meta", "set", d.image.String(), key, "pvc-other")
+	d.refused(t, "image belongs to somebody else", `volume "pvc-other"`, `not volume "`+d.volume.Name+`"`)
+	d.WantImage(t, d.image, true)
+	d.Ceph.Run(t, "rbd", "image-meta", "set", d.image.String(), key, d.volume.Name)
+	d.gone(t)
+}
+
+// deleteAttached needs no more of a node than its object: the kubelet reports there
+// which volumes it has in use.
+func deleteAttached(t *testing.T, d *deletion) {
+	nodes := d.Client.CoreV1().Nodes()
+	node, err := nodes.Create(t.Context(), &corev1.Node{
+		ObjectMeta: metav1.ObjectMeta{Name: d.Namespace},
+		Spec:       corev1.NodeSpec{Unschedulable: true},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := nodes.Delete(context.Background(), node.Name, metav1.DeleteOptions{}); err != nil {
+			t.Error(err)
+		}
+	})
+	setInUse := func(volumes ...corev1.UniqueVolumeName) {
+		d.Await(t, "status of node "+node.Name, framework.Patience, func(ctx context.Context) error {
+			node, err := nodes.Get(ctx, node.Name, metav1.GetOptions{})
+			if err == nil {
+				node.Status.VolumesInUse = volumes
+				_, err = nodes.UpdateStatus(ctx, node, metav1.UpdateOptions{})
+			}
+			return err
+		})
+	}
+	setInUse(corev1.UniqueVolumeName("kubernetes.io/rbd/" + d.image.Pool + ":" + d.image.Name))
+	d.refused(t, "image is in use", d.image.String()+" is attached to node "+node.Name)
+	d.WantImage(t, d.image, true)
+	setInUse()
+	d.gone(t)
+}
+
+// deleteClassGone: all that is needed is on the volume.
+func deleteClassGone(t *testing.T, d *deletion) {
+	d.DeleteClass(t, d.class)
+	d.DeleteClaim(t, d.claim.Name)
+	d.gone(t)
+}
+
+// deleteVolumeFirst: the volume's object waits for its image.
+func deleteVolumeFirst(t *testing.T, d *deletion) {
+	if err := d.Client.CoreV1().PersistentVolumes().Delete(t.Context(), d.volume.Name, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	d.DeleteClaim(t, d.claim.Name)
+	d.gone(t)
+}
+
+func deleteSecretGone(t *testing.T, d *deletion) {
+	secrets := d.Client.CoreV1().Secrets(d.Namespace)
+	annotate(t, d.Env, d.volume, map[string]string{"volume.kubernetes.io/provisioner-deletion-secret-name": "moved"})
+	d.refused(t, "admin secret "+d.Namespace+"/moved does not exist")
+	d.WantImage(t, d.image, true)
+	old, err := secrets.Get(t.Context(), framework.AdminSecret, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.PutSecret(t, "moved", string(old.Data["key"]))
+	d.gone(t)
+}
+
+// deletePoolGone: a pool that cannot be seen may be there all the same.
+func deletePoolGone(t *testing.T, e *framework.Env) {
+	pool := e.Pool + "-gone"
+	e.PutSecret(t, "gone", e.NewUser(t, pool, pool).Reveal())
+	e.Ceph.Run(t, "ceph", "osd", "pool", "create", pool, "8")
+	e.Ceph.Run(t, "rbd", "pool", "init", pool)
+	d := newDeletion(t, e, "pool-gone", framework.Parameter("pool", pool),
+		framework.Parameter("adminId", pool), framework.Parameter("adminSecretName", "gone"))
+	e.Ceph.DeletePool(t, pool)
+	d.refused(t, "open pool "+pool, "pool not found", "create pool "+pool)
+	// Somebody has brought it back, without the image.
+	e.Ceph.CreatePool(t, pool)
+	d.AwaitVolumeGone(t, d.volume)
+}
+
+// deleteRetained has nothing to wait for but that what is deleted after it is gone.
+func deleteRetained(t *testing.T, e *framework.Env) {
+	retain := func(class *storagev1.StorageClass) {
+		class.ReclaimPolicy = ptr.To(corev1.PersistentVolumeReclaimRetain)
+	}
+	d := newDeletion(t, e, "retained", retain)
+	after := newDeletion(t, e, "after-retained")
+	if len(d.volume.Finalizers) != 1 {
+		t.Errorf("finalizers %q: who would remove ours?", d.volume.Finalizers)
+	}
+	d.DeleteClaim(t, d.claim.Name)
+	e.Await(t, "volume to be released", framework.Patience, func(context.Context) error {
+		if phase := d.GetVolume(t, d.volume.Name).Status.Phase; phase != corev1.VolumeReleased {
+			return fmt.Errorf("it is %s", phase)
+		}
+		return nil
+	}, d.volume)
+	after.DeleteClaim(t, after.claim.Name)
+	after.gone(t)
+	d.WantImage(t, d.image, true)
+	if err := e.Client.CoreV1().PersistentVolumes().Delete(t.Context(), d.volume.Name, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	e.AwaitVolumeGone(t, d.volume)
+	d.WantImage(t, d.image, true)
+	d.RemoveImage(t, d.image)
+}

@@ -1,0 +1,202 @@
+//go:build e2e
+
+package controller
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/watch"
+
+	"github.com/rbd-provisioner/rbd-provisioner/e2e/framework"
+)
+
+// crowd is how many claims keep a provisioner busy.
+const crowd = 60
+
+// createCrowd creates claims, all at once.
+func createCrowd(t *testing.T, e *framework.Env, class string, n int) []*corev1.PersistentVolumeClaim {
+	t.Helper()
+	var claims []*corev1.PersistentVolumeClaim
+	for i := range n {
+		claims = append(claims, e.Claim(t, fmt.Sprintf("claim-%d", i), class))
+	}
+	return claims
+}
+
+// awaitImages waits until some of the claims have got their images.
+func awaitImages(t *testing.T, e *framework.Env, n int) {
+	t.Helper()
+	e.Await(t, fmt.Sprintf("%d volumes", n), framework.Patience, func(ctx context.Context) error {
+		volumes, err := e.Volumes(ctx)
+		if err == nil && len(volumes) < n {
+			err = fmt.Errorf("there are %d", len(volumes))
+		}
+		return err
+	})
+}
+
+// wantBoundOnce waits until all claims are bound and wants one image for each.
+func wantBoundOnce(t *testing.T, e *framework.Env, claims []*corev1.PersistentVolumeClaim) {
+	t.Helper()
+	var want []string
+	for _, claim := range claims {
+		want = append(want, e.AwaitBound(t, claim).Spec.RBD.RBDImage)
+	}
+	slices.Sort(want)
+	got := e.Ceph.Images(t, e.Pool)
+	slices.Sort(got)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("images (-want +got):\n%s", diff)
+	}
+}
+
+// wantNoFailure wants that no claim was told of one.
+func wantNoFailure(t *testing.T, e *framework.Env, claims []*corev1.PersistentVolumeClaim) {
+	t.Helper()
+	for _, claim := range claims {
+		events, err := e.Events(t.Context(), claim)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, event := range events {
+			if event.Reason == "ProvisioningFailed" {
+				t.Errorf("claim %s was cut: %s", claim.Name, event.Message)
+			}
+		}
+	}
+}
+
+// TestTerminationFinishesWhatRuns has no second replica that would hide what the
+// first one has left behind.
+func TestTerminationFinishesWhatRuns(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	class := e.Class(t, "busy")
+	p := start(t, e, "--worker-threads=2")
+	claims := createCrowd(t, e, class, crowd)
+	awaitImages(t, e, 3)
+	if code := p.Terminate(t); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	lease, err := e.Client.CoordinationV1().Leases(e.Namespace).Get(t.Context(), leaseName(e), metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if holder := holder(lease); holder != "" {
+		t.Errorf("the lease is held by %q", holder)
+	}
+	images := e.Ceph.Images(t, e.Pool)
+	if len(images) >= crowd {
+		t.Fatalf("all %d images were there before the end: it was not busy", len(images))
+	}
+	volumes, err := e.Volumes(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(volumes) != len(images) {
+		t.Errorf("%d images have %d volumes: what ran was cut", len(images), len(volumes))
+	}
+	t.Logf("ended with %d of %d claims served", len(volumes), crowd)
+	start(t, e)
+	wantBoundOnce(t, e, claims)
+	wantNoFailure(t, e, claims)
+}
+
+func TestTerminationHandsOver(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	class := e.Class(t, "busy")
+	leader := start(t, e, "--worker-threads=2")
+	first := awaitHolder(t, e)
+	standby := start(t, e, "--worker-threads=2")
+	standby.awaitLog(t, e, "Waiting to lead")
+	holders := watchHolders(t, e)
+	claims := createCrowd(t, e, class, crowd)
+	awaitImages(t, e, 3)
+	if code := leader.Terminate(t); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	ended := time.Now()
+	standby.awaitLog(t, e, `"Leading"`)
+	t.Logf("the second replica leads %s after the first has ended", time.Since(ended).Round(time.Millisecond))
+	second := awaitHolder(t, e, first)
+	// The lease was free in between: it was given back, and did not run out.
+	if diff := cmp.Diff([]string{first, "", second}, holders()); diff != "" {
+		t.Errorf("holders of the lease (-want +got):\n%s", diff)
+	}
+	wantBoundOnce(t, e, claims)
+	wantNoFailure(t, e, claims)
+}
+
+// watchHolders notes all holders of the lease from now on. The function returned
+// ends it and tells them.
+func watchHolders(t *testing.T, e *framework.Env) func() []string {
+	t.Helper()
+	leases := e.Client.CoordinationV1().Leases(e.Namespace)
+	lease, err := leases.Get(t.Context(), leaseName(e), metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	watcher, err := leases.Watch(t.Context(), metav1.ListOptions{
+		ResourceVersion: lease.ResourceVersion, FieldSelector: "metadata.name=" + leaseName(e),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	result := make(chan []string, 1)
+	go func() {
+		seen := []string{holder(lease)}
+		for event := range watcher.ResultChan() {
+			now, ok := event.Object.(*coordinationv1.Lease)
+			if ok && event.Type == watch.Modified && holder(now) != seen[len(seen)-1] {
+				seen = append(seen, holder(now))
+			}
+		}
+		result <- seen
+	}()
+	return func() []string {
+		watcher.Stop()
+		return <-result
+	}
+}
+
+// TestAFrozenLeaderIsReplaced stops a leader in the middle of its work for longer
+// than its lease lasts, and lets it go on when another leads.
+func TestAFrozenLeaderIsReplaced(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	class := e.Class(t, "busy")
+	flags := []string{"--leader-election-lease-duration=6s", "--leader-election-renew-deadline=4s", "--worker-threads=2"}
+	frozen := start(t, e, flags...)
+	first := awaitHolder(t, e)
+	standby := start(t, e, flags...)
+	standby.awaitLog(t, e, "Waiting to lead")
+	claims := createCrowd(t, e, class, crowd)
+	awaitImages(t, e, 3)
+	frozen.Pause(t)
+	if volumes, err := e.Volumes(t.Context()); err != nil || len(volumes) >= crowd {
+		t.Fatalf("%d volumes, %v: it was not busy", len(volumes), err)
+	}
+	awaitHolder(t, e, first, "")
+	wantBoundOnce(t, e, claims)
+	frozen.Resume(t)
+	if code := frozen.awaitExit(t); code != 1 {
+		t.Errorf("exit code %d, want 1", code)
+	}
+	if !strings.Contains(frozen.log(), "the lease was lost") {
+		t.Error("the log does not say that the lease was lost")
+	}
+	// Whatever was under way in it has come to nothing but events.
+	wantBoundOnce(t, e, claims)
+	more := e.Claim(t, "afterwards", class)
+	wantBoundOnce(t, e, append(claims, more))
+}

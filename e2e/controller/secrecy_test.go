@@ -1,0 +1,159 @@
+//go:build e2e
+
+package controller
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/rbd-provisioner/rbd-provisioner/e2e/framework"
+)
+
+// TestTheKeyIsNowhere has the provisioner say all that it can say, about things
+// that go well and things that do not.
+func TestTheKeyIsNowhere(t *testing.T) {
+	t.Parallel()
+	for _, format := range []string{"text", "json"} {
+		t.Run(format, func(t *testing.T) {
+			t.Parallel()
+			e := newEnv(t)
+			p := start(t, e, "-v=10", "--logging-format="+format)
+			texts := provokeAll(t, e, p)
+			for where, text := range texts {
+				if text == "" {
+					t.Errorf("%s is empty", where)
+				}
+				if found := revealed(text, e.Key.Reveal()); found != "" {
+					t.Errorf("%s has the key: %s", where, found)
+				}
+			}
+			// What would have the key if anything had it.
+			if want := "/api/v1/namespaces/" + e.Namespace + "/secrets/" + framework.AdminSecret; !strings.Contains(texts["log"], want) {
+				t.Errorf("the log does not say that %s was read", want)
+			}
+		})
+	}
+}
+
+// provokeAll lets the provisioner use the key, and returns what it has written.
+func provokeAll(t *testing.T, e *framework.Env, p *process) map[string]string {
+	t.Helper()
+	claim := e.Claim(t, "good", e.Class(t, "good"))
+	volume := e.AwaitBound(t, claim)
+	volumeText := asText(t, volume)
+	for name, class := range map[string]string{
+		"unreachable": e.Class(t, "unreachable", framework.Parameter("monitors", "127.0.0.1:1")),
+		"no-pool":     e.Class(t, "no-pool", framework.Parameter("pool", "no-such-pool")),
+		"wrong-user":  e.Class(t, "wrong-user", framework.Parameter("adminId", "nobody")),
+	} {
+		e.AwaitEvent(t, e.Claim(t, name, class), framework.Patience, "ProvisioningFailed")
+	}
+	// A key that is none, but has the good one in it.
+	for name, key := range map[string]string{"newline": e.Key.Reveal() + "\n", "twice": e.Key.Reveal() + e.Key.Reveal()} {
+		e.PutSecret(t, name, key)
+		class := e.Class(t, name, framework.Parameter("adminSecretName", name))
+		e.AwaitEvent(t, e.Claim(t, name, class), framework.Patience, "ProvisioningFailed", "not a cephx key")
+	}
+	e.DeleteClaim(t, claim.Name)
+	e.AwaitVolumeGone(t, volume)
+
+	_, metrics := p.get(t, "/metrics")
+	events, err := e.Client.CoreV1().Events(metav1.NamespaceAll).List(t.Context(), metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	claims, err := e.Claims(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	texts := map[string]string{
+		"log": p.log(), "metrics": metrics, "volume": volumeText, "events": asText(t, events), "claims": asText(t, claims),
+	}
+	for _, file := range []string{"cmdline", "environ"} {
+		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", p.cmd.Process.Pid, file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		texts[file] = string(data)
+	}
+	return texts
+}
+
+func asText(t *testing.T, object any) string {
+	t.Helper()
+	data, err := json.Marshal(object)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+// revealed looks for a key as it is and in the forms in which one may miss it. It
+// returns in which form it was found.
+func revealed(text, key string) string {
+	for form, pattern := range map[string]string{
+		"as it is":  key,
+		"as base64": base64.StdEncoding.EncodeToString([]byte(key)),
+		"as hex":    hex.EncodeToString([]byte(key)),
+	} {
+		if strings.Contains(text, pattern) {
+			return form
+		}
+	}
+	if bytes.Contains(hexDumped(text), []byte(key)) {
+		return "as a hex dump"
+	}
+	return ""
+}
+
+// dumpLine is a line of encoding/hex's Dump, as client-go logs what is not text.
+var dumpLine = regexp.MustCompile(`[0-9a-f]{8}  ((?:[0-9a-f]{2} {1,2}){1,16}) *\|`)
+
+// hexDumped puts together again what was dumped.
+func hexDumped(text string) []byte {
+	var all []byte
+	for _, match := range dumpLine.FindAllStringSubmatch(text, -1) {
+		line, err := hex.DecodeString(strings.ReplaceAll(match[1], " ", ""))
+		if err == nil {
+			all = append(all, line...)
+		}
+	}
+	return all
+}
+
+// TestRevealedFinds tests the tester.
+func TestRevealedFinds(t *testing.T) {
+	t.Parallel()
+	const key = "AQB5wQJrHlxCKBAAdsw72tndnhsb0n5PnwcjNw=="
+	body := []byte("k8s\x00\n\x0c\n\x02v1\x12\x06Secret" + key + "\x1a\x11kubernetes.io/rbd")
+	for form, text := range map[string]string{
+		"as it is":      "key=" + key + "!",
+		"as base64":     `{"key":"` + base64.StdEncoding.EncodeToString([]byte(key)) + `"}`,
+		"as hex":        hex.EncodeToString(body),
+		"as a hex dump": "I1122 Response Body:\n" + hex.Dump(body) + "more",
+		"":              hex.Dump(body[:40]) + key[:30],
+	} {
+		if got := revealed(text, key); got != form {
+			t.Errorf("found %q, want %q", got, form)
+		}
+		if form == "as a hex dump" {
+			// In JSON the line breaks are written out.
+			quoted, err := json.Marshal(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := revealed(string(quoted), key); got != form {
+				t.Errorf("in JSON found %q, want %q", got, form)
+			}
+		}
+	}
+}

@@ -1,0 +1,213 @@
+//go:build e2e
+
+package controller
+
+import (
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/rbd-provisioner/rbd-provisioner/e2e/framework"
+)
+
+// surroundings is a provisioner, and claims that it cannot serve.
+type surroundings struct {
+	*framework.Env
+}
+
+// refused creates a claim, waits for the event that says why it cannot be served,
+// which must come while the first attempt is allowed to last, and checks that
+// there is no image.
+func (s *surroundings) refused(t *testing.T, name, class string, phrases []string, options ...framework.ClaimOption) *corev1.PersistentVolumeClaim {
+	t.Helper()
+	claim := s.Claim(t, name, class, options...)
+	s.AwaitEvent(t, claim, operationTimeout, "ProvisioningFailed", append(phrases, class)...)
+	s.WantImage(t, s.ImageFor(claim), false)
+	if phase := s.GetClaim(t, name).Status.Phase; phase != corev1.ClaimPending {
+		t.Errorf("the claim is %s", phase)
+	}
+	return claim
+}
+
+// replaceClass is all that can be done about a class with a mistake in it.
+func (s *surroundings) replaceClass(t *testing.T, name string, options ...framework.ClassOption) {
+	t.Helper()
+	s.DeleteClass(t, s.Namespace+"-"+name)
+	s.Class(t, name, options...)
+}
+
+// bound waits for a claim to be served that was refused before.
+func (s *surroundings) bound(t *testing.T, claim *corev1.PersistentVolumeClaim) *corev1.PersistentVolume {
+	t.Helper()
+	volume := s.AwaitBound(t, claim)
+	s.WantImage(t, framework.ImageOf(volume), true)
+	return volume
+}
+
+// TestBadSurroundings: each claim is told what to do, nothing is made for it, and
+// it is served by itself when that has been done.
+func TestBadSurroundings(t *testing.T) {
+	t.Parallel()
+	s := &surroundings{newEnv(t)}
+	start(t, s.Env)
+	// All in one call of Run, because the Env ends with the test that it is of.
+	t.Run("cases", func(t *testing.T) {
+		for name, run := range map[string]func(*testing.T, *surroundings, string){
+			"wrong-key":            wrongKey,
+			"missing-pool":         missingPool,
+			"unreachable-monitors": unreachableMonitors,
+			"unknown-monitor":      unknownMonitor,
+			"three-mistakes":       threeMistakes,
+			"missing-admin-secret": missingAdminSecret,
+			"trailing-newline":     trailingNewline,
+			"missing-caps":         missingCaps,
+			"access-modes":         accessModes,
+			"data-source":          dataSource,
+			"missing-user-secret":  missingUserSecret,
+		} {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				run(t, s, name)
+			})
+		}
+	})
+}
+
+func wrongKey(t *testing.T, s *surroundings, name string) {
+	s.PutSecret(t, name, s.Ceph.Run(t, "ceph-authtool", "--gen-print-key"))
+	class := s.Class(t, name, framework.Parameter("adminSecretName", name))
+	claim := s.refused(t, name, class, []string{
+		"access denied by Ceph",
+		"check that secret " + s.Namespace + "/" + name + " holds the key of client." + s.User,
+	})
+	s.PutSecret(t, name, s.Key.Reveal())
+	s.bound(t, claim)
+}
+
+func missingPool(t *testing.T, s *surroundings, name string) {
+	pool := s.Pool + "-late"
+	s.PutSecret(t, name, s.NewUser(t, pool, pool).Reveal())
+	class := s.Class(t, name, framework.Parameter("pool", pool),
+		framework.Parameter("adminId", pool), framework.Parameter("adminSecretName", name))
+	claim := s.refused(t, name, class, []string{
+		"pool not found", "create pool " + pool + " (`ceph osd pool create`, `rbd pool init`) or name another in the class",
+	})
+	s.Ceph.CreatePool(t, pool)
+	volume := s.bound(t, claim)
+	// Before this pool goes.
+	s.DeleteClaim(t, name)
+	s.AwaitVolumeGone(t, volume)
+	s.WantImage(t, framework.ImageOf(volume), false)
+}
+
+func unreachableMonitors(t *testing.T, s *surroundings, name string) {
+	class := s.Class(t, name, framework.Parameter("monitors", "127.0.0.1:1"))
+	claim := s.refused(t, name, class, []string{
+		"127.0.0.1:1", "Ceph cluster cannot be reached",
+		"check the monitor addresses, the network between this provisioner and them, and that a monitor runs",
+	})
+	s.replaceClass(t, name)
+	s.bound(t, claim)
+}
+
+func unknownMonitor(t *testing.T, s *surroundings, name string) {
+	class := s.Class(t, name, framework.Parameter("monitors", "mon.ceph.invalid:6789"))
+	claim := s.refused(t, name, class, []string{
+		"mon.ceph.invalid:6789", "no monitor address could be resolved", "check the spelling of the monitors and the name service",
+	})
+	s.replaceClass(t, name)
+	s.bound(t, claim)
+}
+
+func threeMistakes(t *testing.T, s *surroundings, name string) {
+	class := s.Class(t, name, framework.Parameter("monitor", "10.0.0.1"), framework.Parameter("fsType", "ntfs"), framework.Parameter("imageFormat", "1"))
+	claim := s.refused(t, name, class, []string{
+		"replace it; the claim then goes on by itself",
+		`parameters.monitor: Invalid value: "10.0.0.1": unknown parameter, allowed: monitors, adminId,`,
+		`parameters.fsType: Unsupported value: "ntfs": supported values: "ext4", "xfs"`,
+		`parameters.imageFormat: Unsupported value: "1": supported values: "2"`,
+	})
+	s.replaceClass(t, name)
+	s.bound(t, claim)
+}
+
+func missingAdminSecret(t *testing.T, s *surroundings, name string) {
+	class := s.Class(t, name, framework.Parameter("adminSecretName", name))
+	claim := s.refused(t, name, class, []string{
+		"admin secret " + s.Namespace + "/" + name + " does not exist", "create it with the output of `ceph auth get-key`",
+	})
+	s.PutSecret(t, name, s.Key.Reveal())
+	s.bound(t, claim)
+}
+
+func trailingNewline(t *testing.T, s *surroundings, name string) {
+	s.PutSecret(t, name, s.Key.Reveal()+"\n")
+	class := s.Class(t, name, framework.Parameter("adminSecretName", name))
+	claim := s.refused(t, name, class, []string{
+		"admin secret " + s.Namespace + "/" + name, "white space or a line break", "with `printf` rather than `echo`",
+	})
+	s.PutSecret(t, name, s.Key.Reveal())
+	s.bound(t, claim)
+}
+
+func missingCaps(t *testing.T, s *surroundings, name string) {
+	user := s.User + "-poor"
+	s.NewUser(t, user, s.Pool)
+	s.Ceph.Run(t, "ceph", "auth", "caps", "client."+user, "mon", "profile rbd")
+	s.PutSecret(t, name, s.Ceph.Run(t, "ceph", "auth", "get-key", "client."+user))
+	class := s.Class(t, name, framework.Parameter("adminId", user), framework.Parameter("adminSecretName", name))
+	claim := s.refused(t, name, class, []string{
+		"access denied by Ceph", "its capabilities include mon 'profile rbd' and osd 'profile rbd pool=" + s.Pool + "'",
+		"`ceph auth get client." + user + "`",
+	})
+	s.Ceph.Run(t, "ceph", "auth", "caps", "client."+user, "mon", "profile rbd", "osd", "profile rbd pool="+s.Pool)
+	volume := s.bound(t, claim)
+	// Before this user goes.
+	s.DeleteClaim(t, name)
+	s.AwaitVolumeGone(t, volume)
+}
+
+func accessModes(t *testing.T, s *surroundings, name string) {
+	class := s.Class(t, name)
+	for mode, why := range map[corev1.PersistentVolumeAccessMode]string{
+		corev1.ReadOnlyMany:     "a new volume is empty, and nobody could ever write to it",
+		corev1.ReadWriteMany:    "a file system on an RBD image breaks when two nodes write to it",
+		corev1.ReadWriteOncePod: "Kubernetes enforces it for CSI volumes only",
+	} {
+		s.refused(t, name, class, []string{
+			`spec.accessModes[0]: Invalid value: "` + string(mode) + `"`, why, "allowed: ReadWriteOnce, alone or with ReadOnlyMany",
+		}, framework.Modes(mode))
+		// It cannot be changed; nobody holds it back.
+		s.DeleteClaim(t, name)
+	}
+}
+
+func dataSource(t *testing.T, s *surroundings, name string) {
+	class := s.Class(t, name)
+	const why = "this provisioner makes empty volumes only"
+	s.refused(t, name, class, []string{`spec.dataSource: Invalid value: "PersistentVolumeClaim other"`, why},
+		func(claim *corev1.PersistentVolumeClaim) {
+			claim.Spec.DataSource = &corev1.TypedLocalObjectReference{Kind: "PersistentVolumeClaim", Name: "other"}
+		})
+	s.DeleteClaim(t, name)
+	// The API server copies it to dataSource.
+	s.refused(t, name, class, []string{`spec.dataSource: Invalid value: "Backup monday"`, why},
+		func(claim *corev1.PersistentVolumeClaim) {
+			claim.Spec.DataSourceRef = &corev1.TypedObjectReference{APIGroup: ptr.To("backup.example.com"), Kind: "Backup", Name: "monday"}
+		})
+	s.DeleteClaim(t, name)
+}
+
+// missingUserSecret is no reason to refuse a claim: until a node mounts the volume
+// there is time to create it.
+func missingUserSecret(t *testing.T, s *surroundings, name string) {
+	class := s.Class(t, name, framework.Parameter("userSecretName", name))
+	claim := s.Claim(t, name, class)
+	event := s.AwaitEvent(t, claim, operationTimeout, "UserSecretDoubtful",
+		"user secret "+s.Namespace+"/"+name+" does not exist", "no node can map the volume")
+	if event.Type != corev1.EventTypeWarning {
+		t.Errorf("the event is of type %s", event.Type)
+	}
+	s.bound(t, claim)
+}

@@ -1,0 +1,136 @@
+//go:build e2e
+
+package specs
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/rbd-provisioner/rbd-provisioner/e2e/framework"
+	"github.com/rbd-provisioner/rbd-provisioner/provisioner"
+)
+
+const (
+	deployment          = "rbd-provisioner"
+	deploymentNamespace = metav1.NamespaceSystem
+)
+
+// parallel is how many specs run at a time, unless -parallel says otherwise. They
+// wait more than they work.
+const parallel = 6
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if !flagGiven("test.parallel") {
+		if err := flag.Set("test.parallel", fmt.Sprint(parallel)); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+	}
+	m.Run()
+	if installed.Load() {
+		if err := uninstall(context.Background()); err != nil {
+			fmt.Fprintln(os.Stderr, "the provisioner is still installed:", err)
+		}
+	}
+}
+
+// uninstall lets the provisioner's pods end before their rights are taken away, or
+// they could not give the lease back.
+func uninstall(ctx context.Context) error {
+	if _, err := framework.TryKubectl(ctx, "", "delete", "deployment", deployment, "--namespace", deploymentNamespace, "--cascade=foreground"); err != nil {
+		return err
+	}
+	_, err := framework.TryKubectl(ctx, "", "delete", "-k", deployFolder(), "--ignore-not-found")
+	return err
+}
+
+func flagGiven(name string) bool {
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == name })
+	return given
+}
+
+func deployFolder() string { return filepath.Join("..", "..", "deploy") }
+
+// installed tells whether it was these tests that have installed the provisioner.
+var installed atomic.Bool
+
+// newEnv is a place for a spec, with the provisioner running.
+func newEnv(t *testing.T) *framework.Env {
+	t.Helper()
+	e := framework.New(t, provisioner.DefaultName)
+	e.AddLog("the provisioner's log", func(ctx context.Context) string { return provisionerLog(ctx, e) })
+	if err := install(e); err != nil {
+		t.Fatal(err)
+	}
+	e.Await(t, "the provisioner to be available", framework.PodPatience, func(ctx context.Context) error {
+		return available(ctx, e)
+	})
+	return e
+}
+
+var installing sync.Mutex
+
+// install applies the folder deploy, unless the provisioner is there.
+func install(e *framework.Env) error {
+	installing.Lock()
+	defer installing.Unlock()
+	ctx := context.Background()
+	_, err := e.Client.AppsV1().Deployments(deploymentNamespace).Get(ctx, deployment, metav1.GetOptions{})
+	if !apierrors.IsNotFound(err) {
+		return err
+	}
+	if _, err := framework.TryKubectl(ctx, "", "apply", "-k", deployFolder()); err != nil {
+		return err
+	}
+	installed.Store(true)
+	return nil
+}
+
+func available(ctx context.Context, e *framework.Env) error {
+	now, err := e.Client.AppsV1().Deployments(deploymentNamespace).Get(ctx, deployment, metav1.GetOptions{})
+	if err != nil {
+		return err
+	}
+	if now.Status.ObservedGeneration < now.Generation || now.Status.UpdatedReplicas < ptr.Deref(now.Spec.Replicas, 1) {
+		return fmt.Errorf("its Deployment is being rolled out")
+	}
+	i := slices.IndexFunc(now.Status.Conditions, func(c appsv1.DeploymentCondition) bool { return c.Type == appsv1.DeploymentAvailable })
+	if i < 0 || now.Status.Conditions[i].Status != corev1.ConditionTrue {
+		return fmt.Errorf("its Deployment is not available\n%s", provisionerLog(ctx, e))
+	}
+	return nil
+}
+
+// provisionerLog is what all its pods have logged, and what became of them.
+func provisionerLog(ctx context.Context, e *framework.Env) string {
+	pods, err := e.Client.CoreV1().Pods(deploymentNamespace).List(ctx,
+		metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=" + deployment})
+	if err != nil {
+		return err.Error()
+	}
+	var text strings.Builder
+	for _, pod := range pods.Items {
+		fmt.Fprintf(&text, "%s on %s: %s %v\n", pod.Name, pod.Spec.NodeName, pod.Status.Phase, pod.Status.ContainerStatuses)
+		log, err := e.Client.CoreV1().Pods(pod.Namespace).GetLogs(pod.Name, &corev1.PodLogOptions{TailLines: ptr.To[int64](100)}).DoRaw(ctx)
+		if err != nil {
+			fmt.Fprintln(&text, err)
+		}
+		text.Write(log)
+	}
+	return text.String()
+}
