@@ -39,7 +39,7 @@ func startHTTP(ctx context.Context, opts *Options, metrics prometheus.Gatherer, 
 		mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 		mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
 	}
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
+	server := &http.Server{Addr: listener.Addr().String(), Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
 	// Serve returns when the server is shut down, which is the only error to expect.
 	go func() { _ = server.Serve(listener) }()
 	return &httpServer{server: server}, nil

@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/kubernetes/scheme"
 	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/client-go/util/flowcontrol"
@@ -85,6 +86,23 @@ func newInformers(client kubernetes.Interface, resync time.Duration) *informers 
 	}
 }
 
+// observedVolumes is the volumes' informer as the library sees it: a cache of what the
+// API server has said, and of nothing else. The library itself would put each volume
+// that it has saved into the cache, where that takes the place of what has become of
+// the volume since: of one that is released at once, the end would never be seen.
+// (The library does without it from v11 on.)
+type observedVolumes struct{ cache.SharedIndexInformer }
+
+// GetStore implements cache.SharedInformer.
+func (v observedVolumes) GetStore() cache.Store {
+	return observedStore{v.SharedIndexInformer.GetStore()}
+}
+
+type observedStore struct{ cache.Store }
+
+// Add implements cache.Store.
+func (observedStore) Add(any) error { return nil }
+
 // trim keeps of each object what somebody reads: of a node, which volumes it has; of
 // the others, everything but the record of who changed which field.
 func trim(obj any) (any, error) {
@@ -102,6 +120,16 @@ func trim(obj any) (any, error) {
 
 func (i *informers) start(ctx context.Context) {
 	i.factory.Start(ctx.Done())
+}
+
+// wait returns when every cache has been filled once, or false when ctx is done first.
+func (i *informers) wait(ctx context.Context) bool {
+	for _, synced := range i.factory.WaitForCacheSync(ctx.Done()) {
+		if !synced {
+			return false
+		}
+	}
+	return true
 }
 
 // check fails until every cache has been filled once.

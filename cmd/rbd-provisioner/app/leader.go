@@ -41,7 +41,7 @@ func newElector(opts *Options, client kubernetes.Interface) (*elector, error) {
 		return nil, fmt.Errorf("name this process in the lease: %w", err)
 	}
 	le := opts.LeaderElection
-	name := strings.ReplaceAll(opts.ProvisionerName, "/", "-")
+	name := leaseName(opts.ProvisionerName)
 	lock, err := resourcelock.New(resourcelock.LeasesResourceLock, le.Namespace, name,
 		client.CoreV1(), client.CoordinationV1(),
 		resourcelock.ResourceLockConfig{Identity: host + "_" + string(uuid.NewUUID())})
@@ -58,6 +58,9 @@ func newElector(opts *Options, client kubernetes.Interface) (*elector, error) {
 		},
 	}, nil
 }
+
+// leaseName is what the library, too, calls the lease of a provisioner.
+func leaseName(provisioner string) string { return strings.ReplaceAll(provisioner, "/", "-") }
 
 // check fails when the lease has run out without this process noticing.
 func (e *elector) check() check {
@@ -85,9 +88,12 @@ func (e *elector) run(ctx context.Context, work func(context.Context)) error {
 	config.Callbacks = leaderelection.LeaderCallbacks{
 		OnStartedLeading: func(context.Context) {
 			close(started)
+			defer release()
+			if ctx.Err() != nil {
+				return // told to stop while the lease was being taken; it may be released already
+			}
 			logger.Info("Leading", "lease", config.Lock.Describe())
 			work(ctx)
-			release()
 		},
 		OnStoppedLeading: func() {},
 		OnNewLeader: func(identity string) {
@@ -98,6 +104,7 @@ func (e *elector) run(ctx context.Context, work func(context.Context)) error {
 	if err != nil {
 		return fmt.Errorf("leader election: %w", err)
 	}
+	e.watchdog.SetLeaderElection(election)
 	go func() {
 		<-ctx.Done()
 		select {

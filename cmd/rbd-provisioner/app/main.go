@@ -61,6 +61,7 @@ func Main(args []string, stdout, stderr io.Writer, newStore func(StoreOptions) S
 		_, _ = fmt.Fprintln(stderr, err)
 		return 2
 	}
+	klog.SetLogFilter(hideBodies{})
 	defer logs.FlushLogs()
 
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)

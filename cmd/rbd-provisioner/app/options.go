@@ -3,6 +3,7 @@ package app
 import (
 	"net"
 	"os"
+	"regexp"
 	"strings"
 	"time"
 
@@ -152,13 +153,17 @@ func (o *Options) Validate() field.ErrorList {
 	require(o.ResyncPeriod >= 0, "resync-period", o.ResyncPeriod.String(), "must not be negative")
 	require(o.KubeAPIQPS > 0, "kube-api-qps", o.KubeAPIQPS, "must be greater than 0")
 	require(o.KubeAPIBurst >= 1, "kube-api-burst", o.KubeAPIBurst, "must be at least 1")
-	require(strings.HasPrefix(o.MetricsPath, "/"), "metrics-path", o.MetricsPath, "must begin with /")
+	require(metricsPath.MatchString(o.MetricsPath) && !ownPath.MatchString(o.MetricsPath), "metrics-path", o.MetricsPath,
+		"must be a plain path such as /metrics, and not one of health or profiles")
 	if o.HTTPEndpoint != "" {
 		_, _, err := net.SplitHostPort(o.HTTPEndpoint)
 		require(err == nil, "http-endpoint", o.HTTPEndpoint, "must be host:port or :port")
 	}
 	if le := o.LeaderElection; le.Enabled {
 		require(le.Namespace != "", "leader-election-namespace", le.Namespace, "must not be empty")
+		leaseErrs := validation.IsDNS1123Subdomain(leaseName(o.ProvisionerName))
+		require(len(nameErrs) > 0 || len(leaseErrs) == 0, "provisioner-name", o.ProvisionerName,
+			"with --leader-election, \"-\" for \"/\" must make it the name of a lease: "+strings.Join(leaseErrs, "; "))
 		require(le.RetryPeriod > 0, "leader-election-retry-period", le.RetryPeriod.String(), "must be positive")
 		require(le.RenewDeadline > le.RetryPeriod*6/5, "leader-election-renew-deadline", le.RenewDeadline.String(),
 			"must be more than 1.2 times --leader-election-retry-period")
@@ -167,6 +172,12 @@ func (o *Options) Validate() field.ErrorList {
 	}
 	return errs
 }
+
+// A path that the HTTP server takes literally, and those that it serves anyway.
+var (
+	metricsPath = regexp.MustCompile(`^(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+$`)
+	ownPath     = regexp.MustCompile(`^/(livez|readyz|healthz(/.*)?|debug/pprof(/.*)?)$`)
+)
 
 // foreignName tells whether others act on volumes that bear the name.
 func foreignName(name string) bool {

@@ -77,12 +77,17 @@ func Run(ctx context.Context, opts *Options, newStore func(StoreOptions) Store) 
 	library := newLibrary(logger, opts, clients.work, work, informers, metrics)
 	informers.start(ctx)
 	return elector.run(ctx, func(ctx context.Context) {
-		lead(ctx, opts, library, work)
+		lead(ctx, opts, informers, library, work)
 	})
 }
 
 // lead runs the library until ctx is done, and then waits for what has begun.
-func lead(ctx context.Context, opts *Options, library *controller.ProvisionController, work *drainer) {
+func lead(ctx context.Context, opts *Options, informers *informers, library *controller.ProvisionController, work *drainer) {
+	// The library does not wait for the nodes. Without them no volume is known to be in
+	// use, and a claim whose node is not known is sent back to the scheduler.
+	if !informers.wait(ctx) {
+		return
+	}
 	// The library's context ends after the work, not with the signal: what runs
 	// is not to be cut.
 	libraryCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -121,7 +126,7 @@ func newLibrary(logger klog.Logger, opts *Options, client kubernetes.Interface, 
 		controller.Threadiness(opts.WorkerThreads),
 		controller.AddFinalizer(true),
 		controller.ClaimsInformer(informers.claims.Informer()),
-		controller.VolumesInformer(informers.volumes.Informer()),
+		controller.VolumesInformer(observedVolumes{informers.volumes.Informer()}),
 		controller.ClassesInformer(informers.classes.Informer()),
 		controller.NodesLister(informers.nodes.Lister()),
 		controller.MetricsInstance(metrics.library),

@@ -1,0 +1,228 @@
+package app
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	apiruntime "k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
+	"k8s.io/component-base/metrics/legacyregistry"
+	"k8s.io/klog/v2"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/sig-storage-lib-external-provisioner/v10/controller"
+
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/rbdfake"
+)
+
+func TestAClaimGetsItsVolumeAndAReleasedVolumeGoes(t *testing.T) {
+	c := newCluster(t)
+	c.lead(t)
+	c.claim(t, exampleClaim("1"))
+	volume := c.awaitServed(t, "1")
+	if ref := volume.Spec.ClaimRef; ref == nil || ref.UID != "1" || ref.Namespace != "shop" || ref.Name != "www-1" {
+		t.Errorf("the volume is for %v", ref)
+	}
+	if by := volume.Annotations["pv.kubernetes.io/provisioned-by"]; by != "ceph.com/rbd" || volume.Spec.StorageClassName != "rbd" {
+		t.Errorf("made by %q for class %q", by, volume.Spec.StorageClassName)
+	}
+	if diff := cmp.Diff([]string{"external-provisioner.volume.kubernetes.io/finalizer"}, volume.Finalizers); diff != "" {
+		t.Errorf("finalizers (-want +got):\n%s", diff)
+	}
+	c.wantImages(t, "kube/kubernetes-dynamic-pvc-1")
+	c.release(t, volume)
+	c.awaitVolume(t, watch.Deleted, "1")
+	c.wantImages(t)
+}
+
+func TestAVolumeThatCannotBeSavedIsSavedLater(t *testing.T) {
+	c := newCluster(t)
+	refused := 0
+	c.client.PrependReactor("create", "persistentvolumes", func(clienttesting.Action) (bool, apiruntime.Object, error) {
+		if refused == 5 {
+			return false, nil, nil
+		}
+		refused++
+		return true, nil, apierrors.NewInternalError(errors.New("etcd is full"))
+	})
+	var mu sync.Mutex
+	ops := map[string]int{}
+	c.ceph.Before = func(_ context.Context, op string, _ rbdutil.Cluster, _ rbdutil.ImageRef) error {
+		mu.Lock()
+		defer mu.Unlock()
+		ops[op]++
+		return nil
+	}
+	c.lead(t)
+	c.claim(t, exampleClaim("1"))
+	c.awaitServed(t, "1")
+	c.wantImages(t, "kube/kubernetes-dynamic-pvc-1")
+	mu.Lock()
+	defer mu.Unlock()
+	if diff := cmp.Diff(map[string]int{"create": 1, "complete": 1}, ops); diff != "" {
+		t.Errorf("what Ceph was asked for (-want +got):\n%s", diff)
+	}
+}
+
+func TestAnImageOfAClaimThatVanishedDoesNotLeak(t *testing.T) {
+	c := newCluster(t)
+	// The first two attempts end in a timeout, after the image was made; the claim is
+	// deleted while the second one runs, so that the third knows it from memory only.
+	attempts, second := 0, make(chan struct{})
+	gone := make(chan struct{})
+	c.ceph.Before = func(_ context.Context, op string, _ rbdutil.Cluster, _ rbdutil.ImageRef) error {
+		if op != rbdfake.OpComplete {
+			return nil
+		}
+		switch attempts++; attempts {
+		case 1:
+			return rbdutil.ErrTimeout
+		case 2:
+			close(second)
+			<-gone
+			return rbdutil.ErrTimeout
+		default:
+			return nil
+		}
+	}
+	c.lead(t)
+	c.claim(t, exampleClaim("1"))
+	await(t, "the second attempt", second)
+	if err := c.client.CoreV1().PersistentVolumeClaims("shop").Delete(t.Context(), "www-1", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	// A claim that comes later is in the cache later, too.
+	close(gone)
+	volume := c.awaitVolume(t, watch.Added, "1")
+	if volume.Spec.ClaimRef.UID != "1" {
+		t.Errorf("the volume is for %v, so that nobody will release it", volume.Spec.ClaimRef)
+	}
+	c.release(t, volume)
+	c.awaitVolume(t, watch.Deleted, "1")
+	c.wantImages(t)
+}
+
+func TestAVolumeInUseIsDeletedWhenItIsFree(t *testing.T) {
+	inUse := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node-a"}}
+	inUse.Status.VolumesInUse = []corev1.UniqueVolumeName{"kubernetes.io/rbd/kube:kubernetes-dynamic-pvc-1"}
+	c := newCluster(t, inUse)
+	c.lead(t)
+	c.claim(t, exampleClaim("1"))
+	c.release(t, c.awaitServed(t, "1"))
+	event := c.awaitEvent(t, "VolumeFailedDelete")
+	want := "image is in use: kube/kubernetes-dynamic-pvc-1 is attached to node node-a: it is deleted when nobody uses it any more"
+	if diff := cmp.Diff(want, event.Message); diff != "" || event.InvolvedObject.Name != "pvc-1" {
+		t.Errorf("event of %s (-want +got):\n%s", event.InvolvedObject.Name, diff)
+	}
+	c.wantImages(t, "kube/kubernetes-dynamic-pvc-1")
+	free := inUse.DeepCopy()
+	free.Status.VolumesInUse = nil
+	if _, err := c.client.CoreV1().Nodes().UpdateStatus(t.Context(), free, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	c.awaitVolume(t, watch.Deleted, "1")
+	c.wantImages(t)
+}
+
+func TestClaimsThatAreNotOursAreLeftAlone(t *testing.T) {
+	waiting := exampleClass()
+	waiting.Name, waiting.VolumeBindingMode = "rbd-late", ptr.To(storagev1.VolumeBindingWaitForFirstConsumer)
+	c := newCluster(t, waiting, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node-a"}})
+	c.lead(t)
+	others, unasked, late := exampleClaim("others"), exampleClaim("unasked"), exampleClaim("late")
+	others.Annotations["volume.kubernetes.io/storage-provisioner"] = "example.com/nfs"
+	unasked.Annotations = nil
+	late.Spec.StorageClassName = ptr.To("rbd-late")
+	// There is one worker: when the last of them is served, it has seen the others.
+	for _, claim := range []*corev1.PersistentVolumeClaim{others, unasked, late, exampleClaim("ours")} {
+		c.claim(t, claim)
+	}
+	c.awaitServed(t, "ours")
+	c.wantImages(t, "kube/kubernetes-dynamic-pvc-ours")
+	// A pod uses the late one, and the scheduler has found a node for it.
+	late = late.DeepCopy()
+	late.Annotations["volume.kubernetes.io/selected-node"] = "node-a"
+	if _, err := c.client.CoreV1().PersistentVolumeClaims("shop").Update(t.Context(), late, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	c.awaitServed(t, "late")
+	c.wantImages(t, "kube/kubernetes-dynamic-pvc-late", "kube/kubernetes-dynamic-pvc-ours")
+}
+
+func TestNothingBeginsBeforeTheNodesAreKnown(t *testing.T) {
+	c := newCluster(t)
+	c.client.PrependReactor("list", "nodes", func(clienttesting.Action) (bool, apiruntime.Object, error) {
+		return true, nil, apierrors.NewInternalError(errors.New("etcd is slow"))
+	})
+	r := c.newReplica()
+	ctx, cancel := context.WithCancel(t.Context())
+	r.caches.start(ctx)
+	for range 3 {
+		await(t, "the other caches to watch", c.watched)
+	}
+	cancel()
+	lead(ctx, r.opts, r.caches, r.library, r.work)
+	if r.library.HasRun() {
+		t.Error("volumes would have been deleted without a look at the nodes that use them")
+	}
+	r.library.Run(ctx) // a library that never ran would never end
+	r.caches.factory.Shutdown()
+	awaitQuiet(t)
+}
+
+func TestAFailureIsToldToTheClaimAndTriedAgain(t *testing.T) {
+	c := newCluster(t)
+	c.ceph.DeletePool("kube")
+	c.lead(t)
+	c.claim(t, exampleClaim("1"))
+	event := c.awaitEvent(t, "ProvisioningFailed")
+	want := `failed to provision volume with StorageClass "rbd": open pool kube: pool not found: ` +
+		"create pool kube (`ceph osd pool create`, `rbd pool init`) or name another in the class"
+	if diff := cmp.Diff(want, event.Message); diff != "" || event.InvolvedObject.Name != "www-1" {
+		t.Errorf("event of %s (-want +got):\n%s", event.InvolvedObject.Name, diff)
+	}
+	c.ceph.AddPool("kube")
+	c.awaitServed(t, "1")
+	c.wantImages(t, "kube/kubernetes-dynamic-pvc-1")
+}
+
+func TestWhatRunsIsFinishedAndTheNextLeaderDoesTheRest(t *testing.T) {
+	c := newCluster(t)
+	arrived, proceed := blocking(c.ceph, rbdfake.OpComplete)
+	work, stop := c.lead(t)
+	c.claim(t, exampleClaim("1"))
+	await(t, "the operation", arrived)
+	c.claim(t, exampleClaim("2")) // behind the first one, with one worker
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		stop()
+	}()
+	awaitDraining(work)
+	select {
+	case <-stopped:
+		t.Fatal("stopped, though an operation runs")
+	default:
+	}
+	proceed()
+	await(t, "the stop", stopped)
+	c.awaitServed(t, "1")
+	c.wantImages(t, "kube/kubernetes-dynamic-pvc-1")
+	c.lead(t)
+	c.awaitServed(t, "2")
+	c.wantImages(t, "kube/kubernetes-dynamic-pvc-1", "kube/kubernetes-dynamic-pvc-2")
+}

@@ -1,0 +1,122 @@
+package app
+
+import (
+	"context"
+	"runtime"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/kubernetes/fake"
+	"sigs.k8s.io/sig-storage-lib-external-provisioner/v10/controller"
+
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/rbdfake"
+)
+
+func newDrainer(t *testing.T) (*drainer, *rbdfake.Ceph) {
+	t.Helper()
+	ceph, client := rbdfake.New("kube"), fake.NewSimpleClientset(exampleSecret())
+	return drainerOver(ceph, client, newInformers(client, 0)), ceph
+}
+
+// awaitDraining returns when nothing can begin any more.
+func awaitDraining(d *drainer) {
+	for d.begin() {
+		d.end()
+		runtime.Gosched()
+	}
+}
+
+// wantIgnored wants the library to pass over the object: it looks at the type of the
+// error itself, not at what may be wrapped in it.
+func wantIgnored(t *testing.T, err error) {
+	t.Helper()
+	if _, bare := err.(*controller.IgnoredError); !bare { //nolint:errorlint // as the library does it
+		t.Errorf("%T %v, want an IgnoredError", err, err)
+	}
+}
+
+func TestWorkPassesThroughUntilItIsDrained(t *testing.T) {
+	t.Parallel()
+	d, ceph := newDrainer(t)
+	volume, state, err := d.Provision(t.Context(), exampleOptions("1"))
+	if err != nil || state != controller.ProvisioningFinished {
+		t.Fatalf("Provision: %v, %v", state, err)
+	}
+	if err := d.Delete(t.Context(), volume); err != nil {
+		t.Fatal(err)
+	}
+	if left := d.drain(t.Context()); left != 0 {
+		t.Errorf("%d operations are left of none", left)
+	}
+	_, state, err = d.Provision(t.Context(), exampleOptions("2"))
+	wantIgnored(t, err)
+	if state != controller.ProvisioningNoChange {
+		t.Errorf("state %v, want %v", state, controller.ProvisioningNoChange)
+	}
+	wantIgnored(t, d.Delete(t.Context(), volume))
+	if names := ceph.Names(); len(names) > 0 {
+		t.Errorf("images %v were made while draining", names)
+	}
+	if !d.SupportsBlock(t.Context()) {
+		t.Error("a drainer must support what the Provisioner does")
+	}
+}
+
+func TestDrainWaitsForWhatRuns(t *testing.T) {
+	t.Parallel()
+	d, ceph := newDrainer(t)
+	arrived, proceed := blocking(ceph, rbdfake.OpCreate)
+	provisioned := make(chan *corev1.PersistentVolume, 2)
+	for _, options := range []controller.ProvisionOptions{exampleOptions("1"), exampleOptions("2")} {
+		go func() {
+			volume, _, err := d.Provision(t.Context(), options)
+			if err != nil {
+				t.Error(err)
+			}
+			provisioned <- volume
+		}()
+	}
+	await(t, "the first operation", arrived)
+	await(t, "the second operation", arrived)
+	drained := make(chan int, 1)
+	go func() { drained <- d.drain(t.Context()) }()
+	awaitDraining(d)
+	wantIgnored(t, d.Delete(t.Context(), &corev1.PersistentVolume{}))
+	select {
+	case left := <-drained:
+		t.Fatalf("drained with %d left, though two operations run", left)
+	default:
+	}
+	proceed()
+	if left := await(t, "the drain", drained); left != 0 {
+		t.Errorf("%d operations are left", left)
+	}
+	if names := ceph.Names(); len(names) != 2 {
+		t.Errorf("images %v, want both that had begun", names)
+	}
+	for range 2 {
+		await(t, "the volume", provisioned)
+	}
+}
+
+func TestDrainDoesNotWaitForever(t *testing.T) {
+	t.Parallel()
+	d, ceph := newDrainer(t)
+	arrived, proceed := blocking(ceph, rbdfake.OpGet)
+	deleted := make(chan error, 1)
+	volume, _, err := d.Provision(t.Context(), exampleOptions("1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { deleted <- d.Delete(t.Context(), volume) }()
+	await(t, "the operation", arrived)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if left := d.drain(ctx); left != 1 {
+		t.Errorf("%d operations are left, want the 1 that hangs", left)
+	}
+	proceed() // and what comes back later does no harm
+	if err := await(t, "the deletion", deleted); err != nil {
+		t.Error(err)
+	}
+}

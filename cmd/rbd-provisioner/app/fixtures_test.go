@@ -1,0 +1,104 @@
+package app
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/sig-storage-lib-external-provisioner/v10/controller"
+
+	"github.com/rbd-provisioner/rbd-provisioner/provisioner"
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/rbdfake"
+)
+
+// patience bounds what a test waits for. It is there for tests that fail only.
+const patience = 30 * time.Second
+
+// await wants something from the channel.
+func await[T any](t *testing.T, what string, from <-chan T) T {
+	t.Helper()
+	select {
+	case got := <-from:
+		return got
+	case <-time.After(patience):
+		t.Fatalf("waited in vain for %s", what)
+		panic("unreachable") //nolint:forbidigo // Fatalf has ended the test
+	}
+}
+
+// A key as `ceph-authtool --gen-print-key` prints it, in use nowhere.
+const exampleKey = "AQAZ3WpnAAAAABAAyyBqS9+2rC4JdGtDVIlpUQ=="
+
+func exampleSecret() *corev1.Secret {
+	return &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "ceph", Name: "key"},
+		Data:       map[string][]byte{"key": []byte(exampleKey)},
+	}
+}
+
+func exampleClass() *storagev1.StorageClass {
+	return &storagev1.StorageClass{
+		ObjectMeta:  metav1.ObjectMeta{Name: "rbd"},
+		Provisioner: "ceph.com/rbd",
+		Parameters: map[string]string{
+			"monitors": "10.0.0.1:6789", "pool": "kube", "adminSecretName": "key", "adminSecretNamespace": "ceph",
+			"userSecretName": "key", "userSecretNamespace": "ceph",
+		},
+		ReclaimPolicy:     ptr.To(corev1.PersistentVolumeReclaimDelete),
+		VolumeBindingMode: ptr.To(storagev1.VolumeBindingImmediate),
+	}
+}
+
+// exampleClaim is a claim that the controller manager has handed to us.
+func exampleClaim(uid types.UID) *corev1.PersistentVolumeClaim {
+	return &corev1.PersistentVolumeClaim{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: "shop", Name: "www-" + string(uid), UID: uid,
+			Annotations: map[string]string{"volume.kubernetes.io/storage-provisioner": "ceph.com/rbd"},
+		},
+		Spec: corev1.PersistentVolumeClaimSpec{
+			StorageClassName: ptr.To("rbd"),
+			AccessModes:      []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
+			Resources: corev1.VolumeResourceRequirements{
+				Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")},
+			},
+		},
+	}
+}
+
+// drainerOver is a drainer as Run makes it, over a Ceph in memory.
+func drainerOver(ceph *rbdfake.Ceph, client kubernetes.Interface, caches *informers) *drainer {
+	return &drainer{Provisioner: provisioner.New(provisioner.Config{
+		Name: "ceph.com/rbd", ClusterID: "here", Timeout: time.Minute,
+		Images: rbdutil.NewImages(ceph), Secrets: client.CoreV1(),
+		Classes: caches.classes.Lister(), Nodes: caches.nodes.Lister(),
+		Events: &record.FakeRecorder{},
+	})}
+}
+
+func exampleOptions(uid types.UID) controller.ProvisionOptions {
+	return controller.ProvisionOptions{StorageClass: exampleClass(), PVName: "pvc-" + string(uid), PVC: exampleClaim(uid)}
+}
+
+// blocking makes every operation of that name wait until the test lets it go on. It
+// returns what tells that one has arrived, and what lets all go on.
+func blocking(ceph *rbdfake.Ceph, op string) (arrived <-chan struct{}, proceed func()) {
+	arrivals, gate := make(chan struct{}, 100), make(chan struct{})
+	ceph.Before = func(_ context.Context, this string, _ rbdutil.Cluster, _ rbdutil.ImageRef) error {
+		if this == op {
+			arrivals <- struct{}{}
+			<-gate
+		}
+		return nil
+	}
+	return arrivals, func() { close(gate) }
+}

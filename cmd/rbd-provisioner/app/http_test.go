@@ -1,0 +1,163 @@
+package app
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// serve starts the server on any port and returns what it answers with.
+func serve(t *testing.T, opts *Options, health health) http.Handler {
+	t.Helper()
+	opts.HTTPEndpoint = "127.0.0.1:0"
+	server, err := startHTTP(t.Context(), opts, prometheus.NewRegistry(), health)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { server.stop(t.Context()) })
+	return server.server.Handler
+}
+
+func get(handler http.Handler, path string) (code int, body string) {
+	recorder := httptest.NewRecorder()
+	handler.ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, path, http.NoBody))
+	return recorder.Code, recorder.Body.String()
+}
+
+func passing(name string) check {
+	return check{name: name, run: func(*http.Request) error { return nil }}
+}
+
+func failing(name, why string) check {
+	return check{name: name, run: func(*http.Request) error { return errors.New(why) }}
+}
+
+func TestHealth(t *testing.T) {
+	t.Parallel()
+	healthy := health{live: []check{passing("lease")}, ready: []check{passing("caches"), passing("store")}}
+	starting := health{live: healthy.live, ready: []check{failing("caches", "Nodes have not been listed yet"), passing("store")}}
+	stuck := health{live: []check{failing("lease", "it ran out")}, ready: healthy.ready}
+	for name, test := range map[string]struct {
+		health health
+		path   string
+		code   int
+		body   string
+	}{
+		"alive":                                    {healthy, "/livez", 200, "ok"},
+		"alive, in full":                           {healthy, "/livez?verbose", 200, "[+]lease ok\n"},
+		"alive, by its old name":                   {healthy, "/healthz?verbose", 200, "[+]lease ok\n"},
+		"ready":                                    {healthy, "/readyz", 200, "ok"},
+		"ready, in full":                           {healthy, "/readyz?verbose", 200, "[+]caches ok\n[+]store ok\n"},
+		"one check":                                {healthy, "/healthz/caches", 200, "ok"},
+		"one check, in full":                       {healthy, "/healthz/lease?verbose", 200, "[+]lease ok\n"},
+		"a check that there is not":                {healthy, "/healthz/weather", 404, "404 page not found\n"},
+		"not ready says why":                       {starting, "/readyz", 503, "[-]caches failed: Nodes have not been listed yet\n[+]store ok\n"},
+		"not ready says the same in full":          {starting, "/readyz?verbose", 503, "[-]caches failed: Nodes have not been listed yet\n[+]store ok\n"},
+		"not ready is no reason to be restarted":   {starting, "/livez", 200, "ok"},
+		"the one check fails":                      {starting, "/healthz/caches", 503, "[-]caches failed: Nodes have not been listed yet\n"},
+		"the other check does not":                 {starting, "/healthz/store", 200, "ok"},
+		"not alive says why":                       {stuck, "/livez", 503, "[-]lease failed: it ran out\n"},
+		"not alive, by its old name":               {stuck, "/healthz", 503, "[-]lease failed: it ran out\n"},
+		"not alive and ready are different things": {stuck, "/readyz", 200, "ok"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			code, body := get(serve(t, testOptions(), test.health), test.path)
+			if code != test.code {
+				t.Errorf("GET %s: %d, want %d", test.path, code, test.code)
+			}
+			if diff := cmp.Diff(test.body, body); diff != "" {
+				t.Errorf("GET %s (-want +got):\n%s", test.path, diff)
+			}
+		})
+	}
+}
+
+func TestProfilesAreServedOnlyWhereTheyAreAskedFor(t *testing.T) {
+	t.Parallel()
+	for _, path := range []string{"/debug/pprof/", "/debug/pprof/cmdline", "/debug/pprof/symbol", "/debug/pprof/goroutine?debug=1"} {
+		for enabled, want := range map[bool]int{false: 404, true: 200} {
+			opts := testOptions()
+			opts.EnablePprof = enabled
+			if code, _ := get(serve(t, opts, health{}), path); code != want {
+				t.Errorf("GET %s with profiles %t: %d, want %d", path, enabled, code, want)
+			}
+		}
+	}
+}
+
+func TestMetricsAreServedAtTheirPath(t *testing.T) {
+	t.Parallel()
+	opts := testOptions()
+	opts.MetricsPath, opts.HTTPEndpoint = "/rbd", "127.0.0.1:0"
+	server, err := startHTTP(t.Context(), opts, newMetrics().registry, health{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.stop(t.Context())
+	code, body := get(server.server.Handler, "/rbd")
+	if code != 200 || !strings.Contains(body, "\nrbd_provisioner_build_info{") || !strings.Contains(body, "\ngo_goroutines ") {
+		t.Errorf("GET /rbd: %d, %s", code, body)
+	}
+	if code, _ := get(server.server.Handler, "/metrics"); code != 404 {
+		t.Errorf("GET /metrics: %d, want 404", code)
+	}
+}
+
+func TestTheServerListensBeforeItIsNeeded(t *testing.T) {
+	t.Parallel()
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	opts := testOptions()
+	opts.HTTPEndpoint = listener.Addr().String()
+	_, err = startHTTP(t.Context(), opts, prometheus.NewRegistry(), health{})
+	if err == nil || !strings.HasPrefix(err.Error(), "serve metrics and health (--http-endpoint): listen tcp 127.0.0.1:") {
+		t.Fatalf("error %v on a port that is taken", err)
+	}
+}
+
+func TestTheServerAnswersUntilItIsStopped(t *testing.T) {
+	t.Parallel()
+	opts := testOptions()
+	opts.HTTPEndpoint = "127.0.0.1:0"
+	server, err := startHTTP(t.Context(), opts, prometheus.NewRegistry(), health{live: []check{passing("lease")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	url := "http://" + server.server.Addr + "/livez"
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	response, err := client.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	if body, err := io.ReadAll(response.Body); err != nil || string(body) != "ok" {
+		t.Errorf("body %q, %v", body, err)
+	}
+	server.stop(t.Context())
+	if response, err := client.Get(url); err == nil {
+		_ = response.Body.Close()
+		t.Error("it still answers after it was stopped")
+	}
+}
+
+func TestNoServerWhereNoneIsAskedFor(t *testing.T) {
+	t.Parallel()
+	opts := testOptions()
+	opts.HTTPEndpoint = ""
+	server, err := startHTTP(t.Context(), opts, prometheus.NewRegistry(), health{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server.stop(t.Context())
+}

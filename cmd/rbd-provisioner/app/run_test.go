@@ -1,0 +1,220 @@
+package app
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/rbdfake"
+)
+
+// reportingStore is a Ceph in memory that says what it was set up with and what it
+// holds when the program closes it.
+type reportingStore struct {
+	*rbdfake.Ceph
+	options StoreOptions
+}
+
+func newReportingStore(o StoreOptions) Store {
+	return &reportingStore{rbdfake.New("kube"), o}
+}
+
+func (s *reportingStore) Close() {
+	fmt.Fprintln(os.Stdout, "closed, with a timeout of", s.options.Timeout)
+	for _, name := range s.Names() {
+		_, image, _ := strings.Cut(name, "/")
+		img, err := s.Get(context.Background(), rbdutil.Cluster{}, rbdutil.ImageRef{Pool: "kube", Name: image})
+		fmt.Fprintln(os.Stdout, name, "of", img.Owner(), "in", img.Owner().ClusterID, err)
+	}
+}
+
+// program is the program in a process of its own.
+type program struct {
+	*exec.Cmd
+	stdout, stderr bytes.Buffer
+}
+
+func start(t *testing.T, args ...string) *program {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), patience)
+	p := &program{Cmd: exec.CommandContext(ctx, os.Args[0], args...)}
+	p.Env = []string{asProgram + "=1", "GORACE=atexit_sleep_ms=0"}
+	p.Stdout, p.Stderr = &p.stdout, &p.stderr
+	if err := p.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cancel()
+		_ = p.Wait() // when the test has not, because it failed
+	})
+	return p
+}
+
+// wantExit wants the program to end with the code.
+func (p *program) wantExit(t *testing.T, want int) {
+	t.Helper()
+	err := p.Wait()
+	if exit := new(exec.ExitError); err != nil && !errors.As(err, &exit) {
+		t.Error(err)
+	}
+	if got := p.ProcessState.ExitCode(); got != want {
+		t.Errorf("exit code %d, want %d, with the log:\n%s", got, want, &p.stderr)
+	}
+}
+
+// serving are the arguments with which the program serves a claim of the API server.
+func serving(api *apiServer, more ...string) []string {
+	return append([]string{
+		"--master=" + api.URL, "--http-endpoint=127.0.0.1:0", "--timeout=20s",
+		"--leader-election-namespace=rbd", "--leader-election-retry-period=10ms",
+	}, more...)
+}
+
+func TestTheProgramServesAClaimAndStopsInOrder(t *testing.T) {
+	t.Parallel()
+	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
+		t.Run(signal.String(), func(t *testing.T) {
+			t.Parallel()
+			api := newAPIServer(t)
+			program := start(t, serving(api)...)
+			volume := await(t, "the volume", api.volumes)
+			if volume.Name != "pvc-1" || volume.Spec.RBD == nil || volume.Spec.RBD.RBDImage != "kubernetes-dynamic-pvc-1" {
+				t.Errorf("volume %+v", volume)
+			}
+			if host, _ := os.Hostname(); !strings.HasPrefix(api.holder(), host+"_") {
+				t.Errorf("the lease is held by %q", api.holder())
+			}
+			if err := program.Process.Signal(signal); err != nil {
+				t.Fatal(err)
+			}
+			program.wantExit(t, 0)
+			if got := api.holder(); got != "" {
+				t.Errorf("the lease is still held by %q", got)
+			}
+			// Ceph has half the time, so that a claim can be told why. The cluster is
+			// the one that the API server names.
+			want := "closed, with a timeout of 10s\nkube/kubernetes-dynamic-pvc-1 of claim shop/www-1 in cluster-1 <nil>\n"
+			if got := program.stdout.String(); got != want {
+				t.Errorf("stdout %q, want %q", got, want)
+			}
+			api.wantClients(t)
+		})
+	}
+}
+
+// wantClients wants every request to be ours by its name, and in protobuf.
+func (s *apiServer) wantClients(t *testing.T) {
+	t.Helper()
+	s.agents.Range(func(agent, _ any) bool {
+		if !strings.HasPrefix(agent.(string), "rbd-provisioner/v") {
+			t.Errorf("the API server knows us as %q", agent)
+		}
+		return true
+	})
+	s.types.Range(func(contentType, _ any) bool {
+		if contentType != "application/vnd.kubernetes.protobuf" {
+			t.Errorf("a body was sent as %s, which takes the API server longer", contentType)
+		}
+		return true
+	})
+}
+
+func TestNoVerbosityLogsASecret(t *testing.T) {
+	t.Parallel()
+	for _, format := range []string{"text", "json"} {
+		t.Run(format, func(t *testing.T) {
+			t.Parallel()
+			api := newAPIServer(t)
+			program := start(t, serving(api, "-v=10", "--logging-format="+format)...)
+			await(t, "the volume", api.volumes)
+			if err := program.Process.Signal(syscall.SIGTERM); err != nil {
+				t.Fatal(err)
+			}
+			program.wantExit(t, 0)
+			log := program.stderr.String()
+			// It does show requests, but not what is in them.
+			for _, want := range []string{"/api/v1/namespaces/ceph/secrets/key", "Response Body: not shown", "Request Body: not shown"} {
+				if !strings.Contains(log, want) {
+					t.Errorf("the log lacks %q: perhaps client-go does not log bodies as it did", want)
+				}
+			}
+			for _, part := range []string{exampleKey[:8], base64.StdEncoding.EncodeToString([]byte(exampleKey))[:8]} {
+				if i := strings.Index(log, part); i >= 0 {
+					t.Errorf("the log shows the key: …%s…", log[max(0, i-200):min(len(log), i+100)])
+				}
+			}
+		})
+	}
+}
+
+func TestTheProgramEndsWhenItsLeaseIsLost(t *testing.T) {
+	t.Parallel()
+	api := newAPIServer(t)
+	program := start(t, serving(api, "--leader-election-renew-deadline=200ms", "--leader-election-lease-duration=1s")...)
+	await(t, "the volume", api.volumes)
+	api.breakLease()
+	program.wantExit(t, 1)
+	if log := program.stderr.String(); !strings.Contains(log, "the lease was lost: it could not be renewed in time") {
+		t.Errorf("the log does not say why:\n%s", log)
+	}
+}
+
+func TestTheProgramEndsWhereItCannotStart(t *testing.T) {
+	t.Parallel()
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	for name, test := range map[string]struct {
+		args []string
+		log  string
+	}{
+		"the port is taken": {[]string{"--master=http://127.0.0.1:1", "--http-endpoint=" + listener.Addr().String()},
+			"serve metrics and health (--http-endpoint): listen tcp"},
+		"there is no kubeconfig": {[]string{"--kubeconfig=/lost", "--http-endpoint="},
+			"find the Kubernetes API server (give --kubeconfig outside a cluster): stat /lost: no such file or directory"},
+	} {
+		program := start(t, test.args...)
+		program.wantExit(t, 1)
+		if log := program.stderr.String(); !strings.Contains(log, test.log) {
+			t.Errorf("%s: the log does not say so:\n%s", name, log)
+		}
+	}
+}
+
+func TestTheProgramStopsWhileItWaitsForTheAPIServer(t *testing.T) {
+	t.Parallel()
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	program := start(t, "--master=http://"+listener.Addr().String(), "--http-endpoint=")
+	// It asks, and is hung up on.
+	connection, err := listener.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(connection, make([]byte, 3)); err != nil {
+		t.Error(err)
+	}
+	_ = connection.Close()
+	if err := program.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	program.wantExit(t, 0)
+	if want := "closed, with a timeout of 15s\n"; program.stdout.String() != want {
+		t.Errorf("stdout %q, want %q", &program.stdout, want)
+	}
+}
