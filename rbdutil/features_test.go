@@ -98,6 +98,30 @@ func TestFeaturesPrintWhatCephAdds(t *testing.T) {
 	}
 }
 
+func TestFeaturesThatCephMakesAlikeAreTheSame(t *testing.T) {
+	t.Parallel()
+	const withMap, withDiff = ExclusiveLock | ObjectMap, ExclusiveLock | ObjectMap | FastDiff
+	for name, test := range map[string]struct {
+		one, other Features
+		want       bool
+	}{
+		"a set is its own":                          {Layering | DeepFlatten, Layering | DeepFlatten, true},
+		"object-map comes with fast-diff":           {withMap, withDiff, true},
+		"and beside others, too":                    {Layering | withMap, Layering | withDiff, true},
+		"one feature more":                          {Layering, Layering | ExclusiveLock, false},
+		"object-map is not exclusive-lock alone":    {ExclusiveLock, withDiff, false},
+		"what comes with it does not hide the rest": {withMap, Layering | withDiff, false},
+		"nothing is not layering":                   {0, Layering, false},
+	} {
+		if got := test.one.SameAs(test.other); got != test.want {
+			t.Errorf("%s: %s same as %s: %t", name, test.one, test.other, got)
+		}
+		if got := test.other.SameAs(test.one); got != test.want {
+			t.Errorf("%s: %s same as %s: %t", name, test.other, test.one, got)
+		}
+	}
+}
+
 // textOf is the error's text, or nothing.
 func textOf(err error) string {
 	if err == nil {

@@ -198,6 +198,21 @@ func TestEnsureAddsWhatOlderMetadataLacks(t *testing.T) {
 	}
 }
 
+func TestEnsureTakesWhatCephMadeOfTheFeaturesAskedFor(t *testing.T) {
+	t.Parallel()
+	const lockAndMap = rbdutil.ExclusiveLock | rbdutil.ObjectMap
+	ceph, wanted := newScripted(nil), spec
+	wanted.Features, wanted.DataPool = lockAndMap, "data"
+	ceph.Put(rbdutil.Image{
+		ImageRef: ref, Size: spec.Size, Metadata: map[string]string{keyClaimUID: "1e7f"},
+		Features: lockAndMap | rbdutil.FastDiff | 1<<7 | 1<<8, // fast-diff, data-pool and operations come by themselves
+	})
+	if _, err := rbdutil.NewImages(ceph).Ensure(t.Context(), cluster, wanted); err != nil {
+		t.Error(err)
+	}
+	wantCalls(t, ceph, "create", "get", "complete") // for the rest of the owner
+}
+
 func TestEnsureSparesAnUnfinishedImageThatSomebodyHolds(t *testing.T) {
 	t.Parallel()
 	for name, hold := range map[string]func(*rbdutil.Image){

@@ -30,11 +30,11 @@ func newReportingStore(o StoreOptions) Store {
 }
 
 func (s *reportingStore) Close() {
-	fmt.Fprintln(os.Stdout, "closed, with a timeout of", s.options.Timeout)
+	_, _ = fmt.Fprintln(os.Stdout, "closed, with a timeout of", s.options.Timeout)
 	for _, name := range s.Names() {
 		_, image, _ := strings.Cut(name, "/")
 		img, err := s.Get(context.Background(), rbdutil.Cluster{}, rbdutil.ImageRef{Pool: "kube", Name: image})
-		fmt.Fprintln(os.Stdout, name, "of", img.Owner(), "in", img.Owner().ClusterID, err)
+		_, _ = fmt.Fprintln(os.Stdout, name, "of", img.Owner(), "in", img.Owner().ClusterID, err)
 	}
 }
 
