@@ -90,7 +90,7 @@ update: ## Rewrite what is made from the code: format, go.sum, the lists of flag
 	gofmt -w cmd provisioner rbdutil e2e deploy
 	go mod tidy
 	cd e2e/kubernetes && go mod tidy
-	UPDATE_GOLDEN=1 go test ./cmd/rbd-provisioner/app
+	UPDATE_GOLDEN=1 go test ./cmd/rbd-provisioner/app ./provisioner
 
 .PHONY: prepare
 prepare: $(LAB) ## Install Debian packages that are missing and build Kubernetes, unless they are there.

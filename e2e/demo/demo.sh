@@ -6,6 +6,8 @@ set -euo pipefail
 
 here=$(dirname "$(realpath "$0")")
 repository=$(realpath "$here/../..")
+# The same file that the specs hold to the letter of the notes.
+statefulset=$repository/e2e/specs/testdata/statefulset.yaml
 pool=kube
 bold=$(printf '\033[1m') plain=$(printf '\033[0m')
 [ -t 1 ] || bold='' plain=''
@@ -86,8 +88,8 @@ printf "%s\$ kubectl create -f - <<'YAML'%s\n%s\nYAML\n" "$bold" "$plain" "$clas
 kubectl create -f - <<<"$class"
 
 chapter 'The StatefulSet of the notes, as it is written there: it names no class, nobody made an image or a volume'
-run cat "$here/statefulset.yaml"
-run kubectl create -f "$here/statefulset.yaml"
+run cat "$statefulset"
+run kubectl create -f "$statefulset"
 run kubectl rollout status statefulset/web --timeout 5m
 run kubectl get pvc,pv
 run kubectl get pods -o wide
