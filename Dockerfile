@@ -32,13 +32,9 @@ RUN go mod download
 COPY . .
 
 ARG VERSION=v0.0.0-dev
-ARG COMMIT=
-ARG BUILD_DATE=1970-01-01T00:00:00Z
 RUN go build -trimpath -buildvcs=false \
       -ldflags "-s -w \
-        -X k8s.io/component-base/version.gitVersion=${VERSION} \
-        -X k8s.io/component-base/version.gitCommit=${COMMIT} \
-        -X k8s.io/component-base/version.buildDate=${BUILD_DATE}" \
+        -X github.com/rbd-provisioner/rbd-provisioner/cmd/rbd-provisioner/app.version=${VERSION}" \
       -o /rootfs/usr/local/bin/rbd-provisioner ./cmd/rbd-provisioner
 
 # /rootfs becomes the image: every library that the program loads, with its licence and with its package's dpkg record

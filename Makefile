@@ -11,7 +11,7 @@ PROVISIONER := $(BIN)/rbd-provisioner
 export RBD_PROVISIONER := $(PROVISIONER)
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-LDFLAGS := -X k8s.io/component-base/version.gitVersion=$(VERSION)
+LDFLAGS := -X github.com/rbd-provisioner/rbd-provisioner/cmd/rbd-provisioner/app.version=$(VERSION)
 
 # What the product and its tests are compiled with, beside what the lab needs.
 DEV_PACKAGES := gcc,libc6-dev,librbd-dev,librados-dev

@@ -22,7 +22,6 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/client-go/util/flowcontrol"
-	"k8s.io/component-base/version"
 	"k8s.io/klog/v2"
 )
 
@@ -36,7 +35,7 @@ func newClients(opts *Options) (clients, error) {
 	if err != nil {
 		return clients{}, fmt.Errorf("find the Kubernetes API server (give --kubeconfig outside a cluster): %w", err)
 	}
-	config.UserAgent = "rbd-provisioner/" + version.Get().GitVersion
+	config.UserAgent = "rbd-provisioner/" + version
 	config.ContentType = runtime.ContentTypeProtobuf
 	config.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
 	// Every rbd volume earns the same warning of its deprecation; once is enough.

@@ -15,7 +15,6 @@ import (
 	cliflag "k8s.io/component-base/cli/flag"
 	"k8s.io/component-base/logs"
 	logsapi "k8s.io/component-base/logs/api/v1"
-	"k8s.io/component-base/version"
 	"k8s.io/klog/v2"
 
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
@@ -50,7 +49,7 @@ func Main(args []string, stdout, stderr io.Writer, newStore func(StoreOptions) S
 		_, _ = fmt.Fprintf(stderr, "%v\nrbd-provisioner --help lists the flags\n", err)
 		return 2
 	case opts.Version:
-		_, _ = fmt.Fprintln(stdout, "rbd-provisioner", version.Get().GitVersion)
+		_, _ = fmt.Fprintln(stdout, "rbd-provisioner", version)
 		return 0
 	}
 	if errs := opts.Validate(); len(errs) > 0 {

@@ -10,7 +10,6 @@ import (
 	_ "k8s.io/component-base/metrics/prometheus/clientgo/leaderelection" // leader_election_*
 	_ "k8s.io/component-base/metrics/prometheus/restclient"              // rest_client_*
 	_ "k8s.io/component-base/metrics/prometheus/workqueue"               // workqueue_*
-	"k8s.io/component-base/version"
 	librarymetrics "sigs.k8s.io/sig-storage-lib-external-provisioner/v10/controller/metrics"
 
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
@@ -48,7 +47,7 @@ func newMetrics() *metrics {
 	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Namespace: namespace, Name: "build_info", Help: "1, with the versions of this program and of Go as labels.",
 	}, []string{"version", "go_version"})
-	build.WithLabelValues(version.Get().GitVersion, runtime.Version()).Set(1)
+	build.WithLabelValues(version, runtime.Version()).Set(1)
 
 	// A registry of our own, so that tests can make as many as they like. What
 	// Kubernetes' packages count is in theirs, with the Go runtime and the process.

@@ -10,7 +10,6 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/util/workqueue"
-	"k8s.io/component-base/version"
 	"k8s.io/klog/v2"
 	"sigs.k8s.io/sig-storage-lib-external-provisioner/v10/controller"
 
@@ -26,7 +25,7 @@ const idleTimeout = 10 * time.Minute
 // or the loss of the lease.
 func Run(ctx context.Context, opts *Options, newStore func(StoreOptions) Store) error {
 	logger := klog.FromContext(ctx)
-	logger.Info("Starting", "provisioner", opts.ProvisionerName, "version", version.Get().GitVersion)
+	logger.Info("Starting", "provisioner", opts.ProvisionerName, "version", version)
 	clients, err := newClients(opts)
 	if err != nil {
 		return err

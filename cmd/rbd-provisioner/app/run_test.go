@@ -116,7 +116,7 @@ func TestTheProgramServesAClaimAndStopsInOrder(t *testing.T) {
 func (s *apiServer) wantClients(t *testing.T) {
 	t.Helper()
 	s.agents.Range(func(agent, _ any) bool {
-		if !strings.HasPrefix(agent.(string), "rbd-provisioner/v") {
+		if agent != "rbd-provisioner/"+version {
 			t.Errorf("the API server knows us as %q", agent)
 		}
 		return true
