@@ -25,7 +25,7 @@ func (p *Provisioner) Delete(ctx context.Context, volume *corev1.PersistentVolum
 	defer cancel()
 	source := volume.Spec.RBD
 	if source == nil {
-		return refusef("volume has no rbd source any more, so that its image is unknown: delete the image by hand, then the volume")
+		return refusef("volume has no rbd source any more, so that its image is unknown: delete the image by hand, then take the volume's finalizers away and delete it")
 	}
 	ref := rbdutil.ImageRef{Pool: source.RBDPool, Name: source.RBDImage}
 	if err := p.checkNodes(ref); err != nil {
@@ -41,7 +41,7 @@ func (p *Provisioner) Delete(ctx context.Context, volume *corev1.PersistentVolum
 	}
 	cluster := rbdutil.Cluster{Monitors: source.CephMonitors, User: admin.id, Key: key}
 	if err := p.images.Delete(ctx, cluster, ref, p.expectationFor(volume)); err != nil {
-		return explain(err, circumstances{cluster: cluster, pool: ref.Pool, adminSecret: admin.secret})
+		return explain(err, circumstances{cluster: cluster, pool: ref.Pool, adminSecret: admin.secret, deleting: true})
 	}
 	klog.FromContext(ctx).V(2).Info("Image is gone", "volume", volume.Name, "image", ref)
 	return nil
@@ -104,9 +104,10 @@ func (p *Provisioner) classOf(volume *corev1.PersistentVolume) (parameters, erro
 	case err != nil:
 		return parameters{}, err
 	}
-	params, errs := parseParameters(class.Parameters)
-	if len(errs) > 0 {
-		return parameters{}, fmt.Errorf("StorageClass %s: %w", name, errs.ToAggregate())
+	// Mistakes elsewhere in it, or what only its old provisioner took, are no matter now.
+	params, _ := parseParameters(class.Parameters)
+	if params.adminSecret.Name == "" {
+		return parameters{}, fmt.Errorf("StorageClass %s has no adminSecretName", name)
 	}
 	return params, nil
 }

@@ -72,10 +72,11 @@ func TestDeleteServesVolumesOfThePredecessor(t *testing.T) {
 		"with half the annotations": {
 			annotations: set{name: "admin"},
 			err:         `the volume lacks annotations and its class does not help (StorageClass "old" does not exist)` + annotate},
-		"with a class that is wrong": {
-			class: oldClass(set{"imageFormat": "1"}),
-			err: `the volume lacks annotations and its class does not help (StorageClass old: ` +
-				`parameters.imageFormat: Unsupported value: "1": supported values: "2")` + annotate},
+		"with a class that is wrong in what deletion does not need": {
+			class: oldClass(set{"imageFormat": "1", "fsType": "ext2", "colour": "red"}), user: "kube"},
+		"with a class that names no admin secret": {
+			class: oldClass(set{"adminSecretName": ""}),
+			err:   `the volume lacks annotations and its class does not help (StorageClass old has no adminSecretName)` + annotate},
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()

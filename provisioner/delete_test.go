@@ -117,7 +117,7 @@ func TestDeleteSparesTheImageAndSaysWhy(t *testing.T) {
 				w.change(t, func(i *rbdutil.Image) { i.Snapshots = []string{"monday", "tuesday"} })
 			},
 			rbdutil.ErrHasSnapshots,
-			"image has snapshots: kube/kubernetes-dynamic-pvc-1e7f has monday, tuesday: remove them (`rbd snap ls`, `rbd snap rm`) if their data is not needed",
+			"image has snapshots: kube/kubernetes-dynamic-pvc-1e7f has monday, tuesday: remove them (`rbd snap ls --all`, `rbd snap rm`), and flatten clones of them, if their data is not needed",
 		},
 		"it is another volume's": {
 			func(t *testing.T, w *world, _ *corev1.PersistentVolume) {
@@ -163,7 +163,7 @@ func TestDeleteSparesTheImageAndSaysWhy(t *testing.T) {
 			func(_ *testing.T, _ *world, volume *corev1.PersistentVolume) {
 				volume.Spec.RBD, volume.Spec.CSI = nil, &corev1.CSIPersistentVolumeSource{}
 			},
-			nil, "volume has no rbd source any more, so that its image is unknown: delete the image by hand, then the volume",
+			nil, "volume has no rbd source any more, so that its image is unknown: delete the image by hand, then take the volume's finalizers away and delete it",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -199,7 +199,7 @@ func TestDeleteInAMissingPoolIsNoSuccess(t *testing.T) {
 	w, volume := provisioned(t)
 	w.ceph.DeletePool("kube")
 	err := w.Delete(t.Context(), volume)
-	want := "open pool kube: pool not found: create pool kube (`ceph osd pool create`, `rbd pool init`) or name another in the class"
+	want := "open pool kube: pool not found: the volume stays for as long as pool kube may come back; if it never will, take the volume's finalizers away (`kubectl patch`) and delete it"
 	if textOf(err) != want || !errors.Is(err, rbdutil.ErrPoolNotFound) {
 		t.Errorf("error %v\nwant  %s", err, want)
 	}

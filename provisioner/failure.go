@@ -59,6 +59,8 @@ type circumstances struct {
 	pool        string
 	dataPool    string
 	adminSecret types.NamespacedName
+	// deleting a volume: its class has no say any more.
+	deleting bool
 }
 
 // explain adds what to do about an error. The library shows its text in the events
@@ -82,6 +84,9 @@ func hintFor(err error, c circumstances) string {
 		return fmt.Sprintf("check that secret %s holds the key of client.%s and that its capabilities include "+
 			"mon 'profile rbd' and osd 'profile rbd pool=%s' (`ceph auth get client.%s`)",
 			c.adminSecret, c.cluster.User, c.poolOrBoth(), c.cluster.User)
+	case errors.Is(err, rbdutil.ErrPoolNotFound) && c.deleting:
+		return fmt.Sprintf("the volume stays for as long as pool %s may come back; if it never will, "+
+			"take the volume's finalizers away (`kubectl patch`) and delete it", c.pool)
 	case errors.Is(err, rbdutil.ErrPoolNotFound):
 		return fmt.Sprintf("create pool %s (`ceph osd pool create`, `rbd pool init`) or name another in the class", c.pool)
 	case errors.Is(err, rbdutil.ErrDataPoolNotFound):
@@ -95,7 +100,9 @@ func hintFor(err error, c circumstances) string {
 	case errors.Is(err, rbdutil.ErrImageInUse):
 		return "it is deleted when nobody uses it any more"
 	case errors.Is(err, rbdutil.ErrHasSnapshots):
-		return "remove them (`rbd snap ls`, `rbd snap rm`) if their data is not needed"
+		return "remove them (`rbd snap ls --all`, `rbd snap rm`), and flatten clones of them, if their data is not needed"
+	case errors.Is(err, rbdutil.ErrInvalid) && c.dataPool != "":
+		return fmt.Sprintf("if data pool %s is erasure-coded, it needs `ceph osd pool set %s allow_ec_overwrites true`", c.dataPool, c.dataPool)
 	}
 	return ""
 }

@@ -43,13 +43,12 @@ var failures = map[string]struct {
 	"ErrTimeout":        {rbdutil.ErrTimeout, background, "check the cluster's health (`ceph -s`); it is tried again by itself"},
 	"ErrInProgress":     {rbdutil.ErrInProgress, background, "it is tried again by itself"},
 	"ErrImageInUse":     {rbdutil.ErrImageInUse, background, "it is deleted when nobody uses it any more"},
-	"ErrHasSnapshots":   {rbdutil.ErrHasSnapshots, background, "remove them (`rbd snap ls`, `rbd snap rm`) if their data is not needed"},
+	"ErrHasSnapshots":   {rbdutil.ErrHasSnapshots, background, "remove them (`rbd snap ls --all`, `rbd snap rm`), and flatten clones of them, if their data is not needed"},
 
 	// Their text names the image and what is wrong with it.
 	"ErrNotOurs":  {rbdutil.ErrNotOurs, finished, ""},
 	"ErrMismatch": {rbdutil.ErrMismatch, background, ""},
-	// What Ceph calls invalid is for us to put right; its own text comes with it.
-	"ErrInvalid": {rbdutil.ErrInvalid, noChange, ""},
+	"ErrInvalid":  {rbdutil.ErrInvalid, noChange, "if data pool kube-ec is erasure-coded, it needs `ceph osd pool set kube-ec allow_ec_overwrites true`"},
 	// The hint is that of what kept it from being finished.
 	"ErrUnfinished": {rbdutil.ErrUnfinished, background, ""},
 	// Images deals with these itself, except where two clients get into each

@@ -4,7 +4,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	storagehelpers "k8s.io/component-helpers/storage/volume"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/sig-storage-lib-external-provisioner/v10/controller"
 
@@ -21,7 +20,6 @@ func volumeFor(opts controller.ProvisionOptions, params parameters, img rbdutil.
 		ObjectMeta: metav1.ObjectMeta{
 			Name:        opts.PVName,
 			Annotations: annotationsFor(params),
-			Finalizers:  finalizersFor(reclaim),
 		},
 		Spec: corev1.PersistentVolumeSpec{
 			Capacity: corev1.ResourceList{
@@ -62,16 +60,6 @@ func annotationsFor(params parameters) map[string]string {
 		annImageFormat:             imageFormat,
 		annImageFeatures:           params.layout.Features.String(),
 	}
-}
-
-// finalizersFor keeps a volume that is to be deleted until its image is, even where
-// somebody deletes the PersistentVolume first. The library would add the finalizer
-// later, with a request of its own.
-func finalizersFor(reclaim corev1.PersistentVolumeReclaimPolicy) []string {
-	if reclaim != corev1.PersistentVolumeReclaimDelete {
-		return nil
-	}
-	return []string{storagehelpers.PVDeletionProtectionFinalizer}
 }
 
 // affinityFor lets the volume be used where the class says, and nowhere else. The

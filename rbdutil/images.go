@@ -62,14 +62,15 @@ func (i *Images) begin(ctx context.Context, c Cluster, spec ImageSpec) (Image, e
 		// The name is taken, yet there is no image behind it: a creation was cut
 		// short between the name and the header. Nothing was ever stored there.
 	case err != nil:
-		return Image{}, err
+		// It may well be ours, from an earlier attempt.
+		return Image{}, fmt.Errorf("%w: %w", ErrUnfinished, err)
 	case usable(img, spec) == nil:
 		return img, nil
 	case !discardable(img, spec):
 		return Image{}, usable(img, spec)
 	}
 	if err := i.store.Remove(ctx, c, spec.ImageRef); err != nil && !errors.Is(err, ErrImageNotFound) {
-		return Image{}, err
+		return Image{}, fmt.Errorf("%w: %w", ErrUnfinished, err)
 	}
 	if err := i.store.Create(ctx, c, spec.ImageRef, spec.Layout); err != nil {
 		return Image{}, err

@@ -81,9 +81,9 @@ func TestEnsurePassesErrorsThrough(t *testing.T) {
 	}{
 		"of the creation":                      {nil, 0, []string{"create"}, false},
 		"of completing a new image":            {nil, 1, []string{"create", "complete"}, true},
-		"of looking at what is there":          {&fitting, 1, []string{"create", "get"}, false},
+		"of looking at what is there":          {&fitting, 1, []string{"create", "get"}, true},
 		"of completing an older attempt's":     {&fitting, 2, []string{"create", "get", "complete"}, true},
-		"of removing what misfits":             {&misfit, 2, []string{"create", "get", "remove"}, false},
+		"of removing what misfits":             {&misfit, 2, []string{"create", "get", "remove"}, true},
 		"of the creation in its place":         {&misfit, 3, []string{"create", "get", "remove", "create"}, false},
 		"of completing the image in its place": {&misfit, 4, []string{"create", "get", "remove", "create", "complete"}, true},
 	} {

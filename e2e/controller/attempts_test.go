@@ -76,7 +76,7 @@ func TestEarlierAttempts(t *testing.T) {
 		claim := claims[test.name]
 		ref := e.ImageFor(claim)
 		if test.event != "" {
-			e.AwaitEvent(t, claim, operationTimeout, "ProvisioningFailed", test.event, ref.String())
+			e.AwaitEvent(t, claim, framework.Patience, "ProvisioningFailed", test.event, ref.String())
 			if got := imageID(t, e, ref); got != ids[test.name] {
 				t.Errorf("%s: image %s was replaced", test.name, ref)
 			}

@@ -72,7 +72,7 @@ func newDeletion(t *testing.T, e *framework.Env, name string, options ...framewo
 func (d *deletion) refused(t *testing.T, phrases ...string) {
 	t.Helper()
 	d.DeleteClaim(t, d.claim.Name)
-	d.AwaitRepeat(t, d.AwaitEvent(t, d.volume, operationTimeout, "VolumeFailedDelete", phrases...))
+	d.AwaitRepeat(t, d.AwaitEvent(t, d.volume, framework.Patience, "VolumeFailedDelete", phrases...))
 	if phase := d.GetVolume(t, d.volume.Name).Status.Phase; phase != corev1.VolumeReleased {
 		t.Errorf("the volume is %s", phase)
 	}
@@ -100,7 +100,7 @@ func deleteWatched(t *testing.T, d *deletion) {
 func deleteWithSnapshots(t *testing.T, d *deletion) {
 	d.Ceph.Snapshot(t, d.image, "monday")
 	d.Ceph.Snapshot(t, d.image, "tuesday")
-	d.refused(t, "image has snapshots", d.image.String()+" has monday, tuesday", "remove them (`rbd snap ls`, `rbd snap rm`) if their data is not needed")
+	d.refused(t, "image has snapshots", d.image.String()+" has monday, tuesday", "remove them (`rbd snap ls --all`, `rbd snap rm`), and flatten clones of them, if their data is not needed")
 	d.WantImage(t, d.image, true)
 	d.Ceph.Run(t, "rbd", "snap", "purge", "--no-progress", d.image.String())
 	d.gone(t)
@@ -192,7 +192,7 @@ func deletePoolGone(t *testing.T, e *framework.Env) {
 	d := newDeletion(t, e, "pool-gone", framework.Parameter("pool", pool),
 		framework.Parameter("adminId", pool), framework.Parameter("adminSecretName", "gone"))
 	e.Ceph.DeletePool(t, pool)
-	d.refused(t, "open pool "+pool, "pool not found", "create pool "+pool)
+	d.refused(t, "open pool "+pool, "pool not found", "the volume stays for as long as pool "+pool+" may come back")
 	// Somebody has brought it back, without the image.
 	e.Ceph.CreatePool(t, pool)
 	d.AwaitVolumeGone(t, d.volume)

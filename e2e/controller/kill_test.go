@@ -57,15 +57,8 @@ func TestKilledAtAnyMoment(t *testing.T) {
 	t.Logf("%d kills, after %d of which an image had no volume", kills, hits)
 
 	start(t, e, "--leader-election=false")
-	claims, err := e.Claims(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(claims) != s.created-s.deleted {
-		t.Errorf("%d claims, want %d", len(claims), s.created-s.deleted)
-	}
 	var want []string
-	for _, claim := range claims {
+	for _, claim := range s.awaitRest(t) {
 		volume := e.AwaitBound(t, &claim)
 		want = append(want, volume.Spec.RBD.RBDImage)
 		if got := framework.ImageOf(volume); got != e.ImageFor(&claim) {
@@ -118,6 +111,20 @@ func (s *storm) deleteBound(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.deleted++
+}
+
+// awaitRest waits until the deleted claims are gone and returns those left.
+func (s *storm) awaitRest(t *testing.T) []corev1.PersistentVolumeClaim {
+	t.Helper()
+	var claims []corev1.PersistentVolumeClaim
+	s.Await(t, "deleted claims to be gone", framework.Patience, func(ctx context.Context) (err error) {
+		claims, err = s.Claims(ctx)
+		if want := s.created - s.deleted; err == nil && len(claims) != want {
+			err = fmt.Errorf("%d claims, want %d", len(claims), want)
+		}
+		return err
+	})
+	return claims
 }
 
 // awaitActivity waits until the provisioner has begun with a claim.

@@ -87,7 +87,7 @@ func TestVolumesOfTheRetiredProvisioner(t *testing.T) {
 	secret := getClass(t, e, gone).Parameters["adminSecretName"]
 	e.DeleteClass(t, gone)
 	e.DeleteClaim(t, "without-class")
-	event := e.AwaitEvent(t, withoutClass, operationTimeout, "VolumeFailedDelete",
+	event := e.AwaitEvent(t, withoutClass, framework.Patience, "VolumeFailedDelete",
 		`StorageClass "`+gone+`" does not exist`, "annotate the volume with",
 		"volume.kubernetes.io/provisioner-deletion-secret-name", "volume.kubernetes.io/provisioner-deletion-secret-namespace",
 		"rbd-provisioner.ceph.com/admin-id")

@@ -18,10 +18,12 @@ type surroundings struct {
 
 // refused creates a claim, waits for the event that says why it cannot be served,
 // which must come while the first attempt is allowed to last, and checks that
-// there is no image.
+// there is no image. The attempt begins when the controller manager has put the
+// claim into the provisioner's hands.
 func (s *surroundings) refused(t *testing.T, name, class string, phrases []string, options ...framework.ClaimOption) *corev1.PersistentVolumeClaim {
 	t.Helper()
 	claim := s.Claim(t, name, class, options...)
+	s.AwaitEvent(t, claim, framework.Patience, "Provisioning")
 	s.AwaitEvent(t, claim, operationTimeout, "ProvisioningFailed", append(phrases, class)...)
 	s.WantImage(t, s.ImageFor(claim), false)
 	if phase := s.GetClaim(t, name).Status.Phase; phase != corev1.ClaimPending {
@@ -204,7 +206,7 @@ func dataSource(t *testing.T, s *surroundings, name string) {
 func missingUserSecret(t *testing.T, s *surroundings, name string) {
 	class := s.Class(t, name, framework.Parameter("userSecretName", name))
 	claim := s.Claim(t, name, class)
-	event := s.AwaitEvent(t, claim, operationTimeout, "UserSecretDoubtful",
+	event := s.AwaitEvent(t, claim, framework.Patience, "UserSecretDoubtful",
 		"user secret "+s.Namespace+"/"+name+" does not exist", "no node can map the volume")
 	if event.Type != corev1.EventTypeWarning {
 		t.Errorf("the event is of type %s", event.Type)

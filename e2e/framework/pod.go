@@ -123,7 +123,19 @@ func (e *Env) DeletePod(t *testing.T, name string) {
 // Exec runs a shell command in a pod of the test and returns what it prints.
 func (e *Env) Exec(t *testing.T, pod, command string) string {
 	t.Helper()
-	return strings.TrimSpace(Kubectl(t, "", "exec", "--namespace", e.Namespace, pod, "--", "sh", "-euc", command))
+	// The container runtime of a node under load sometimes loses the output of a
+	// command that ends at once. So the end of the output is marked, and a command
+	// whose mark is missing is run again: none of those that the specs run minds.
+	const mark, attempts = "-- all of it --", 5
+	for range attempts {
+		out := Kubectl(t, "", "exec", "--namespace", e.Namespace, pod, "--", "sh", "-euc", command+"\necho '"+mark+"'")
+		if out, whole := strings.CutSuffix(strings.TrimSpace(out), mark); whole {
+			return strings.TrimSpace(out)
+		}
+		t.Logf("%s: the output of %q was cut off: %q", pod, command, out)
+	}
+	t.Fatalf("%s: the output of %q was cut off %d times", pod, command, attempts)
+	return ""
 }
 
 // Nodes returns the names of two nodes that pods can be scheduled to.

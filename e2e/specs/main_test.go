@@ -4,7 +4,6 @@ package specs
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -29,17 +28,8 @@ const (
 	deploymentNamespace = metav1.NamespaceSystem
 )
 
-// parallel is how many specs run at a time, unless -parallel says otherwise. They
-// wait more than they work.
-const parallel = 6
-
 func TestMain(m *testing.M) {
-	flag.Parse()
-	if !flagGiven("test.parallel") {
-		if err := flag.Set("test.parallel", fmt.Sprint(parallel)); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-		}
-	}
+	framework.Parallel(6)
 	m.Run()
 	if installed.Load() {
 		if err := uninstall(context.Background()); err != nil {
@@ -56,12 +46,6 @@ func uninstall(ctx context.Context) error {
 	}
 	_, err := framework.TryKubectl(ctx, "", "delete", "-k", deployFolder(), "--ignore-not-found")
 	return err
-}
-
-func flagGiven(name string) bool {
-	given := false
-	flag.Visit(func(f *flag.Flag) { given = given || f.Name == name })
-	return given
 }
 
 func deployFolder() string { return filepath.Join("..", "..", "deploy") }

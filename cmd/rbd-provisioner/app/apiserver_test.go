@@ -29,9 +29,9 @@ type apiServer struct {
 	// requests as the server sees them: by whom, with bodies of what type.
 	agents, types sync.Map
 
-	mu     sync.Mutex
-	lease  *coordinationv1.Lease
-	broken bool
+	mu    sync.Mutex
+	lease *coordinationv1.Lease
+	loses bool
 }
 
 func newAPIServer(t *testing.T) *apiServer {
@@ -83,7 +83,7 @@ func (s *apiServer) serveLease(t *testing.T) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if s.broken {
+		if s.loses && s.lease != nil {
 			w.WriteHeader(http.StatusInternalServerError)
 			return
 		}
@@ -100,11 +100,11 @@ func (s *apiServer) serveLease(t *testing.T) http.HandlerFunc {
 	}
 }
 
-// breakLease makes every request for the lease fail.
-func (s *apiServer) breakLease() {
+// loseLease makes every request for the lease fail once it was taken.
+func (s *apiServer) loseLease() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.broken = true
+	s.loses = true
 }
 
 // holder says who has the lease.

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/leaderelection"
@@ -52,11 +53,30 @@ func newElector(opts *Options, client kubernetes.Interface) (*elector, error) {
 	return &elector{
 		watchdog: watchdog,
 		config: &leaderelection.LeaderElectionConfig{
-			Lock: lock, Name: name, WatchDog: watchdog,
+			Lock: releasableLock{lock}, Name: name, WatchDog: watchdog,
 			LeaseDuration: le.LeaseDuration, RenewDeadline: le.RenewDeadline, RetryPeriod: le.RetryPeriod,
 			ReleaseOnCancel: true,
 		},
 	}, nil
+}
+
+// releasableLock can be given back at any moment. The election cancels a renewal that
+// is under way when it ends; if that has got through all the same, client-go gives
+// back a version of the lease that is none any more, and the next leader waits until
+// it runs out.
+type releasableLock struct{ resourcelock.Interface }
+
+// Update implements resourcelock.Interface.
+func (l releasableLock) Update(ctx context.Context, record resourcelock.LeaderElectionRecord) error {
+	err := l.Interface.Update(ctx, record)
+	if release := record.HolderIdentity == ""; !release || !apierrors.IsConflict(err) {
+		return err
+	}
+	// Get also has the lock remember the version for the next Update.
+	if now, _, getErr := l.Get(ctx); getErr != nil || now.HolderIdentity != l.Identity() {
+		return err
+	}
+	return l.Interface.Update(ctx, record)
 }
 
 // leaseName is what the library, too, calls the lease of a provisioner.

@@ -76,7 +76,7 @@ func (p *program) wantExit(t *testing.T, want int) {
 func serving(api *apiServer, more ...string) []string {
 	return append([]string{
 		"--master=" + api.URL, "--http-endpoint=127.0.0.1:0", "--timeout=20s",
-		"--leader-election-namespace=rbd", "--leader-election-retry-period=10ms",
+		"--leader-election-namespace=rbd",
 	}, more...)
 }
 
@@ -135,7 +135,7 @@ func TestNoVerbosityLogsASecret(t *testing.T) {
 		t.Run(format, func(t *testing.T) {
 			t.Parallel()
 			api := newAPIServer(t)
-			program := start(t, serving(api, "-v=10", "--logging-format="+format)...)
+			program := start(t, serving(api, "-v=8", "--logging-format="+format)...)
 			await(t, "the volume", api.volumes)
 			if err := program.Process.Signal(syscall.SIGTERM); err != nil {
 				t.Fatal(err)
@@ -160,9 +160,9 @@ func TestNoVerbosityLogsASecret(t *testing.T) {
 func TestTheProgramEndsWhenItsLeaseIsLost(t *testing.T) {
 	t.Parallel()
 	api := newAPIServer(t)
-	program := start(t, serving(api, "--leader-election-renew-deadline=200ms", "--leader-election-lease-duration=1s")...)
-	await(t, "the volume", api.volumes)
-	api.breakLease()
+	api.loseLease()
+	program := start(t, serving(api, "--leader-election-lease-duration=1s",
+		"--leader-election-renew-deadline=200ms", "--leader-election-retry-period=10ms")...)
 	program.wantExit(t, 1)
 	if log := program.stderr.String(); !strings.Contains(log, "the lease was lost: it could not be renewed in time") {
 		t.Errorf("the log does not say why:\n%s", log)
