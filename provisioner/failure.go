@@ -84,10 +84,11 @@ func hintFor(err error, c circumstances) string {
 		return fmt.Sprintf("check that secret %s holds the key of client.%s and that its capabilities include "+
 			"mon 'profile rbd' and osd 'profile rbd pool=%s' (`ceph auth get client.%s`)",
 			c.adminSecret, c.cluster.User, c.poolOrBoth(), c.cluster.User)
-	case errors.Is(err, rbdutil.ErrPoolNotFound) && c.deleting:
-		return fmt.Sprintf("the volume stays for as long as pool %s may come back; if it never will, "+
-			"take the volume's finalizers away (`kubectl patch`) and delete it", c.pool)
 	case errors.Is(err, rbdutil.ErrPoolNotFound):
+		if c.deleting {
+			return fmt.Sprintf("the volume stays for as long as pool %s may come back; if it never will, "+
+				"take the volume's finalizers away (`kubectl patch`) and delete it", c.pool)
+		}
 		return fmt.Sprintf("create pool %s (`ceph osd pool create`, `rbd pool init`) or name another in the class", c.pool)
 	case errors.Is(err, rbdutil.ErrDataPoolNotFound):
 		return fmt.Sprintf("create data pool %s or name another in the class", c.dataPool)
@@ -97,12 +98,19 @@ func hintFor(err error, c circumstances) string {
 		return "check the cluster's health (`ceph -s`); it is tried again by itself"
 	case errors.Is(err, rbdutil.ErrInProgress):
 		return "it is tried again by itself"
+	case errors.Is(err, rbdutil.ErrInvalid) && c.dataPool != "":
+		return fmt.Sprintf("if data pool %s is erasure-coded, it needs `ceph osd pool set %s allow_ec_overwrites true`", c.dataPool, c.dataPool)
+	}
+	return deletionHintFor(err)
+}
+
+// deletionHintFor is for what can only keep an image from being deleted.
+func deletionHintFor(err error) string {
+	switch {
 	case errors.Is(err, rbdutil.ErrImageInUse):
 		return "it is deleted when nobody uses it any more"
 	case errors.Is(err, rbdutil.ErrHasSnapshots):
 		return "remove them (`rbd snap ls --all`, `rbd snap rm`), and flatten clones of them, if their data is not needed"
-	case errors.Is(err, rbdutil.ErrInvalid) && c.dataPool != "":
-		return fmt.Sprintf("if data pool %s is erasure-coded, it needs `ceph osd pool set %s allow_ec_overwrites true`", c.dataPool, c.dataPool)
 	}
 	return ""
 }

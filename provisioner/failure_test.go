@@ -144,13 +144,26 @@ func TestExplain(t *testing.T) {
 	}
 }
 
-func TestAccessHintNamesOnePoolWhereThereIsOne(t *testing.T) {
+func TestHintsThatDependOnTheCircumstances(t *testing.T) {
 	t.Parallel()
-	c := exampleCircumstances
-	c.dataPool = ""
-	want := "check that secret ceph/admin holds the key of client.kube and that its capabilities include " +
-		"mon 'profile rbd' and osd 'profile rbd pool=kube' (`ceph auth get client.kube`)"
-	if diff := cmp.Diff(want, hintFor(rbdutil.ErrAccessDenied, c)); diff != "" {
-		t.Errorf("hint (-want +got):\n%s", diff)
+	onePool := exampleCircumstances
+	onePool.dataPool = ""
+	deleting := exampleCircumstances
+	deleting.deleting = true
+	for name, test := range map[string]struct {
+		err           error
+		circumstances circumstances
+		want          string
+	}{
+		"rights in one pool, where there is one": {rbdutil.ErrAccessDenied, onePool,
+			"check that secret ceph/admin holds the key of client.kube and that its capabilities include " +
+				"mon 'profile rbd' and osd 'profile rbd pool=kube' (`ceph auth get client.kube`)"},
+		"nothing of a data pool, where there is none": {rbdutil.ErrInvalid, onePool, ""},
+		"nothing of the class, when a volume is deleted": {rbdutil.ErrPoolNotFound, deleting,
+			"the volume stays for as long as pool kube may come back; if it never will, take the volume's finalizers away (`kubectl patch`) and delete it"},
+	} {
+		if diff := cmp.Diff(test.want, hintFor(test.err, test.circumstances)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
 	}
 }
