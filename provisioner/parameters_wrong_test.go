@@ -88,6 +88,7 @@ func TestParametersThatAreWrong(t *testing.T) {
 		"objects that are too large":      {set{"objectSize": "64Mi"}, invalid("objectSize", "64Mi", "67108864 bytes"+power)},
 		"objects larger than any number":  {set{"objectSize": "100Ei"}, invalid("objectSize", "100Ei", "9223372036854775807 bytes"+power)},
 		"objects of a unit that is none":  {set{"objectSize": "4MiB"}, invalid("objectSize", "4MiB", "not a quantity such as 4Mi")},
+		"objects of a unit of networks":   {set{"objectSize": "4Mb"}, invalid("objectSize", "4Mb", "not a quantity such as 4Mi")},
 		"objects with an exponent":        {set{"objectSize": "1e2147483647"}, invalid("objectSize", "1e2147483647", "not a quantity such as 4Mi")},
 		"objects in blanks":               {set{"objectSize": "4Mi "}, invalid("objectSize", "4Mi ", blanks)},
 		"a file system that is none":      {set{"fsType": "ext2"}, `parameters.fsType: Unsupported value: "ext2": supported values: "ext4", "xfs", "ext3", "btrfs"`},

@@ -26,9 +26,6 @@ func NewKey(secret string) Key { return Key{secret: secret} }
 // Reveal returns the secret itself. Hand it to the Ceph client and to nobody else.
 func (k Key) Reveal() string { return k.secret }
 
-// Empty tells whether there is no secret at all.
-func (k Key) Empty() bool { return k.secret == "" }
-
 // Check tells, without showing it, whether the secret has the form of a cephx key:
 // in base64 a type and a time stamp (10 bytes), a length (2 bytes, little endian)
 // and so many bytes of secret. Ceph's own client must not be the one to find out: it

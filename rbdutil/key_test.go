@@ -33,6 +33,7 @@ func TestKeyShowsItselfNowhere(t *testing.T) {
 		"String":  cluster.String() + key.String(),
 		"error":   fmt.Errorf("with %v: %w", key, ErrInvalidKey).Error(),
 		"JSON":    string(marshalled),
+		"logr":    fmt.Sprint(key.MarshalLog(), key.GoString()),
 		"logging": logged + fmt.Sprint(klog.Format(cluster)),
 	} {
 		if strings.Contains(text, exampleKey) || strings.Contains(text, fmt.Sprintf("%x", exampleKey)) {

@@ -141,6 +141,7 @@ func answer(t *testing.T, w http.ResponseWriter, code int, object apiruntime.Obj
 	}
 	object.GetObjectKind().SetGroupVersionKind(kinds[0])
 	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Warning", `299 - "spec.rbd: deprecated in v1.28, non-functional in v1.31+"`)
 	w.WriteHeader(code)
 	if err := json.NewEncoder(w).Encode(object); err != nil && !strings.Contains(err.Error(), "broken pipe") {
 		t.Error(err)

@@ -107,6 +107,10 @@ func TestTheProgramServesAClaimAndStopsInOrder(t *testing.T) {
 			if got := program.stdout.String(); got != want {
 				t.Errorf("stdout %q, want %q", got, want)
 			}
+			// Every answer comes with the warning.
+			if got := strings.Count(program.stderr.String(), "spec.rbd: deprecated in v1.28"); got != 1 {
+				t.Errorf("the API server's warning is in the log %d times:\n%s", got, &program.stderr)
+			}
 			api.wantClients(t)
 		})
 	}
