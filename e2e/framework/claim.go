@@ -123,7 +123,7 @@ func (e *Env) DeleteClaim(t *testing.T, name string) {
 // AwaitVolumeGone waits until there is no such PersistentVolume.
 func (e *Env) AwaitVolumeGone(t *testing.T, volume *corev1.PersistentVolume) {
 	t.Helper()
-	e.Await(t, "volume "+volume.Name+" to be gone", Patience, func(ctx context.Context) error {
+	e.Await(t, "volume "+volume.Name+" to be gone", VolumePatience, func(ctx context.Context) error {
 		_, err := e.Client.CoreV1().PersistentVolumes().Get(ctx, volume.Name, metav1.GetOptions{})
 		return wantGone(err)
 	}, volume)

@@ -16,7 +16,7 @@ import (
 // sweep takes away all pods and claims of the test and waits until volumes and
 // images have followed. What does not follow was leaked.
 func (e *Env) sweep(t *testing.T) {
-	ctx, cancel := context.WithTimeout(context.Background(), PodPatience+4*Patience)
+	ctx, cancel := context.WithTimeout(context.Background(), PodPatience+VolumePatience+4*Patience)
 	defer cancel()
 	now := metav1.DeleteOptions{GracePeriodSeconds: ptr.To[int64](0)}
 	if err := e.Client.AppsV1().StatefulSets(e.Namespace).DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{}); err != nil {
@@ -46,7 +46,7 @@ func (e *Env) sweep(t *testing.T) {
 		}
 		return left, err
 	})
-	e.awaitNone(ctx, t, "volumes", Patience, func(ctx context.Context) (left []string, err error) {
+	e.awaitNone(ctx, t, "volumes", VolumePatience, func(ctx context.Context) (left []string, err error) {
 		volumes, err := e.Volumes(ctx)
 		for _, volume := range volumes {
 			left = append(left, fmt.Sprintf("%s (%s)", volume.Name, volume.Status.Phase))

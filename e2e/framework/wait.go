@@ -16,6 +16,10 @@ const (
 	Patience = time.Minute
 	// PodPatience is the same for what involves a kubelet.
 	PodPatience = 3 * time.Minute
+	// VolumePatience is the same for a volume to go. One that a node still reports when
+	// its turn comes is refused, and tried again after at most --retry-interval-max, a
+	// minute by default.
+	VolumePatience = 3 * time.Minute
 	// interval is how often they look.
 	interval = 200 * time.Millisecond
 	// worthALine is what is told of even if all goes well.
