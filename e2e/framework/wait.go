@@ -12,10 +12,10 @@ import (
 
 const (
 	// Patience is how long the tests wait for what takes a second or two on an idle
-	// machine. Nothing takes so long unless it is broken.
-	Patience = time.Minute
+	// machine. On a busy one, too, nothing takes so long unless it is broken.
+	Patience = 2 * time.Minute
 	// PodPatience is the same for what involves a kubelet.
-	PodPatience = 3 * time.Minute
+	PodPatience = 4 * time.Minute
 	// VolumePatience is the same for a volume to go. One that a node still reports when
 	// its turn comes is refused, and tried again after at most --retry-interval-max, a
 	// minute by default.
