@@ -33,7 +33,8 @@ func stateOf(err error) controller.ProvisioningState {
 	case errors.As(err, new(refusal)):
 		// This attempt did not get as far as Ceph, but an earlier one may have.
 		return controller.ProvisioningNoChange
-	case errors.Is(err, rbdutil.ErrUnreachable),
+	case errors.Is(err, rbdutil.ErrNotAsked),
+		errors.Is(err, rbdutil.ErrUnreachable),
 		errors.Is(err, rbdutil.ErrUnknownMonitor),
 		errors.Is(err, rbdutil.ErrInvalidKey),
 		errors.Is(err, rbdutil.ErrAccessDenied),
@@ -96,7 +97,7 @@ func hintFor(err error, c circumstances) string {
 		return fmt.Sprintf("free space or raise the quota of pool %s (`ceph df`, `ceph osd pool get-quota`)", c.pool)
 	case errors.Is(err, rbdutil.ErrTimeout), errors.Is(err, rbdutil.ErrConnectionLost):
 		return "check the cluster's health (`ceph -s`); it is tried again by itself"
-	case errors.Is(err, rbdutil.ErrInProgress):
+	case errors.Is(err, rbdutil.ErrInProgress), errors.Is(err, rbdutil.ErrNotAsked):
 		return "it is tried again by itself"
 	case errors.Is(err, rbdutil.ErrInvalid) && c.dataPool != "":
 		return fmt.Sprintf("if data pool %s is erasure-coded, it needs `ceph osd pool set %s allow_ec_overwrites true`", c.dataPool, c.dataPool)

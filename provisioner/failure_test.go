@@ -42,6 +42,7 @@ var failures = map[string]struct {
 	"ErrConnectionLost": {rbdutil.ErrConnectionLost, background, "check the cluster's health (`ceph -s`); it is tried again by itself"},
 	"ErrTimeout":        {rbdutil.ErrTimeout, background, "check the cluster's health (`ceph -s`); it is tried again by itself"},
 	"ErrInProgress":     {rbdutil.ErrInProgress, background, "it is tried again by itself"},
+	"ErrNotAsked":       {rbdutil.ErrNotAsked, noChange, "it is tried again by itself"},
 	"ErrImageInUse":     {rbdutil.ErrImageInUse, background, "it is deleted when nobody uses it any more"},
 	"ErrHasSnapshots":   {rbdutil.ErrHasSnapshots, background, "remove them (`rbd snap ls --all`, `rbd snap rm`), and flatten clones of them, if their data is not needed"},
 
@@ -55,6 +56,8 @@ var failures = map[string]struct {
 	// other's way; the next attempt sorts it out.
 	"ErrImageNotFound": {rbdutil.ErrImageNotFound, background, ""},
 	"ErrImageExists":   {rbdutil.ErrImageExists, background, ""},
+	// It keeps images that no volume has.
+	"ErrHoldsData": {rbdutil.ErrHoldsData, background, ""},
 }
 
 var exampleCircumstances = circumstances{
@@ -108,6 +111,7 @@ func TestStateOf(t *testing.T) {
 		"an error that nobody has seen before may be of something that runs": {errors.New("rados: ret=-95"), background},
 		"what was found before Ceph was asked changes nothing":               {refusef("no such secret"), noChange},
 		"that too when it is wrapped":                                        {fmt.Errorf("claim: %w", refusef("size 0")), noChange},
+		"what Ceph was not asked changes nothing":                            {fmt.Errorf("%w: %w", rbdutil.ErrNotAsked, rbdutil.ErrTimeout), noChange},
 		"a key that is none changes nothing":                                 {refusef("admin secret: %w", rbdutil.ErrInvalidKey), noChange},
 	} {
 		if got := stateOf(test.err); got != test.want {

@@ -38,6 +38,10 @@ var (
 	ErrTimeout = errors.New("Ceph did not answer in time")
 	// ErrInProgress: an earlier call on the same image has not come back yet.
 	ErrInProgress = errors.New("an earlier operation on the image is still running")
+	// ErrNotAsked: Ceph has left others without an answer, so that this was not begun.
+	ErrNotAsked = errors.New("Ceph was not asked")
+	// ErrHoldsData: the image has been written to.
+	ErrHoldsData = errors.New("image holds data")
 	// ErrNoSpace: a quota or the cluster's capacity is used up.
 	ErrNoSpace = errors.New("no space left")
 	// ErrUnfinished: the image was made, but could not be given its owner and size.

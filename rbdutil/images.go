@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 )
 
 // Images makes a Store safe to repeat. A caller that was killed at any moment, or
@@ -152,9 +151,9 @@ func deletable(img Image, expect Expectation) error {
 		return fmt.Errorf("%w: the metadata of %s names %s (volume %q, cluster %q), not volume %q of cluster %q",
 			ErrNotOurs, img.ImageRef, owner, owner.VolumeName, owner.ClusterID, expect.Owner.VolumeName, expect.Owner.ClusterID)
 	case len(img.Watchers) > 0:
-		return fmt.Errorf("%w: %s is mapped or open at %s", ErrImageInUse, img.ImageRef, strings.Join(img.Watchers, ", "))
+		return inUse(img)
 	case len(img.Snapshots) > 0:
-		return fmt.Errorf("%w: %s has %s", ErrHasSnapshots, img.ImageRef, strings.Join(img.Snapshots, ", "))
+		return hasSnapshots(img)
 	}
 	return nil
 }

@@ -79,6 +79,14 @@ func (o Owner) SameClaim(other Owner) bool {
 		(o.ClusterID == "" || other.ClusterID == "" || o.ClusterID == other.ClusterID)
 }
 
+// madeBy tells whether the image was surely made for the other's claim by the same
+// provisioner of the same cluster. What only says the first half of that is an image
+// whose making was cut short.
+func (o Owner) madeBy(other Owner) bool {
+	return o.SameClaim(other) &&
+		(o.Provisioner == "" || o.Provisioner == other.Provisioner)
+}
+
 // SameVolume tells whether both name the same PersistentVolume. A cluster id that
 // either lacks is not held against it.
 func (o Owner) SameVolume(other Owner) bool {

@@ -24,4 +24,11 @@ type Store interface {
 	// creation or removal was cut short (`rbd rm`).
 	// Errors: ErrImageNotFound, ErrImageInUse, ErrHasSnapshots, ErrPoolNotFound.
 	Remove(ctx context.Context, c Cluster, ref ImageRef) error
+	// List returns the names of all images in a pool, in any order (`rbd ls`).
+	// Errors: ErrPoolNotFound.
+	List(ctx context.Context, c Cluster, pool string) ([]string, error)
+	// Written tells whether anything was ever written to the image (`rbd diff`). The
+	// bigger an image that was not, the longer it takes.
+	// Errors: ErrImageNotFound, ErrPoolNotFound.
+	Written(ctx context.Context, c Cluster, ref ImageRef) (bool, error)
 }

@@ -17,9 +17,10 @@ type calls struct {
 	running map[callKey]struct{}
 }
 
+// callKey names an image whoever asks for it: a new key makes it no other image.
 type callKey struct {
-	conn  connKey
-	image rbdutil.ImageRef
+	monitors string
+	image    rbdutil.ImageRef
 }
 
 // begin claims the image for one call; end must be called when it has come back.
@@ -46,9 +47,9 @@ func (s *Store) call(ctx context.Context, op string, c rbdutil.Cluster, ref rbdu
 	if err := ctx.Err(); err != nil {
 		return timeoutError(op, c, ref, err)
 	}
-	end, ok := s.calls.begin(callKey{keyOf(c), ref})
+	end, ok := s.calls.begin(callKey{keyOf(c).monitors, ref})
 	if !ok {
-		return fmt.Errorf("%s image %s: %w", op, ref, rbdutil.ErrInProgress)
+		return fmt.Errorf("%s: %w", what(op, ref), rbdutil.ErrInProgress)
 	}
 	observed := s.observe(op)
 	done := make(chan error, 1)
@@ -99,5 +100,13 @@ func spoilsConnection(err error) bool {
 }
 
 func timeoutError(op string, c rbdutil.Cluster, ref rbdutil.ImageRef, cause error) error {
-	return fmt.Errorf("%s image %s on %s: %w (%w)", op, ref, c, rbdutil.ErrTimeout, cause)
+	return fmt.Errorf("%s on %s: %w (%w)", what(op, ref), c, rbdutil.ErrTimeout, cause)
+}
+
+// what names an operation for an error. One on a whole pool has no image name.
+func what(op string, ref rbdutil.ImageRef) string {
+	if ref.Name == "" {
+		return op + " pool " + ref.Pool
+	}
+	return op + " image " + ref.String()
 }

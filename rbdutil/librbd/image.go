@@ -3,6 +3,7 @@ package librbd
 import (
 	"fmt"
 	"math/bits"
+	"syscall"
 
 	"github.com/ceph/go-ceph/rbd"
 
@@ -80,6 +81,29 @@ func grow(image *rbd.Image, ref rbdutil.ImageRef, size uint64) error {
 		return imageError("resize", ref, err)
 	}
 	return nil
+}
+
+// written tells whether the image has any data of its own.
+func written(image *rbd.Image) (bool, error) {
+	size, err := image.GetSize()
+	if err != nil || size == 0 {
+		return false, err
+	}
+	found := false
+	err = image.DiffIterate(rbd.DiffIterateConfig{
+		Offset: 0, Length: size, IncludeParent: rbd.ExcludeParent, WholeObject: rbd.EnableWholeObject,
+		Callback: func(_, _ uint64, exists int, _ interface{}) int {
+			found = found || exists != 0
+			if found {
+				return -int(syscall.ECANCELED) // one is enough
+			}
+			return 0
+		},
+	})
+	if found {
+		return true, nil
+	}
+	return false, err
 }
 
 // closeImage ends the use of an image. There is nothing that a caller could do

@@ -121,3 +121,46 @@ func (s *Store) Remove(ctx context.Context, c rbdutil.Cluster, ref rbdutil.Image
 		return nil
 	})
 }
+
+// List implements rbdutil.Store.
+//
+// Similar to: rbd ls POOL
+func (s *Store) List(ctx context.Context, c rbdutil.Cluster, pool string) ([]string, error) {
+	result := make(chan []string, 1)
+	err := s.call(ctx, "list", c, rbdutil.ImageRef{Pool: pool}, func(ioctx *rados.IOContext) error {
+		names, err := rbd.GetImageNames(ioctx)
+		if err != nil {
+			return wrap("list pool "+pool, err, nil)
+		}
+		result <- names
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return <-result, nil
+}
+
+// Written implements rbdutil.Store.
+//
+// Similar to: rbd diff POOL/IMAGE
+func (s *Store) Written(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef) (bool, error) {
+	result := make(chan bool, 1)
+	err := s.call(ctx, "diff", c, ref, func(pool *rados.IOContext) error {
+		image, err := rbd.OpenImageReadOnly(pool, ref.Name, rbd.NoSnapshot)
+		if err != nil {
+			return imageError("open", ref, err)
+		}
+		defer closeImage(image)
+		has, err := written(image)
+		if err != nil {
+			return imageError("read", ref, err)
+		}
+		result <- has
+		return nil
+	})
+	if err != nil {
+		return false, err
+	}
+	return <-result, nil
+}

@@ -21,6 +21,8 @@ const (
 	OpGet      = "get"
 	OpComplete = "complete"
 	OpRemove   = "remove"
+	OpList     = "list"
+	OpWritten  = "written"
 )
 
 // Ceph is a rbdutil.Store over maps. Its zero value has no pools; use New.
@@ -39,6 +41,7 @@ type Ceph struct {
 
 type image struct {
 	rbdutil.Image
+	written bool
 	// remains: the name is taken, but the image behind it never came to be or
 	// is gone, as after a crash of the client in the middle of it.
 	remains bool
@@ -129,6 +132,34 @@ func (f *Ceph) Remove(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageR
 		delete(f.images, ref)
 		return nil
 	})
+}
+
+// List implements rbdutil.Store.
+func (f *Ceph) List(ctx context.Context, c rbdutil.Cluster, pool string) ([]string, error) {
+	var names []string
+	err := f.do(ctx, OpList, c, rbdutil.ImageRef{Pool: pool}, func() error {
+		for ref := range f.images {
+			if ref.Pool == pool {
+				names = append(names, ref.Name)
+			}
+		}
+		return nil
+	})
+	return names, err
+}
+
+// Written implements rbdutil.Store.
+func (f *Ceph) Written(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef) (bool, error) {
+	var written bool
+	err := f.do(ctx, OpWritten, c, ref, func() error {
+		img, err := f.find(ref)
+		if err != nil {
+			return err
+		}
+		written = img.written
+		return nil
+	})
+	return written, err
 }
 
 // do runs one operation between its hooks.

@@ -23,6 +23,11 @@ func TestContract(t *testing.T) {
 			change(t, ref, func(i *rbdutil.Image) { i.Watchers = []string{"10.0.0.1:0/42"} })
 			return func() { change(t, ref, func(i *rbdutil.Image) { i.Watchers = nil }) }
 		},
+		Write: func(t *testing.T, ref rbdutil.ImageRef) {
+			if err := ceph.Write(ref); err != nil {
+				t.Fatal(err)
+			}
+		},
 		Snapshot: func(t *testing.T, ref rbdutil.ImageRef, name string) {
 			change(t, ref, func(i *rbdutil.Image) { i.Snapshots = append(i.Snapshots, name) })
 		},

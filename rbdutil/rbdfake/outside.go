@@ -54,6 +54,18 @@ func (f *Ceph) Change(ref rbdutil.ImageRef, change func(*rbdutil.Image)) error {
 	return nil
 }
 
+// Write puts data into an image, as a node does that has mounted it.
+func (f *Ceph) Write(ref rbdutil.ImageRef) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	img, err := f.find(ref)
+	if err != nil {
+		return err
+	}
+	img.written = true
+	return nil
+}
+
 // LeaveRemains takes an image away but leaves its name behind, as a client does
 // that dies in the middle of creating or removing it.
 func (f *Ceph) LeaveRemains(ref rbdutil.ImageRef) error {

@@ -21,6 +21,8 @@ type Harness struct {
 	Pool, DataPool string
 	// Watch holds the image open as a node does that mounts it, until stopped.
 	Watch func(t *testing.T, ref rbdutil.ImageRef) (stop func())
+	// Write puts some data into the image, as a node does that has mounted it.
+	Write func(t *testing.T, ref rbdutil.ImageRef)
 	// Snapshot takes a snapshot of the image.
 	Snapshot func(t *testing.T, ref rbdutil.ImageRef, name string)
 	// LeaveRemains makes a name without an image behind it, as a client leaves it
@@ -49,6 +51,10 @@ func Run(t *testing.T, h Harness) {
 		"remove refuses an image in use":                             removeInUse,
 		"remove refuses an image with snapshots":                     removeSnapshots,
 		"remains are not an image, take the name, and can go":        remains,
+		"list names the images of the pool":                          listNames,
+		"list of a missing pool says so":                             listMissing,
+		"written tells an empty image from one with data":            writtenTells,
+		"written of a missing image says so":                         writtenMissing,
 		"images: ensure twice is one image":                          ensureTwice,
 		"images: ensure finishes what was cut short at any step":     ensureResumes,
 		"images: ensure leaves somebody else's image alone":          ensureForeign,
@@ -60,6 +66,8 @@ func Run(t *testing.T, h Harness) {
 		"images: delete spares an image in use until it is free":     deleteInUse,
 		"images: delete names the snapshots":                         deleteSnapshots,
 		"images: delete in a missing pool is no success":             deleteMissingPool,
+		"images: reclaim takes away what became no volume":           reclaimTakesAway,
+		"images: reclaim spares what may be somebody's":              reclaimSpares,
 	}
 	for name, run := range cases {
 		t.Run(name, func(t *testing.T) {

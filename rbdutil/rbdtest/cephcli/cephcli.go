@@ -124,6 +124,12 @@ func (a Admin) Images(t *testing.T, pool string) []string {
 	return names
 }
 
+// Write puts a few bytes into an image.
+func (a Admin) Write(t *testing.T, ref rbdutil.ImageRef) {
+	t.Helper()
+	a.Run(t, "rbd", "bench", "--io-type", "write", "--io-size", "4K", "--io-total", "4K", ref.String())
+}
+
 // Watch holds an image open as a node does that has it mapped, until stopped.
 func (a Admin) Watch(t *testing.T, ref rbdutil.ImageRef) (stop func()) {
 	t.Helper()

@@ -1,0 +1,240 @@
+package rbdutil
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Bulkhead is a Store that keeps one pool from sinking the others: at most so many
+// operations at a time on each, only one at a time on a pool that has stopped
+// answering, and none that waits for one. Whoever calls it from a bounded number of
+// workers, which all pools share, gets those workers back.
+type Bulkhead struct {
+	store    Store
+	limit    int
+	patience time.Duration
+
+	mu           sync.Mutex
+	compartments map[compartmentKey]*compartment
+}
+
+// compartmentKey tells apart what may fail apart: clusters, their pools (whose data
+// may be on other disks) and users.
+type compartmentKey struct{ monitors, user, pool string }
+
+// compartment is one pool's share.
+type compartment struct {
+	running int
+	// progress is when an operation was last answered, or when the first one began.
+	progress time.Time
+	// silence is what the last operation met instead of an answer; nil after an answer.
+	silence *Silence
+	// changed is closed and replaced whenever an operation ends.
+	changed chan struct{}
+}
+
+// Silence tells of a pool that does not answer.
+type Silence struct {
+	Monitors, User, Pool string
+	// Err is ErrUnreachable, ErrUnknownMonitor, ErrConnectionLost or ErrTimeout.
+	Err error
+	// Since is when the silence was first met, Last when it was met again.
+	Since, Last time.Time
+}
+
+// silenceMemory is how long a silence is told of that nobody runs into any more:
+// the claims that did may be gone. It is longer than a claim's longest pause.
+const silenceMemory = 5 * time.Minute
+
+var _ Store = (*Bulkhead)(nil)
+
+// NewBulkhead lets at most limit operations run on each pool. An operation that finds
+// no room waits for as long as others are answered; when none has been for the time
+// of patience, it is refused with ErrNotAsked.
+func NewBulkhead(store Store, limit int, patience time.Duration) *Bulkhead {
+	return &Bulkhead{store: store, limit: limit, patience: patience, compartments: map[compartmentKey]*compartment{}}
+}
+
+// Create implements Store.
+func (b *Bulkhead) Create(ctx context.Context, c Cluster, ref ImageRef, layout Layout) error {
+	return b.do(ctx, c, ref.Pool, func() error { return b.store.Create(ctx, c, ref, layout) })
+}
+
+// Get implements Store.
+func (b *Bulkhead) Get(ctx context.Context, c Cluster, ref ImageRef) (Image, error) {
+	var img Image
+	err := b.do(ctx, c, ref.Pool, func() (err error) {
+		img, err = b.store.Get(ctx, c, ref)
+		return err
+	})
+	return img, err
+}
+
+// Complete implements Store.
+func (b *Bulkhead) Complete(ctx context.Context, c Cluster, ref ImageRef, metadata []MetadataItem, size uint64) error {
+	return b.do(ctx, c, ref.Pool, func() error { return b.store.Complete(ctx, c, ref, metadata, size) })
+}
+
+// Remove implements Store.
+func (b *Bulkhead) Remove(ctx context.Context, c Cluster, ref ImageRef) error {
+	return b.do(ctx, c, ref.Pool, func() error { return lengthy(b.store.Remove(ctx, c, ref)) })
+}
+
+// List implements Store.
+func (b *Bulkhead) List(ctx context.Context, c Cluster, pool string) ([]string, error) {
+	var names []string
+	err := b.do(ctx, c, pool, func() (err error) {
+		names, err = b.store.List(ctx, c, pool)
+		return err
+	})
+	return names, err
+}
+
+// Written implements Store.
+func (b *Bulkhead) Written(ctx context.Context, c Cluster, ref ImageRef) (bool, error) {
+	var written bool
+	err := b.do(ctx, c, ref.Pool, func() (err error) {
+		written, err = b.store.Written(ctx, c, ref)
+		return lengthy(err)
+	})
+	return written, err
+}
+
+// Silent lists the pools that do not answer, in a stable order, and tells whether any
+// other has answered lately.
+func (b *Bulkhead) Silent() (silent []Silence, answering bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for key, comp := range b.compartments {
+		switch {
+		case comp.silence == nil:
+			answering = answering || time.Since(comp.progress) < silenceMemory
+		case time.Since(comp.silence.Last) < silenceMemory:
+			silent = append(silent, *comp.silence)
+		case comp.running == 0:
+			delete(b.compartments, key)
+		}
+	}
+	slices.SortFunc(silent, func(x, y Silence) int {
+		return cmp.Or(cmp.Compare(x.Monitors, y.Monitors), cmp.Compare(x.Pool, y.Pool), cmp.Compare(x.User, y.User))
+	})
+	return silent, answering
+}
+
+// lengthyError is the end of a wait for an operation that takes the longer the
+// bigger the image is: that it is not over yet says nothing about Ceph.
+type lengthyError struct{ error }
+
+// Unwrap implements errors.Unwrap.
+func (e lengthyError) Unwrap() error { return e.error }
+
+func lengthy(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return lengthyError{err}
+	}
+	return err
+}
+
+func (b *Bulkhead) do(ctx context.Context, c Cluster, pool string, operation func() error) error {
+	key := compartmentKey{strings.Join(c.Monitors, ","), c.User, pool}
+	if err := b.enter(ctx, key, c); err != nil {
+		return err
+	}
+	err := operation()
+	b.leave(key, err)
+	return err
+}
+
+// enter waits for room in the pool's compartment.
+func (b *Bulkhead) enter(ctx context.Context, key compartmentKey, c Cluster) error {
+	for {
+		changed, left, silence := b.tryEnter(key)
+		switch {
+		case changed == nil:
+			return nil
+		case silence != nil:
+			return fmt.Errorf("%w: pool %s on %s does not answer: %w", ErrNotAsked, key.pool, c, silence)
+		case left <= 0:
+			return fmt.Errorf("%w: pool %s on %s is busy with %d operations and answers none: %w", ErrNotAsked, key.pool, c, b.limit, ErrTimeout)
+		}
+		timer := time.NewTimer(left)
+		select {
+		case <-changed:
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+		timer.Stop()
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("%w: pool %s on %s is busy: %w", ErrNotAsked, key.pool, c, err)
+		}
+	}
+}
+
+// tryEnter takes a place and returns nil, or returns what to wait for, for how long
+// the pool is still trusted to answer, and how it was last silent.
+func (b *Bulkhead) tryEnter(key compartmentKey) (changed chan struct{}, left time.Duration, silence error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	comp := b.compartments[key]
+	if comp == nil {
+		comp = &compartment{changed: make(chan struct{}), progress: time.Now()}
+		b.compartments[key] = comp
+	}
+	if comp.running == 0 && comp.silence == nil {
+		comp.progress = time.Now()
+	}
+	limit := b.limit
+	if comp.silence != nil {
+		silence = comp.silence.Err
+		limit = 1 // to find out when it answers again
+	}
+	if comp.running < limit {
+		comp.running++
+		return nil, 0, nil
+	}
+	return comp.changed, b.patience - time.Since(comp.progress), silence
+}
+
+func (b *Bulkhead) leave(key compartmentKey, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	comp := b.compartments[key]
+	comp.running--
+	close(comp.changed)
+	comp.changed = make(chan struct{})
+	now := time.Now()
+	switch silence := silenceOf(err); {
+	case silence == nil && answered(err):
+		comp.progress, comp.silence = now, nil
+	case silence == nil:
+	case comp.silence == nil:
+		comp.silence = &Silence{Monitors: key.monitors, User: key.user, Pool: key.pool, Err: silence, Since: now, Last: now}
+	default:
+		comp.silence.Err, comp.silence.Last = silence, now
+	}
+}
+
+// silenceOf returns in which way Ceph has not answered, or nil.
+func silenceOf(err error) error {
+	if errors.As(err, new(lengthyError)) {
+		return nil
+	}
+	for _, silence := range []error{ErrUnreachable, ErrUnknownMonitor, ErrConnectionLost, ErrTimeout} {
+		if errors.Is(err, silence) {
+			return silence
+		}
+	}
+	return nil
+}
+
+// answered tells whether an operation shows that Ceph answers: not if it has come
+// to nothing on our own side.
+func answered(err error) bool {
+	return !errors.Is(err, ErrInProgress) && !errors.Is(err, ErrInvalidKey) && !errors.As(err, new(lengthyError))
+}

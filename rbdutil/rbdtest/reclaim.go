@@ -1,0 +1,120 @@
+package rbdtest
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+)
+
+func listNames(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+	must(t, h.Store.Create(ctxOf(t), h.Cluster, ref, plain))
+	names, err := h.Store.List(ctxOf(t), h.Cluster, ref.Pool)
+	must(t, err)
+	if !slices.Contains(names, ref.Name) {
+		t.Errorf("%s is not among %q", ref.Name, names)
+	}
+	must(t, h.Store.Remove(ctxOf(t), h.Cluster, ref))
+	names, err = h.Store.List(ctxOf(t), h.Cluster, ref.Pool)
+	must(t, err)
+	if slices.Contains(names, ref.Name) {
+		t.Errorf("%s is among %q after it was removed", ref.Name, names)
+	}
+}
+
+func listMissing(t *testing.T, h Harness, _ rbdutil.ImageRef) {
+	_, err := h.Store.List(ctxOf(t), h.Cluster, "no-such-pool")
+	wantErr(t, err, rbdutil.ErrPoolNotFound)
+}
+
+func writtenTells(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+	must(t, h.Store.Create(ctxOf(t), h.Cluster, ref, plain))
+	for _, size := range []uint64{0, 64 * rbdutil.MiB} {
+		must(t, h.Store.Complete(ctxOf(t), h.Cluster, ref, nil, size))
+		written, err := h.Store.Written(ctxOf(t), h.Cluster, ref)
+		must(t, err)
+		if written {
+			t.Errorf("of a size of %d bytes nothing was written, and yet it is said to be", size)
+		}
+	}
+	h.Write(t, ref)
+	written, err := h.Store.Written(ctxOf(t), h.Cluster, ref)
+	must(t, err)
+	if !written {
+		t.Error("what was written is not seen")
+	}
+}
+
+func writtenMissing(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+	_, err := h.Store.Written(ctxOf(t), h.Cluster, ref)
+	wantErr(t, err, rbdutil.ErrImageNotFound)
+}
+
+func reclaimTakesAway(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+	images, owner := rbdutil.NewImages(h.Store), specOf(ref).Owner
+	reclaimed := func(name string, ref rbdutil.ImageRef) {
+		t.Helper()
+		for range 2 {
+			if err := images.Reclaim(ctxOf(t), h.Cluster, ref, owner); err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+		}
+		_, err := h.Store.Get(ctxOf(t), h.Cluster, ref)
+		wantErr(t, err, rbdutil.ErrImageNotFound)
+		must(t, h.Store.Create(ctxOf(t), h.Cluster, ref, plain)) // the name is free as well
+	}
+	finished := specOf(ref)
+	finished.Name += "-finished"
+	_, err := images.Ensure(ctxOf(t), h.Cluster, finished)
+	must(t, err)
+	reclaimed("a finished image", finished.ImageRef)
+
+	nameless := rbdutil.ImageRef{Pool: ref.Pool, Name: ref.Name + "-nameless"}
+	must(t, h.Store.Create(ctxOf(t), h.Cluster, nameless, plain))
+	reclaimed("the beginning of an image", nameless)
+
+	half := rbdutil.ImageRef{Pool: ref.Pool, Name: ref.Name + "-half"}
+	must(t, h.Store.Create(ctxOf(t), h.Cluster, half, plain))
+	must(t, h.Store.Complete(ctxOf(t), h.Cluster, half, []rbdutil.MetadataItem{
+		{Key: "kubernetes.io/created-for/pvc/uid", Value: owner.ClaimUID},
+	}, 0))
+	reclaimed("an image that has half its owner", half)
+
+	remains := rbdutil.ImageRef{Pool: ref.Pool, Name: ref.Name + "-remains"}
+	h.LeaveRemains(t, remains)
+	reclaimed("remains", remains)
+}
+
+func reclaimSpares(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+	images, spec := rbdutil.NewImages(h.Store), specOf(ref)
+	_, err := images.Ensure(ctxOf(t), h.Cluster, spec)
+	must(t, err)
+	for name, change := range map[string]func(*rbdutil.Owner){
+		"another claim":       func(o *rbdutil.Owner) { o.ClaimUID = "another" },
+		"another cluster":     func(o *rbdutil.Owner) { o.ClusterID = "elsewhere" },
+		"another provisioner": func(o *rbdutil.Owner) { o.Provisioner = "example.com/rbd" },
+	} {
+		owner := spec.Owner
+		change(&owner)
+		if err := images.Reclaim(ctxOf(t), h.Cluster, ref, owner); err == nil {
+			t.Errorf("the image of %s was taken away", name)
+		} else {
+			wantErr(t, err, rbdutil.ErrNotOurs)
+		}
+	}
+	stop := h.Watch(t, ref)
+	wantErr(t, images.Reclaim(ctxOf(t), h.Cluster, ref, spec.Owner), rbdutil.ErrImageInUse)
+	stop()
+	h.Write(t, ref)
+	wantErr(t, images.Reclaim(ctxOf(t), h.Cluster, ref, spec.Owner), rbdutil.ErrHoldsData)
+	h.Snapshot(t, ref, "keep")
+	wantErr(t, images.Reclaim(ctxOf(t), h.Cluster, ref, spec.Owner), rbdutil.ErrHasSnapshots)
+
+	foreign := rbdutil.ImageRef{Pool: ref.Pool, Name: ref.Name + "-foreign"}
+	must(t, h.Store.Create(ctxOf(t), h.Cluster, foreign, plain))
+	must(t, h.Store.Complete(ctxOf(t), h.Cluster, foreign, nil, rbdutil.MiB))
+	wantErr(t, images.Reclaim(ctxOf(t), h.Cluster, foreign, spec.Owner), rbdutil.ErrNotOurs)
+
+	ref.Pool = "no-such-pool"
+	wantErr(t, images.Reclaim(ctxOf(t), h.Cluster, ref, spec.Owner), rbdutil.ErrPoolNotFound)
+}

@@ -1,0 +1,67 @@
+package rbdutil
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// List returns the names of all images in a pool, also of those that are not ours.
+func (i *Images) List(ctx context.Context, c Cluster, pool string) ([]string, error) {
+	return i.store.List(ctx, c, pool)
+}
+
+// Reclaim removes an image that was made for a claim and never became a volume. It
+// must be an image of that very claim, provisioner and cluster, or the nameless
+// beginning of one; and, since whoever calls this has found no trace of claim or
+// volume and may be wrong, it must never have been written to. Anything else is left
+// untouched and answered with ErrNotOurs, ErrHoldsData, ErrImageInUse or
+// ErrHasSnapshots. That it is gone already is success.
+func (i *Images) Reclaim(ctx context.Context, c Cluster, ref ImageRef, owner Owner) error {
+	img, err := i.store.Get(ctx, c, ref)
+	if err != nil && !errors.Is(err, ErrImageNotFound) {
+		return err
+	}
+	if err == nil {
+		if err := i.reclaimable(ctx, c, img, owner); err != nil {
+			return err
+		}
+	}
+	if err := i.store.Remove(ctx, c, ref); err != nil && !errors.Is(err, ErrImageNotFound) {
+		return err
+	}
+	return nil
+}
+
+func (i *Images) reclaimable(ctx context.Context, c Cluster, img Image, owner Owner) error {
+	has := img.Owner()
+	switch {
+	case !has.Unknown() && !has.madeBy(owner):
+		return fmt.Errorf("%w: %s was made for %s by %q in cluster %q", ErrNotOurs, img.ImageRef, has, has.Provisioner, has.ClusterID)
+	case has.Unknown() && img.Size != 0:
+		return fmt.Errorf("%w: the metadata of %s names no owner", ErrNotOurs, img.ImageRef)
+	case len(img.Watchers) > 0:
+		return inUse(img)
+	case len(img.Snapshots) > 0:
+		return hasSnapshots(img)
+	case img.Size == 0:
+		return nil
+	}
+	written, err := i.store.Written(ctx, c, img.ImageRef)
+	if err != nil {
+		return err
+	}
+	if written {
+		return fmt.Errorf("%w: %s was written to", ErrHoldsData, img.ImageRef)
+	}
+	return nil
+}
+
+func inUse(img Image) error {
+	return fmt.Errorf("%w: %s is mapped or open at %s", ErrImageInUse, img.ImageRef, strings.Join(img.Watchers, ", "))
+}
+
+func hasSnapshots(img Image) error {
+	return fmt.Errorf("%w: %s has %s", ErrHasSnapshots, img.ImageRef, strings.Join(img.Snapshots, ", "))
+}
