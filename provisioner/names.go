@@ -8,6 +8,10 @@ const DefaultName = "ceph.com/rbd"
 // the one that csi-translation-lib and ceph-csi expect of in-tree volumes.
 const imagePrefix = "kubernetes-dynamic-pvc-"
 
+// volumePrefix begins the name of every PersistentVolume, by the library's rule; the
+// claim's UID follows.
+const volumePrefix = "pvc-"
+
 // Annotations of our PersistentVolumes. Deletion needs them, and nothing else but
 // the volume itself.
 const (

@@ -17,10 +17,10 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
+	"k8s.io/client-go/tools/record"
 	"k8s.io/component-base/metrics/legacyregistry"
-	"k8s.io/klog/v2"
-	"sigs.k8s.io/sig-storage-lib-external-provisioner/v10/controller"
 
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/rbdfake"
 )
 
@@ -36,6 +36,8 @@ type cluster struct {
 	volumes watch.Interface
 	events  chan *corev1.Event
 	watched chan string // the resources of which somebody has begun to watch
+	// orphanGrace is that of replicas to come; 0 for no sweeping.
+	orphanGrace time.Duration
 }
 
 // newCluster is a cluster without a controller, with a class, its secret and the
@@ -68,29 +70,23 @@ func newCluster(t *testing.T, objects ...apiruntime.Object) *cluster {
 	return c
 }
 
-// replica is a controller with one worker.
-type replica struct {
-	opts    *Options
-	caches  *informers
-	work    *drainer
-	library *controller.ProvisionController
-}
-
-func (c *cluster) newReplica() replica {
+// newReplica is a replica with one worker.
+func (c *cluster) newReplica(t *testing.T) *replica {
+	t.Helper()
 	opts := testOptions()
 	opts.RetryIntervalStart, opts.RetryIntervalMax, opts.WorkerThreads = time.Millisecond, 4*time.Millisecond, 1
-	caches := newInformers(c.client, opts.ResyncPeriod)
-	work := drainerOver(c.ceph, c.client, caches)
-	return replica{opts, caches, work, newLibrary(klog.Background(), opts, c.client, work, caches, newMetrics())}
+	opts.OrphanGrace = c.orphanGrace
+	return newReplica(t.Context(), opts, c.client, newInformers(c.client, opts.ResyncPeriod),
+		rbdutil.NewImages(c.ceph), &record.FakeRecorder{}, newMetrics())
 }
 
 // lead runs a replica until it is stopped or the test ends. It returns what does its
 // work, too.
 func (c *cluster) lead(t *testing.T) (work *drainer, stop func()) {
 	t.Helper()
-	r := c.newReplica()
+	r := c.newReplica(t)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	r.caches.start(ctx)
+	r.informers.start(ctx)
 	// What is created between a cache's list and its watch is lost on a fake API server.
 	for range 4 {
 		await(t, "the caches to watch", c.watched)
@@ -98,12 +94,12 @@ func (c *cluster) lead(t *testing.T) (work *drainer, stop func()) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		lead(ctx, r.opts, r.caches, r.library, r.work)
+		r.lead(ctx)
 	}()
 	stop = sync.OnceFunc(func() {
 		cancel()
 		await(t, "the controller to stop", ended)
-		r.caches.factory.Shutdown()
+		r.informers.factory.Shutdown()
 		awaitQuiet(t)
 	})
 	t.Cleanup(stop)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
@@ -14,6 +15,7 @@ import (
 	apiruntime "k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
 	clienttesting "k8s.io/client-go/testing"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/utils/ptr"
 
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
@@ -159,19 +161,19 @@ func TestNothingBeginsBeforeTheNodesAreKnown(t *testing.T) {
 	c.client.PrependReactor("list", "nodes", func(clienttesting.Action) (bool, apiruntime.Object, error) {
 		return true, nil, apierrors.NewInternalError(errors.New("etcd is slow"))
 	})
-	r := c.newReplica()
+	r := c.newReplica(t)
 	ctx, cancel := context.WithCancel(t.Context())
-	r.caches.start(ctx)
+	r.informers.start(ctx)
 	for range 3 {
 		await(t, "the other caches to watch", c.watched)
 	}
 	cancel()
-	lead(ctx, r.opts, r.caches, r.library, r.work)
+	r.lead(ctx)
 	if r.library.HasRun() {
 		t.Error("volumes would have been deleted without a look at the nodes that use them")
 	}
 	r.library.Run(ctx) // a library that never ran would never end
-	r.caches.factory.Shutdown()
+	r.informers.factory.Shutdown()
 	awaitQuiet(t)
 }
 
@@ -216,4 +218,108 @@ func TestWhatRunsIsFinishedAndTheNextLeaderDoesTheRest(t *testing.T) {
 	c.lead(t)
 	c.awaitServed(t, "2")
 	c.wantImages(t, "kube/kubernetes-dynamic-pvc-1", "kube/kubernetes-dynamic-pvc-2")
+}
+
+// TestAVolumeIsSavedBeforeTheEnd: the library would stop without saving what it could
+// not save at once, and if the claim went before the next leader comes, nobody would
+// ever ask for the image.
+func TestAVolumeIsSavedBeforeTheEnd(t *testing.T) {
+	c := newCluster(t)
+	trying, allow := make(chan struct{}, 100), make(chan struct{})
+	c.client.PrependReactor("create", "persistentvolumes", func(clienttesting.Action) (bool, apiruntime.Object, error) {
+		select {
+		case <-allow:
+			return false, nil, nil
+		default:
+			select {
+			case trying <- struct{}{}:
+			default:
+			}
+			return true, nil, apierrors.NewInternalError(errors.New("etcd is full"))
+		}
+	})
+	work, stop := c.lead(t)
+	c.claim(t, exampleClaim("1"))
+	await(t, "an attempt to save", trying)
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		stop()
+	}()
+	awaitDraining(work)
+	await(t, "one more attempt to save", trying)
+	select {
+	case <-stopped:
+		t.Fatal("stopped, though a volume is not saved")
+	default:
+	}
+	close(allow)
+	await(t, "the stop", stopped)
+	c.awaitVolume(t, watch.Added, "1")
+}
+
+// TestAReplicaThatStandsByHearsNothing: what its library heard of while another leads
+// would pile up in its queues.
+func TestAReplicaThatStandsByHearsNothing(t *testing.T) {
+	c := newCluster(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	informers := newInformers(c.client, 0)
+	direct, deferred := make(chan struct{}, 2), make(chan struct{}, 2)
+	hear := func(channel chan struct{}) cache.ResourceEventHandler {
+		return cache.ResourceEventHandlerFuncs{AddFunc: func(any) { channel <- struct{}{} }}
+	}
+	for _, informer := range []cache.SharedInformer{informers.claims.Informer(), informers.volumes.Informer()} {
+		if _, err := informer.AddEventHandlerWithResyncPeriod(hear(direct), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, informer := range []cache.SharedInformer{informers.claimEvents, observedVolumes{informers.volumeEvents}} {
+		if _, err := informer.AddEventHandlerWithResyncPeriod(hear(deferred), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	informers.start(ctx)
+	for range 2 {
+		await(t, "the caches to watch", c.watched)
+	}
+	c.claim(t, exampleClaim("1"))
+	if _, err := c.client.CoreV1().PersistentVolumes().Create(t.Context(), &corev1.PersistentVolume{}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		await(t, "claim and volume in the caches", direct)
+	}
+	if n := len(deferred); n > 0 {
+		t.Errorf("%d events are handed on to a replica that does not lead", n)
+	}
+	if err := informers.attachHandlers(); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		await(t, "claim and volume", deferred)
+	}
+	cancel()
+	informers.factory.Shutdown()
+}
+
+// TestWhatWasLeftBehindIsRemoved: its claim was deleted while no provisioner ran.
+func TestWhatWasLeftBehindIsRemoved(t *testing.T) {
+	c := newCluster(t)
+	owner := rbdutil.Owner{ClaimUID: "gone", ClaimNamespace: "shop", ClaimName: "www-gone", VolumeName: "pvc-gone", Provisioner: "ceph.com/rbd"}
+	if _, err := rbdutil.NewImages(c.ceph).Ensure(t.Context(), rbdutil.Cluster{}, rbdutil.ImageSpec{
+		ImageRef: rbdutil.ImageRef{Pool: "kube", Name: "kubernetes-dynamic-pvc-gone"}, Size: 1 << 30, Owner: owner,
+	}); err != nil {
+		t.Fatal(err)
+	}
+	removed := make(chan struct{})
+	c.ceph.After = func(_ context.Context, op string, _ rbdutil.Cluster, ref rbdutil.ImageRef) error {
+		if op == rbdfake.OpRemove {
+			close(removed)
+		}
+		return nil
+	}
+	c.orphanGrace = time.Millisecond
+	c.lead(t)
+	await(t, "the removal", removed)
+	c.wantImages(t)
 }

@@ -10,16 +10,17 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/provisioner"
 )
 
-// drainer knows how many operations run, and lets none begin once it is draining:
-// the library itself does not wait for its workers, and hands them all that is in
-// its queues before it stops.
+// drainer knows how many operations run and which volumes are still to be saved, and
+// lets nothing begin once it is draining: the library itself does not wait for its
+// workers, and hands them all that is in its queues before it stops.
 type drainer struct {
 	*provisioner.Provisioner
 
 	mu       sync.Mutex
 	running  int
+	unsaved  map[string]struct{} // the names of volumes that Provision has returned
 	draining bool
-	idle     chan struct{} // closed when draining and nothing runs
+	idle     chan struct{} // closed when draining and nothing is left
 }
 
 var _ controller.BlockProvisioner = (*drainer)(nil)
@@ -30,7 +31,11 @@ func (d *drainer) Provision(ctx context.Context, opts controller.ProvisionOption
 		return nil, controller.ProvisioningNoChange, errDraining()
 	}
 	defer d.end()
-	return d.Provisioner.Provision(ctx, opts)
+	volume, state, err := d.Provisioner.Provision(ctx, opts)
+	if err == nil {
+		d.toBeSaved(volume.Name)
+	}
+	return volume, state, err
 }
 
 // Delete implements controller.Provisioner.
@@ -62,20 +67,45 @@ func (d *drainer) end() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.running--
-	if d.draining && d.running == 0 {
+	d.closeIfIdle()
+}
+
+// toBeSaved notes a volume without which its image would be nobody's.
+func (d *drainer) toBeSaved(volume string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.unsaved == nil {
+		d.unsaved = map[string]struct{}{}
+	}
+	d.unsaved[volume] = struct{}{}
+}
+
+// saved is told of each volume that is safe with the API server.
+func (d *drainer) saved(volume string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if _, waiting := d.unsaved[volume]; waiting {
+		delete(d.unsaved, volume)
+		d.closeIfIdle()
+	}
+}
+
+func (d *drainer) closeIfIdle() {
+	if d.draining && d.left() == 0 {
 		close(d.idle)
 	}
 }
 
-// drain lets nothing begin any more and waits until nothing runs or ctx is done.
-// It returns how many operations still run. It must be called once only.
+func (d *drainer) left() int { return d.running + len(d.unsaved) }
+
+// drain lets nothing begin any more and waits until nothing is left or ctx is done.
+// It returns how many operations and volumes to be saved are left. It must be called
+// once only.
 func (d *drainer) drain(ctx context.Context) int {
 	d.mu.Lock()
 	d.draining = true
 	d.idle = make(chan struct{})
-	if d.running == 0 {
-		close(d.idle)
-	}
+	d.closeIfIdle()
 	d.mu.Unlock()
 	select {
 	case <-d.idle:
@@ -83,5 +113,5 @@ func (d *drainer) drain(ctx context.Context) int {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.running
+	return d.left()
 }

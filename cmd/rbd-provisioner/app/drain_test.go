@@ -4,18 +4,29 @@ import (
 	"context"
 	"runtime"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/client-go/tools/record"
 	"sigs.k8s.io/sig-storage-lib-external-provisioner/v10/controller"
 
+	"github.com/rbd-provisioner/rbd-provisioner/provisioner"
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/rbdfake"
 )
 
 func newDrainer(t *testing.T) (*drainer, *rbdfake.Ceph) {
 	t.Helper()
 	ceph, client := rbdfake.New("kube"), fake.NewSimpleClientset(exampleSecret())
-	return drainerOver(ceph, client, newInformers(client, 0)), ceph
+	informers := newInformers(client, 0)
+	return &drainer{Provisioner: provisioner.New(provisioner.Config{
+		Name: "ceph.com/rbd", ClusterID: "here", Timeout: time.Minute,
+		Images: rbdutil.NewImages(ceph), Secrets: client.CoreV1(),
+		Classes: informers.classes.Lister(), Nodes: informers.nodes.Lister(),
+		Events: &record.FakeRecorder{},
+	})}, ceph
 }
 
 // awaitDraining returns when nothing can begin any more.
@@ -42,6 +53,7 @@ func TestWorkPassesThroughUntilItIsDrained(t *testing.T) {
 	if err != nil || state != controller.ProvisioningFinished {
 		t.Fatalf("Provision: %v, %v", state, err)
 	}
+	d.saved(volume.Name)
 	if err := d.Delete(t.Context(), volume); err != nil {
 		t.Fatal(err)
 	}
@@ -88,14 +100,39 @@ func TestDrainWaitsForWhatRuns(t *testing.T) {
 	default:
 	}
 	proceed()
+	for range 2 {
+		d.saved(await(t, "the volume", provisioned).Name)
+	}
 	if left := await(t, "the drain", drained); left != 0 {
 		t.Errorf("%d operations are left", left)
 	}
 	if names := ceph.Names(); len(names) != 2 {
 		t.Errorf("images %v, want both that had begun", names)
 	}
-	for range 2 {
-		await(t, "the volume", provisioned)
+}
+
+func TestDrainWaitsUntilVolumesAreSaved(t *testing.T) {
+	t.Parallel()
+	d, _ := newDrainer(t)
+	for _, uid := range []types.UID{"1", "2"} {
+		if _, _, err := d.Provision(t.Context(), exampleOptions(uid)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.saved("pvc-1")
+	drained := make(chan int, 1)
+	go func() { drained <- d.drain(t.Context()) }()
+	awaitDraining(d)
+	d.saved("pvc-somebody-else's")
+	d.saved("pvc-1")
+	select {
+	case left := <-drained:
+		t.Fatalf("drained with %d left, though a volume is not saved", left)
+	default:
+	}
+	d.saved("pvc-2")
+	if left := await(t, "the drain", drained); left != 0 {
+		t.Errorf("%d are left", left)
 	}
 }
 
@@ -108,6 +145,7 @@ func TestDrainDoesNotWaitForever(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	d.saved(volume.Name)
 	go func() { deleted <- d.Delete(t.Context(), volume) }()
 	await(t, "the operation", arrived)
 	ctx, cancel := context.WithCancel(t.Context())

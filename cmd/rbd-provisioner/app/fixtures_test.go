@@ -10,12 +10,9 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/record"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/sig-storage-lib-external-provisioner/v10/controller"
 
-	"github.com/rbd-provisioner/rbd-provisioner/provisioner"
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/rbdfake"
 )
@@ -73,16 +70,6 @@ func exampleClaim(uid types.UID) *corev1.PersistentVolumeClaim {
 			},
 		},
 	}
-}
-
-// drainerOver is a drainer as Run makes it, over a Ceph in memory.
-func drainerOver(ceph *rbdfake.Ceph, client kubernetes.Interface, caches *informers) *drainer {
-	return &drainer{Provisioner: provisioner.New(provisioner.Config{
-		Name: "ceph.com/rbd", ClusterID: "here", Timeout: time.Minute,
-		Images: rbdutil.NewImages(ceph), Secrets: client.CoreV1(),
-		Classes: caches.classes.Lister(), Nodes: caches.nodes.Lister(),
-		Events: &record.FakeRecorder{},
-	})}
 }
 
 func exampleOptions(uid types.UID) controller.ProvisionOptions {

@@ -1,9 +1,13 @@
 package app
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
+	"time"
+
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
 // check is one named condition of health.
@@ -12,13 +16,17 @@ type check struct {
 	run  func(*http.Request) error
 }
 
+// degraded is an error of a check that is told, and yet leaves the process ready.
+type degraded struct{ error }
+
 // health sorts checks by what follows from a failure: a process that is not live is
 // restarted, one that is not ready is left to become so.
 type health struct {
 	live, ready []check
 }
 
-// install serves /livez and /readyz (all their checks, listed with ?verbose), each
+// install serves /livez and /readyz (all their checks, listed with ?verbose or when
+// there is something to tell), each
 // check by itself below /healthz/, and /healthz as /livez.
 func (h health) install(mux *http.ServeMux) {
 	mux.HandleFunc("/livez", serveChecks(h.live))
@@ -33,25 +41,51 @@ func serveChecks(checks []check) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		var report strings.Builder
 		failed := false
+		_, tell := r.URL.Query()["verbose"]
 		for _, c := range checks {
-			if err := c.run(r); err != nil {
+			err := c.run(r)
+			switch {
+			case err == nil:
+				fmt.Fprintf(&report, "[+]%s ok\n", c.name)
+			case errors.As(err, new(degraded)):
+				tell = true
+				fmt.Fprintf(&report, "[-]%s degraded: %v\n", c.name, err)
+			default:
 				failed = true
 				fmt.Fprintf(&report, "[-]%s failed: %v\n", c.name, err)
-				continue
 			}
-			fmt.Fprintf(&report, "[+]%s ok\n", c.name)
 		}
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		w.Header().Set("X-Content-Type-Options", "nosniff")
-		_, verbose := r.URL.Query()["verbose"]
 		switch {
 		case failed:
 			w.WriteHeader(http.StatusServiceUnavailable)
 			_, _ = fmt.Fprint(w, report.String())
-		case verbose:
+		case tell:
 			_, _ = fmt.Fprint(w, report.String())
 		default:
 			_, _ = fmt.Fprint(w, "ok")
 		}
 	}
+}
+
+// cephCheck tells which pools do not answer. It fails when none does that anybody has
+// asked for lately: there is nothing then that this process could do.
+func cephCheck(bulkhead *rbdutil.Bulkhead) check {
+	return check{name: "ceph", run: func(*http.Request) error {
+		silent, answering := bulkhead.Silent()
+		if len(silent) == 0 {
+			return nil
+		}
+		var texts []string
+		for _, s := range silent {
+			texts = append(texts, fmt.Sprintf("%s, pool %s as client.%s: %v, for %s",
+				s.Monitors, s.Pool, s.User, s.Err, time.Since(s.Since).Round(time.Second)))
+		}
+		err := errors.New(strings.Join(texts, "; "))
+		if answering {
+			return degraded{err}
+		}
+		return err
+	}}
 }

@@ -1,16 +1,22 @@
 package app
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/rbdfake"
 )
 
 // serve starts the server on any port and returns what it answers with.
@@ -39,10 +45,15 @@ func failing(name, why string) check {
 	return check{name: name, run: func(*http.Request) error { return errors.New(why) }}
 }
 
+func degrading(name, why string) check {
+	return check{name: name, run: func(*http.Request) error { return degraded{errors.New(why)} }}
+}
+
 func TestHealth(t *testing.T) {
 	t.Parallel()
 	healthy := health{live: []check{passing("lease")}, ready: []check{passing("caches"), passing("store")}}
 	starting := health{live: healthy.live, ready: []check{failing("caches", "Nodes have not been listed yet"), passing("store")}}
+	limping := health{live: healthy.live, ready: []check{passing("caches"), degrading("store", "one of two is silent")}}
 	stuck := health{live: []check{failing("lease", "it ran out")}, ready: healthy.ready}
 	for name, test := range map[string]struct {
 		health health
@@ -63,6 +74,7 @@ func TestHealth(t *testing.T) {
 		"not ready is no reason to be restarted":   {starting, "/livez", 200, "ok"},
 		"the one check fails":                      {starting, "/healthz/caches", 503, "[-]caches failed: Nodes have not been listed yet\n"},
 		"the other check does not":                 {starting, "/healthz/store", 200, "ok"},
+		"degraded is ready, and says why":          {limping, "/readyz", 200, "[+]caches ok\n[-]store degraded: one of two is silent\n"},
 		"not alive says why":                       {stuck, "/livez", 503, "[-]lease failed: it ran out\n"},
 		"not alive, by its old name":               {stuck, "/healthz", 503, "[-]lease failed: it ran out\n"},
 		"not alive and ready are different things": {stuck, "/readyz", 200, "ok"},
@@ -160,4 +172,38 @@ func TestNoServerWhereNoneIsAskedFor(t *testing.T) {
 		t.Fatal(err)
 	}
 	server.stop(t.Context())
+}
+
+func TestCephHealth(t *testing.T) {
+	t.Parallel()
+	ceph := rbdfake.New("kube")
+	ceph.Before = func(_ context.Context, _ string, c rbdutil.Cluster, _ rbdutil.ImageRef) error {
+		if c.Monitors[0] == "dead" {
+			return fmt.Errorf("connect: %w", rbdutil.ErrUnreachable)
+		}
+		return nil
+	}
+	bulkhead := rbdutil.NewBulkhead(ceph, 1, time.Hour)
+	ask := func(monitor string) {
+		_, _ = bulkhead.List(t.Context(), rbdutil.Cluster{Monitors: []string{monitor, "b"}, User: "kube"}, "kube")
+	}
+	handler := serve(t, testOptions(), health{ready: []check{cephCheck(bulkhead)}})
+	const silence = "dead,b, pool kube as client.kube: Ceph cluster cannot be reached, for 0s\n"
+	for _, step := range []struct {
+		ask  string
+		code int
+		body string
+	}{
+		{"", 200, "ok"},
+		{"dead", 503, "[-]ceph failed: " + silence},
+		{"alive", 200, "[-]ceph degraded: " + silence},
+	} {
+		if step.ask != "" {
+			ask(step.ask)
+		}
+		code, body := get(handler, "/readyz")
+		if code != step.code || body != step.body {
+			t.Errorf("after %q was asked: %d %q, want %d %q", step.ask, code, body, step.code, step.body)
+		}
+	}
 }

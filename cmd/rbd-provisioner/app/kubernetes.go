@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -71,18 +72,23 @@ type informers struct {
 	volumes coreinformers.PersistentVolumeInformer
 	nodes   coreinformers.NodeInformer
 	classes storageinformers.StorageClassInformer
+	// What the library hears of.
+	claimEvents, volumeEvents *deferredHandlers
 }
 
 func newInformers(client kubernetes.Interface, resync time.Duration) *informers {
 	factory := clientinformers.NewSharedInformerFactoryWithOptions(client, resync,
 		clientinformers.WithTransform(trim))
-	return &informers{
+	i := &informers{
 		factory: factory,
 		claims:  factory.Core().V1().PersistentVolumeClaims(),
 		volumes: factory.Core().V1().PersistentVolumes(),
 		nodes:   factory.Core().V1().Nodes(),
 		classes: factory.Storage().V1().StorageClasses(),
 	}
+	i.claimEvents = &deferredHandlers{SharedIndexInformer: i.claims.Informer()}
+	i.volumeEvents = &deferredHandlers{SharedIndexInformer: i.volumes.Informer()}
+	return i
 }
 
 // observedVolumes is the volumes' informer as the library sees it: a cache of what the
@@ -129,6 +135,11 @@ func (i *informers) wait(ctx context.Context) bool {
 		}
 	}
 	return true
+}
+
+// attachHandlers lets the library hear of claims and volumes.
+func (i *informers) attachHandlers() error {
+	return errors.Join(i.claimEvents.attachHandlers(), i.volumeEvents.attachHandlers())
 }
 
 // check fails until every cache has been filled once.

@@ -26,6 +26,7 @@ type Options struct {
 	RetryIntervalStart time.Duration
 	RetryIntervalMax   time.Duration
 	ResyncPeriod       time.Duration
+	OrphanGrace        time.Duration
 
 	Kubeconfig   string
 	Master       string
@@ -56,11 +57,12 @@ type LeaderElectionOptions struct {
 func NewOptions() *Options {
 	return &Options{
 		ProvisionerName:    envOr("PROVISIONER_NAME", provisioner.DefaultName),
-		WorkerThreads:      16,
+		WorkerThreads:      100,
 		Timeout:            30 * time.Second,
 		RetryIntervalStart: time.Second,
 		RetryIntervalMax:   time.Minute,
 		ResyncPeriod:       15 * time.Minute,
+		OrphanGrace:        time.Minute,
 		Kubeconfig:         os.Getenv("KUBECONFIG"),
 		KubeAPIQPS:         300,
 		KubeAPIBurst:       600,
@@ -101,11 +103,12 @@ func (o *Options) Flags() cliflag.NamedFlagSets {
 	fs := sections.FlagSet("provisioning")
 	fs.StringVar(&o.ProvisionerName, "provisioner-name", o.ProvisionerName, "Name by which StorageClasses call this provisioner. Environment: PROVISIONER_NAME.")
 	fs.StringVar(&o.ClusterID, "cluster-id", o.ClusterID, "What tells this Kubernetes cluster's images from another's in the same pool. If empty, the UID of the namespace kube-system.")
-	fs.IntVar(&o.WorkerThreads, "worker-threads", o.WorkerThreads, "How many claims are provisioned, and how many volumes deleted, at a time. At least 1.")
+	fs.IntVar(&o.WorkerThreads, "worker-threads", o.WorkerThreads, "How many claims are provisioned, and how many volumes deleted, at a time. Of one pool, no more than 16 are. At least 1.")
 	fs.DurationVar(&o.Timeout, "timeout", o.Timeout, "When a claim or volume is told that Ceph has not answered. Ceph itself is given half of it for each call. At least 2s.")
 	fs.DurationVar(&o.RetryIntervalStart, "retry-interval-start", o.RetryIntervalStart, "Pause before the first retry of a claim or volume. It doubles with each failure.")
 	fs.DurationVar(&o.RetryIntervalMax, "retry-interval-max", o.RetryIntervalMax, "Longest pause between two retries of a claim or volume.")
 	fs.DurationVar(&o.ResyncPeriod, "resync-period", o.ResyncPeriod, "How often all claims and volumes are looked at again without a change.")
+	fs.DurationVar(&o.OrphanGrace, "orphan-grace", o.OrphanGrace, "How long an image of ours that holds no data must have been without claim and volume before it is removed. All are looked at every ten times as long. 0 for never.")
 
 	fs = sections.FlagSet("kubernetes")
 	fs.StringVar(&o.Kubeconfig, "kubeconfig", o.Kubeconfig, "Path of a kubeconfig file; only outside the cluster. Environment: KUBECONFIG.")
@@ -151,6 +154,7 @@ func (o *Options) Validate() field.ErrorList {
 	require(o.RetryIntervalStart > 0, "retry-interval-start", o.RetryIntervalStart.String(), "must be positive")
 	require(o.RetryIntervalMax >= o.RetryIntervalStart, "retry-interval-max", o.RetryIntervalMax.String(), "must not be less than --retry-interval-start")
 	require(o.ResyncPeriod >= 0, "resync-period", o.ResyncPeriod.String(), "must not be negative")
+	require(o.OrphanGrace >= 0, "orphan-grace", o.OrphanGrace.String(), "must not be negative")
 	require(o.KubeAPIQPS > 0, "kube-api-qps", o.KubeAPIQPS, "must be greater than 0")
 	require(o.KubeAPIBurst >= 1, "kube-api-burst", o.KubeAPIBurst, "must be at least 1")
 	require(metricsPath.MatchString(o.MetricsPath) && !ownPath.MatchString(o.MetricsPath), "metrics-path", o.MetricsPath,

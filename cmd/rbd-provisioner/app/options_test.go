@@ -40,6 +40,8 @@ func TestValidateOptions(t *testing.T) {
 		"one pause for all":              {func(o *Options) { o.RetryIntervalStart, o.RetryIntervalMax = time.Minute, time.Minute }, ""},
 		"pauses that get shorter":        {func(o *Options) { o.RetryIntervalMax = time.Millisecond }, `--retry-interval-max: Invalid value: "1ms": must not be less than --retry-interval-start`},
 		"no resync":                      {func(o *Options) { o.ResyncPeriod = 0 }, ""},
+		"orphans are never removed":      {func(o *Options) { o.OrphanGrace = 0 }, ""},
+		"orphans before they are there":  {func(o *Options) { o.OrphanGrace = -time.Second }, `--orphan-grace: Invalid value: "-1s": must not be negative`},
 		"a resync in the past":           {func(o *Options) { o.ResyncPeriod = -time.Second }, `--resync-period: Invalid value: "-1s": must not be negative`},
 		"no requests":                    {func(o *Options) { o.KubeAPIQPS = 0 }, "--kube-api-qps: Invalid value: 0: must be greater than 0"},
 		"no requests at once":            {func(o *Options) { o.KubeAPIBurst = 0 }, "--kube-api-burst: Invalid value: 0: must be at least 1"},
@@ -135,7 +137,7 @@ func TestEveryFlagSetsItsOption(t *testing.T) {
 	got := testOptions()
 	if err := parse(got.Flags(), []string{
 		"--provisioner-name=a.b/c", "--cluster-id=id", "--worker-threads=1", "--timeout=2s", "--retry-interval-start=3s",
-		"--retry-interval-max=4s", "--resync-period=5s", "--kubeconfig=k", "--master=m", "--kube-api-qps=6.5", "--kube-api-burst=7",
+		"--retry-interval-max=4s", "--resync-period=5s", "--orphan-grace=14s", "--kubeconfig=k", "--master=m", "--kube-api-qps=6.5", "--kube-api-burst=7",
 		"--leader-election=false", "--leader-election-namespace=n", "--leader-election-lease-duration=8s",
 		"--leader-election-renew-deadline=9s", "--leader-election-retry-period=10s",
 		"--http-endpoint=:11", "--metrics-path=/12", "--enable-pprof", "--version", "-v=13",
@@ -149,7 +151,8 @@ func TestEveryFlagSetsItsOption(t *testing.T) {
 	want := &Options{
 		ProvisionerName: "a.b/c", ClusterID: "id", WorkerThreads: 1, Timeout: 2 * time.Second,
 		RetryIntervalStart: 3 * time.Second, RetryIntervalMax: 4 * time.Second, ResyncPeriod: 5 * time.Second,
-		Kubeconfig: "k", Master: "m", KubeAPIQPS: 6.5, KubeAPIBurst: 7,
+		OrphanGrace: 14 * time.Second,
+		Kubeconfig:  "k", Master: "m", KubeAPIQPS: 6.5, KubeAPIBurst: 7,
 		LeaderElection: LeaderElectionOptions{
 			Namespace: "n", LeaseDuration: 8 * time.Second, RenewDeadline: 9 * time.Second, RetryPeriod: 10 * time.Second,
 		},

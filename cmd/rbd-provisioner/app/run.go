@@ -9,16 +9,20 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/util/workqueue"
 	"k8s.io/klog/v2"
-	"sigs.k8s.io/sig-storage-lib-external-provisioner/v10/controller"
 
-	"github.com/rbd-provisioner/rbd-provisioner/provisioner"
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
 // idleTimeout is how long a connection to Ceph is kept without use.
 const idleTimeout = 10 * time.Minute
+
+// How much of the work may be for one pool: as many operations at a time as keep a
+// healthy one busy, and how long others wait for it without an answer.
+const (
+	poolLimit    = 16
+	poolPatience = 2 * time.Second
+)
 
 // Run provisions and deletes until ctx is done, and then stops in order: no new
 // work, an end to what runs, the lease given back. Its error is a failure to start
@@ -38,6 +42,8 @@ func Run(ctx context.Context, opts *Options, newStore func(StoreOptions) Store) 
 		Observe: metrics.observe, ConnectionsChanged: metrics.connectionsChanged,
 	})
 	defer store.Close()
+	bulkhead := rbdutil.NewBulkhead(store, poolLimit, poolPatience)
+	images := rbdutil.NewImages(bulkhead)
 
 	informers := newInformers(clients.work, opts.ResyncPeriod)
 	elector, err := newElector(opts, clients.lease)
@@ -46,7 +52,7 @@ func Run(ctx context.Context, opts *Options, newStore func(StoreOptions) Store) 
 	}
 	server, err := startHTTP(ctx, opts, metrics.registry, health{
 		live:  []check{elector.check()},
-		ready: []check{informers.check()},
+		ready: []check{informers.check(), cephCheck(bulkhead)},
 	})
 	if err != nil {
 		return err
@@ -65,72 +71,10 @@ func Run(ctx context.Context, opts *Options, newStore func(StoreOptions) Store) 
 	}
 	events := newEvents(ctx, clients.work, opts.ProvisionerName)
 	defer events.shutdown()
-	work := &drainer{Provisioner: provisioner.New(provisioner.Config{
-		Name: opts.ProvisionerName, ClusterID: opts.ClusterID, Timeout: opts.Timeout,
-		Images:  rbdutil.NewImages(store),
-		Secrets: clients.work.CoreV1(),
-		Classes: informers.classes.Lister(), Nodes: informers.nodes.Lister(),
-		Events: events.recorder,
-	})}
-	// Before the informers start: the library adds an index and handlers to them.
-	library := newLibrary(logger, opts, clients.work, work, informers, metrics)
+	// Before the informers start: the library adds an index to them.
+	replica := newReplica(ctx, opts, clients.work, informers, images, events.recorder, metrics)
 	informers.start(ctx)
-	return elector.run(ctx, func(ctx context.Context) {
-		lead(ctx, opts, informers, library, work)
-	})
-}
-
-// lead runs the library until ctx is done, and then waits for what has begun.
-func lead(ctx context.Context, opts *Options, informers *informers, library *controller.ProvisionController, work *drainer) {
-	// The library does not wait for the nodes. Without them no volume is known to be in
-	// use, and a claim whose node is not known is sent back to the scheduler.
-	if !informers.wait(ctx) {
-		return
-	}
-	// The library's context ends after the work, not with the signal: what runs
-	// is not to be cut.
-	libraryCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
-	stopped := make(chan struct{})
-	go func() {
-		defer close(stopped)
-		library.Run(libraryCtx)
-	}()
-	<-ctx.Done()
-	klog.FromContext(ctx).Info("Stopping, once the operations that run have ended")
-	drained, cancel := context.WithTimeout(libraryCtx, opts.Timeout)
-	defer cancel()
-	if left := work.drain(drained); left > 0 {
-		klog.FromContext(ctx).Info("Not waiting any longer; the next leader finishes what is left", "operations", left)
-	}
-	stop()
-	<-stopped
-}
-
-// newLibrary sets the library up so that it keeps out of what we do ourselves:
-// leader election, metrics, giving up.
-func newLibrary(logger klog.Logger, opts *Options, client kubernetes.Interface, work controller.Provisioner, informers *informers, metrics *metrics) *controller.ProvisionController {
-	limiter := func() workqueue.RateLimiter {
-		return workqueue.NewItemExponentialFailureRateLimiter(opts.RetryIntervalStart, opts.RetryIntervalMax)
-	}
-	return controller.NewProvisionController(logger, client, opts.ProvisionerName, work,
-		// The library's own ends the process with an error at every SIGTERM.
-		controller.LeaderElection(false),
-		// Never give up: a claim that is given up leaks its image.
-		controller.FailedProvisionThreshold(0),
-		controller.FailedDeleteThreshold(0),
-		controller.RateLimiter(limiter()),
-		// Save volumes in the background for as long as it takes. Without it, the
-		// library deletes the image of a volume that it could not save.
-		controller.CreateProvisionedPVLimiter(limiter()),
-		controller.Threadiness(opts.WorkerThreads),
-		controller.AddFinalizer(true),
-		controller.ClaimsInformer(informers.claims.Informer()),
-		controller.VolumesInformer(observedVolumes{informers.volumes.Informer()}),
-		controller.ClassesInformer(informers.classes.Informer()),
-		controller.NodesLister(informers.nodes.Lister()),
-		controller.MetricsInstance(metrics.library),
-		controller.ResyncPeriod(opts.ResyncPeriod),
-	)
+	return elector.run(ctx, replica.lead)
 }
 
 // clusterID returns what is commonly taken for a cluster's id. It waits for an API

@@ -1,0 +1,116 @@
+package app
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/client-go/util/workqueue"
+	"k8s.io/klog/v2"
+	"k8s.io/utils/clock"
+	"sigs.k8s.io/sig-storage-lib-external-provisioner/v10/controller"
+
+	"github.com/rbd-provisioner/rbd-provisioner/provisioner"
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+)
+
+// replica is all that works while this process leads.
+type replica struct {
+	timeout   time.Duration
+	informers *informers
+	work      *drainer
+	library   *controller.ProvisionController
+	sweeper   *provisioner.Sweeper // nil: none
+}
+
+func newReplica(ctx context.Context, opts *Options, client kubernetes.Interface, informers *informers, images *rbdutil.Images, events record.EventRecorder, metrics *metrics) *replica {
+	p := provisioner.New(provisioner.Config{
+		Name: opts.ProvisionerName, ClusterID: opts.ClusterID, Timeout: opts.Timeout,
+		Images:  images,
+		Secrets: client.CoreV1(),
+		Classes: informers.classes.Lister(), Nodes: informers.nodes.Lister(),
+		Events: events,
+	})
+	r := &replica{timeout: opts.Timeout, informers: informers, work: &drainer{Provisioner: p}}
+	r.library = newLibrary(klog.FromContext(ctx), opts, savingClient{client, r.work.saved}, r.work, informers, metrics)
+	if opts.OrphanGrace > 0 {
+		r.sweeper = provisioner.NewSweeper(p, provisioner.SweeperConfig{
+			Images: images, Claims: informers.claims.Lister(), Volumes: informers.volumes.Lister(),
+			Live: client.CoreV1(), Grace: opts.OrphanGrace, Clock: clock.RealClock{},
+		})
+	}
+	return r
+}
+
+// lead works until ctx is done, and then waits for what has begun.
+func (r *replica) lead(ctx context.Context) {
+	// The library does not wait for the nodes. Without them no volume is known to be in
+	// use, and a claim whose node is not known is sent back to the scheduler.
+	if !r.informers.wait(ctx) {
+		return
+	}
+	var sweeping sync.WaitGroup
+	defer sweeping.Wait()
+	if r.sweeper != nil {
+		sweeping.Add(1)
+		go func() {
+			defer sweeping.Done()
+			r.sweeper.Run(ctx)
+		}()
+	}
+	r.runLibrary(ctx)
+}
+
+func (r *replica) runLibrary(ctx context.Context) {
+	logger := klog.FromContext(ctx)
+	if err := r.informers.attachHandlers(); err != nil {
+		logger.Error(err, "Cannot hear of claims and volumes")
+		return
+	}
+	// The library's context ends after the work, not with the signal: what runs
+	// is not to be cut.
+	libraryCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		r.library.Run(libraryCtx)
+	}()
+	<-ctx.Done()
+	logger.Info("Stopping, once the operations that run have ended")
+	drained, cancel := context.WithTimeout(libraryCtx, r.timeout)
+	defer cancel()
+	if left := r.work.drain(drained); left > 0 {
+		logger.Info("Not waiting any longer; the next leader finishes what is left", "operations", left)
+	}
+	stop()
+	<-stopped
+}
+
+// newLibrary sets the library up so that it keeps out of what we do ourselves:
+// leader election, metrics, giving up.
+func newLibrary(logger klog.Logger, opts *Options, client kubernetes.Interface, work controller.Provisioner, informers *informers, metrics *metrics) *controller.ProvisionController {
+	limiter := func() workqueue.RateLimiter {
+		return workqueue.NewItemExponentialFailureRateLimiter(opts.RetryIntervalStart, opts.RetryIntervalMax)
+	}
+	return controller.NewProvisionController(logger, client, opts.ProvisionerName, work,
+		// The library's own ends the process with an error at every SIGTERM.
+		controller.LeaderElection(false),
+		// Never give up: a claim that is given up leaks its image.
+		controller.FailedProvisionThreshold(0),
+		controller.FailedDeleteThreshold(0),
+		controller.RateLimiter(limiter()),
+		// Save volumes in the background for as long as it takes. Without it, the
+		// library deletes the image of a volume that it could not save.
+		controller.CreateProvisionedPVLimiter(limiter()),
+		controller.Threadiness(opts.WorkerThreads),
+		controller.AddFinalizer(true),
+		controller.ClaimsInformer(informers.claimEvents),
+		controller.VolumesInformer(observedVolumes{informers.volumeEvents}),
+		controller.ClassesInformer(informers.classes.Informer()),
+		controller.NodesLister(informers.nodes.Lister()),
+		controller.MetricsInstance(metrics.library),
+		controller.ResyncPeriod(opts.ResyncPeriod),
+	)
+}

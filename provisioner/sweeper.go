@@ -1,0 +1,221 @@
+package provisioner
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/sets"
+	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
+	corelisters "k8s.io/client-go/listers/core/v1"
+	"k8s.io/klog/v2"
+	"k8s.io/utils/clock"
+
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+)
+
+// Reclaimer finds and removes images that were left behind.
+type Reclaimer interface {
+	List(ctx context.Context, c rbdutil.Cluster, pool string) ([]string, error)
+	Reclaim(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef, owner rbdutil.Owner) error
+}
+
+// SweeperConfig is what a Sweeper needs beside the Provisioner.
+type SweeperConfig struct {
+	Images  Reclaimer
+	Claims  corelisters.PersistentVolumeClaimLister
+	Volumes corelisters.PersistentVolumeLister
+	// Live asks the API server itself, where caches may lag behind.
+	Live corev1client.PersistentVolumesGetter
+	// Grace is how long an image must have been without claim and volume.
+	Grace time.Duration
+	Clock clock.Clock
+}
+
+// Sweeper removes what a claim leaves behind that is deleted while its image is
+// being made and the provisioner dies: the library forgets such claims with its
+// process, and nobody else knows of the image. An image is removed only when it has
+// been without claim and volume for a while, the API server itself confirms that there
+// is no volume, and nothing was ever written to it.
+type Sweeper struct {
+	SweeperConfig
+	p *Provisioner
+	// suspects are the images without claim and volume, by when that was first seen.
+	suspects map[suspect]time.Time
+	// kept are images that are somebody else's or hold data. That does not change.
+	kept sets.Set[suspect]
+}
+
+// suspect is an image in a cluster.
+type suspect struct {
+	monitors string
+	image    rbdutil.ImageRef
+}
+
+// pauses is how many times the grace it takes until all images are looked at again.
+const pauses = 10
+
+// scanTimeout bounds finding out whether an image was written to. Nobody waits for
+// it, and a big image takes its time.
+const scanTimeout = 10 * time.Minute
+
+// NewSweeper returns a Sweeper for the images of p.
+func NewSweeper(p *Provisioner, c SweeperConfig) *Sweeper {
+	return &Sweeper{SweeperConfig: c, p: p, suspects: map[suspect]time.Time{}, kept: sets.New[suspect]()}
+}
+
+// Run sweeps at once and then from time to time, until ctx is done. The caches must
+// be filled by then.
+func (s *Sweeper) Run(ctx context.Context) {
+	for {
+		pause := pauses * s.Grace
+		if s.Sweep(ctx) > 0 {
+			pause = s.Grace
+		}
+		select {
+		case <-s.Clock.After(pause):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// Sweep looks once at the images of all classes and returns how many of them have not
+// been suspected for long enough.
+func (s *Sweeper) Sweep(ctx context.Context) int {
+	logger := klog.FromContext(ctx)
+	known, err := s.knownClaims()
+	if err != nil {
+		logger.Error(err, "Not looking for images left behind")
+		return 0
+	}
+	seen, unripe := map[suspect]time.Time{}, 0
+	for _, place := range s.places(ctx) {
+		for _, id := range s.suspectsIn(ctx, place, known) {
+			since, again := s.suspects[id]
+			if !again {
+				since = s.Clock.Now()
+			}
+			seen[id] = since
+			if s.Clock.Since(since) < s.Grace {
+				unripe++
+				continue
+			}
+			s.reclaim(ctx, place.cluster, id)
+		}
+	}
+	s.suspects = seen
+	return unripe
+}
+
+// knownClaims are the UIDs of the claims that are there, and of those whose volume
+// is. A volume's name tells the claim that it was made for.
+func (s *Sweeper) knownClaims() (sets.Set[string], error) {
+	known := sets.New[string]()
+	claims, err := s.Claims.List(labels.Everything())
+	if err != nil {
+		return nil, err
+	}
+	for _, claim := range claims {
+		known.Insert(string(claim.UID))
+	}
+	volumes, err := s.Volumes.List(labels.Everything())
+	if err != nil {
+		return nil, err
+	}
+	for _, volume := range volumes {
+		known.Insert(strings.TrimPrefix(volume.Name, volumePrefix))
+		if source := volume.Spec.RBD; source != nil {
+			known.Insert(strings.TrimPrefix(source.RBDImage, imagePrefix))
+		}
+	}
+	return known, nil
+}
+
+// place is a pool in which there may be images of ours.
+type place struct {
+	cluster rbdutil.Cluster
+	pool    string
+}
+
+// places are the pools of our classes. A class that cannot be used has told its
+// claims why; here it is passed over.
+func (s *Sweeper) places(ctx context.Context) []place {
+	classes, err := s.p.classes.List(labels.Everything())
+	if err != nil {
+		klog.FromContext(ctx).Error(err, "Not looking for images left behind")
+		return nil
+	}
+	var places []place
+	seen := sets.New[suspect]()
+	for _, class := range classes {
+		params, errs := parseParameters(class.Parameters)
+		if class.Provisioner != s.p.name || len(errs) > 0 {
+			continue
+		}
+		id := suspect{strings.Join(params.monitors, ","), rbdutil.ImageRef{Pool: params.pool}}
+		if seen.Has(id) {
+			continue
+		}
+		key, err := s.p.adminKey(ctx, params.adminSecret)
+		if err != nil {
+			continue
+		}
+		seen.Insert(id)
+		places = append(places, place{
+			cluster: rbdutil.Cluster{Monitors: params.monitors, User: params.adminID, Key: key},
+			pool:    params.pool,
+		})
+	}
+	return places
+}
+
+// suspectsIn lists the images of a pool that have neither claim nor volume.
+func (s *Sweeper) suspectsIn(ctx context.Context, at place, known sets.Set[string]) []suspect {
+	ctx, cancel := context.WithTimeout(ctx, s.p.timeout)
+	defer cancel()
+	names, err := s.Images.List(ctx, at.cluster, at.pool)
+	if err != nil {
+		klog.FromContext(ctx).V(2).Info("Not looking for images left behind", "pool", at.pool, "err", err)
+		return nil
+	}
+	var suspects []suspect
+	for _, name := range names {
+		uid, prefixed := strings.CutPrefix(name, imagePrefix)
+		id := suspect{strings.Join(at.cluster.Monitors, ","), rbdutil.ImageRef{Pool: at.pool, Name: name}}
+		if prefixed && !known.Has(uid) && !s.kept.Has(id) {
+			suspects = append(suspects, id)
+		}
+	}
+	return suspects
+}
+
+// reclaim removes one image, or says why it stays. A volume that is being saved this
+// very moment is no danger: its claim is gone, so that it would be deleted at once.
+func (s *Sweeper) reclaim(ctx context.Context, c rbdutil.Cluster, id suspect) {
+	ref, uid := id.image, strings.TrimPrefix(id.image.Name, imagePrefix)
+	logger := klog.FromContext(ctx)
+	ctx, cancel := context.WithTimeout(ctx, scanTimeout)
+	defer cancel()
+	_, err := s.Live.PersistentVolumes().Get(ctx, volumePrefix+uid, metav1.GetOptions{})
+	if !apierrors.IsNotFound(err) {
+		return
+	}
+	err = s.Images.Reclaim(ctx, c, ref, rbdutil.Owner{ClaimUID: uid, Provisioner: s.p.name, ClusterID: s.p.clusterID})
+	switch {
+	case err == nil:
+		logger.Info("Removed an empty image that no claim and no volume has", "image", ref)
+	case errors.Is(err, rbdutil.ErrNotOurs):
+		s.kept.Insert(id)
+		logger.V(4).Info("Image is not of this cluster and provisioner", "image", ref, "err", err)
+	case errors.Is(err, rbdutil.ErrHoldsData):
+		s.kept.Insert(id)
+		logger.Info("Image has no claim and no volume, but data, and stays", "image", ref)
+	default:
+		logger.Info("Image has no claim and no volume, and cannot be removed yet", "image", ref, "err", err)
+	}
+}
