@@ -34,14 +34,22 @@ func newStore(t *testing.T, opts librbd.Options) *librbd.Store {
 // newCluster makes the pools and a user with the documented capabilities.
 func newCluster(t *testing.T) (cephcli.Admin, rbdutil.Cluster) {
 	t.Helper()
+	return newClusterWith(t, pool, dataPool)
+}
+
+// newClusterWith does so with pools of other names. The user has the first one's.
+func newClusterWith(t *testing.T, pools ...string) (cephcli.Admin, rbdutil.Cluster) {
+	t.Helper()
 	ceph := cephcli.FromEnv(t)
-	ceph.CreatePool(t, pool)
-	ceph.CreatePool(t, dataPool)
-	key := ceph.CreateUser(t, "contract", pool, dataPool)
-	return ceph, rbdutil.Cluster{Monitors: ceph.Monitors(t), User: "contract", Key: key}
+	for _, name := range pools {
+		ceph.CreatePool(t, name)
+	}
+	key := ceph.CreateUser(t, pools[0], pools...)
+	return ceph, rbdutil.Cluster{Monitors: ceph.Monitors(t), User: pools[0], Key: key}
 }
 
 func TestContract(t *testing.T) {
+	t.Parallel()
 	ceph, cluster := newCluster(t)
 	rbdtest.Run(t, rbdtest.Harness{
 		Store: newStore(t, librbd.Options{}), Cluster: cluster, Pool: pool, DataPool: dataPool,

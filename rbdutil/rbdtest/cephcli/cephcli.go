@@ -112,7 +112,7 @@ func (a Admin) CreateUser(t *testing.T, user string, pools ...string) rbdutil.Ke
 		caps = append(caps, "profile rbd pool="+pool)
 	}
 	all := strings.Join(caps, ", ")
-	a.Run(t, "ceph", "auth", "get-or-create", "client."+user, "mon", "profile rbd", "osd", all, "mgr", all)
+	a.Run(t, "ceph", "auth", "get-or-create", "client."+user, "mon", "profile rbd", "osd", all)
 	return rbdutil.NewKey(a.Run(t, "ceph", "auth", "get-key", "client."+user))
 }
 
