@@ -21,10 +21,10 @@ func TestHealthAndMetrics(t *testing.T) {
 	leader := start(t, e)
 	awaitHolder(t, e)
 	standby := start(t, e)
-	standby.awaitLog(t, e, "Waiting to lead")
+	standby.AwaitLog(t, e, "Waiting to lead")
 	for name, p := range map[string]*process{"leader": leader, "standby": standby} {
 		e.Await(t, name+" to be ready", framework.Patience, func(ctx context.Context) error {
-			status, body, err := p.tryGet(ctx, "/readyz?verbose")
+			status, body, err := p.TryGet(ctx, "/readyz?verbose")
 			if err == nil && status != http.StatusOK {
 				err = fmt.Errorf("%d: %s", status, body)
 			}
@@ -34,7 +34,7 @@ func TestHealthAndMetrics(t *testing.T) {
 			"/readyz": "ok", "/livez": "ok", "/healthz": "ok", "/healthz/leader-election": "ok",
 			"/readyz?verbose": "[+]informers ok\n", "/livez?verbose": "[+]leader-election ok\n",
 		} {
-			if status, body := p.get(t, path); status != http.StatusOK || body != want {
+			if status, body := p.Get(t, path); status != http.StatusOK || body != want {
 				t.Errorf("%s: %s: %d %q, want %q", name, path, status, body, want)
 			}
 		}
@@ -62,13 +62,13 @@ func wantMetrics(t *testing.T, e *framework.Env, leader, standby *process, class
 		`rbd_provisioner_ceph_operation_duration_seconds_count{operation="remove",result="ok"}`:              1,
 		`rbd_provisioner_ceph_operations_in_flight{operation="create"}`:                                      0,
 		`rbd_provisioner_ceph_connections`:                                                                   1,
-		`leader_election_master_status{name="` + leaseName(e) + `"}`:                                         1,
+		`leader_election_master_status{name="` + e.LeaseName() + `"}`:                                        1,
 	} {
 		if got, found := ofLeader[sample]; !found || got != want {
 			t.Errorf("the leader has %s %g (%t), want %g", sample, got, found, want)
 		}
 	}
-	if got, found := ofStandby[`leader_election_master_status{name="`+leaseName(e)+`"}`]; !found || got != 0 {
+	if got, found := ofStandby[`leader_election_master_status{name="`+e.LeaseName()+`"}`]; !found || got != 0 {
 		t.Errorf("the standby says of its leading %g (%t), want 0", got, found)
 	}
 	// The library counts failures as often as it tries, and a deletion after the
@@ -85,7 +85,7 @@ func wantMetrics(t *testing.T, e *framework.Env, leader, standby *process, class
 			return nil
 		})
 	}
-	_, text := leader.get(t, "/metrics")
+	_, text := leader.Get(t, "/metrics")
 	for _, name := range documentedMetrics(t) {
 		if !strings.Contains(text, "\n# TYPE "+name+" ") {
 			t.Errorf("the leader's metrics lack %s, which the documentation has", name)
@@ -96,7 +96,7 @@ func wantMetrics(t *testing.T, e *framework.Env, leader, standby *process, class
 // samples are the metrics of a process, by name and labels.
 func samples(t *testing.T, p *process) map[string]float64 {
 	t.Helper()
-	_, text := p.get(t, "/metrics")
+	_, text := p.Get(t, "/metrics")
 	values := map[string]float64{}
 	for _, line := range strings.Split(text, "\n") {
 		i := strings.LastIndexByte(line, ' ')

@@ -37,7 +37,7 @@ func TestADeadClusterStopsNobodyElse(t *testing.T) {
 		e.AwaitEvent(t, claim, framework.Patience, "ProvisioningFailed", "Ceph cluster cannot be reached")
 		e.WantImage(t, e.ImageFor(claim), false)
 	}
-	if _, body := p.get(t, "/livez?verbose"); body == "" {
+	if _, body := p.Get(t, "/livez?verbose"); body == "" {
 		t.Error("no health")
 	}
 }

@@ -87,7 +87,7 @@ func TestTerminationFinishesWhatRuns(t *testing.T) {
 	if code := p.Terminate(t); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
-	lease, err := e.Client.CoordinationV1().Leases(e.Namespace).Get(t.Context(), leaseName(e), metav1.GetOptions{})
+	lease, err := e.Client.CoordinationV1().Leases(e.Namespace).Get(t.Context(), e.LeaseName(), metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +118,7 @@ func TestTerminationHandsOver(t *testing.T) {
 	leader := start(t, e, "--worker-threads=2")
 	first := awaitHolder(t, e)
 	standby := start(t, e, "--worker-threads=2")
-	standby.awaitLog(t, e, "Waiting to lead")
+	standby.AwaitLog(t, e, "Waiting to lead")
 	holders := watchHolders(t, e)
 	claims := createCrowd(t, e, class, crowd)
 	awaitImages(t, e, 3)
@@ -126,7 +126,7 @@ func TestTerminationHandsOver(t *testing.T) {
 		t.Errorf("exit code %d", code)
 	}
 	ended := time.Now()
-	standby.awaitLog(t, e, `"Leading"`)
+	standby.AwaitLog(t, e, `"Leading"`)
 	t.Logf("the second replica leads %s after the first has ended", time.Since(ended).Round(time.Millisecond))
 	second := awaitHolder(t, e, first)
 	// The lease was free in between: it was given back, and did not run out.
@@ -142,12 +142,12 @@ func TestTerminationHandsOver(t *testing.T) {
 func watchHolders(t *testing.T, e *framework.Env) func() []string {
 	t.Helper()
 	leases := e.Client.CoordinationV1().Leases(e.Namespace)
-	lease, err := leases.Get(t.Context(), leaseName(e), metav1.GetOptions{})
+	lease, err := leases.Get(t.Context(), e.LeaseName(), metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	watcher, err := leases.Watch(t.Context(), metav1.ListOptions{
-		ResourceVersion: lease.ResourceVersion, FieldSelector: "metadata.name=" + leaseName(e),
+		ResourceVersion: lease.ResourceVersion, FieldSelector: "metadata.name=" + e.LeaseName(),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -179,7 +179,7 @@ func TestAFrozenLeaderIsReplaced(t *testing.T) {
 	frozen := start(t, e, flags...)
 	first := awaitHolder(t, e)
 	standby := start(t, e, flags...)
-	standby.awaitLog(t, e, "Waiting to lead")
+	standby.AwaitLog(t, e, "Waiting to lead")
 	claims := createCrowd(t, e, class, crowd)
 	awaitImages(t, e, 3)
 	frozen.Pause(t)
@@ -189,10 +189,10 @@ func TestAFrozenLeaderIsReplaced(t *testing.T) {
 	awaitHolder(t, e, first, "")
 	wantBoundOnce(t, e, claims)
 	frozen.Resume(t)
-	if code := frozen.awaitExit(t); code != 1 {
+	if code := frozen.AwaitExit(t); code != 1 {
 		t.Errorf("exit code %d, want 1", code)
 	}
-	if !strings.Contains(frozen.log(), "the lease was lost") {
+	if !strings.Contains(frozen.Log(), "the lease was lost") {
 		t.Error("the log does not say that the lease was lost")
 	}
 	// Whatever was under way in it has come to nothing but events.

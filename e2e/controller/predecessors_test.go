@@ -33,7 +33,7 @@ func newDefaultEnv(t *testing.T) *framework.Env {
 	e.Provisioner = provisioner.DefaultName
 	e.Await(t, "the lease of "+e.Provisioner+" (no other provisioner of this name may run in the cluster)", framework.Patience,
 		func(ctx context.Context) error {
-			lease, err := e.Client.CoordinationV1().Leases(accountNamespace).Get(ctx, leaseName(e), metav1.GetOptions{})
+			lease, err := e.Client.CoordinationV1().Leases(framework.AccountNamespace).Get(ctx, e.LeaseName(), metav1.GetOptions{})
 			if apierrors.IsNotFound(err) {
 				return nil
 			}

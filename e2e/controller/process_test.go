@@ -3,225 +3,23 @@
 package controller
 
 import (
-	"context"
-	"errors"
-	"fmt"
-	"io"
-	"net"
-	"net/http"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"strings"
-	"sync/atomic"
-	"syscall"
 	"testing"
-	"time"
 
 	"github.com/rbd-provisioner/rbd-provisioner/e2e/framework"
-	"github.com/rbd-provisioner/rbd-provisioner/provisioner"
 )
 
-// operationTimeout is the --timeout that the tests give: by then a claim has been
-// told what is wrong.
-const operationTimeout = 10 * time.Second
+// Short names of what every test here begins with.
 
-// process is one running provisioner.
-type process struct {
-	cmd      *exec.Cmd
-	logFile  string
-	endpoint string
-	exited   chan struct{} // closed when it has
-}
+type process = framework.Process
 
-var processes atomic.Int32
+const operationTimeout = framework.OperationTimeout
 
-// newEnv is a place for a test whose provisioner has a name that no other has.
 func newEnv(t *testing.T) *framework.Env {
 	t.Helper()
-	binary(t)
-	e := framework.New(t, "")
-	e.Provisioner = "rbd-provisioner.e2e/" + e.Namespace
-	return e
+	return framework.NewForProcess(t)
 }
 
-// start starts a provisioner for the test. It ends with the test, and has to end
-// well then. Flags given overrule those that all have.
 func start(t *testing.T, e *framework.Env, flags ...string) *process {
 	t.Helper()
-	p := &process{endpoint: freeEndpoint(t), logFile: newLogFile(t, e), exited: make(chan struct{})}
-	args := []string{
-		"--kubeconfig=" + serviceAccountKubeconfig(t), "--provisioner-name=" + e.Provisioner,
-		"--leader-election-namespace=" + leaseNamespace(t, e), "--leader-election-retry-period=500ms",
-		"--timeout=" + operationTimeout.String(), "--retry-interval-start=250ms", "--retry-interval-max=2s",
-		"--http-endpoint=" + p.endpoint, "-v=4",
-	}
-	log, err := os.Create(p.logFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = log.Close() }()
-	p.cmd = exec.Command(binary(t), append(args, flags...)...)
-	p.cmd.Stdout, p.cmd.Stderr = log, log
-	// Nothing that could tell it of a cluster by another way than its flags.
-	p.cmd.Env = []string{"PATH=/nonexistent", "HOME=/nonexistent"}
-	if err := p.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		_ = p.cmd.Wait() // the state that it leaves is looked at
-		close(p.exited)
-	}()
-	e.AddLog(p.logFile, func(context.Context) string { return p.log() })
-	e.Cleanup(p.end)
-	return p
+	return framework.Start(t, e, flags...)
 }
-
-// binary is the path of the program under test.
-func binary(t *testing.T) string {
-	t.Helper()
-	path := os.Getenv("RBD_PROVISIONER")
-	if path == "" {
-		t.Fatal("RBD_PROVISIONER does not name the provisioner's binary; `go build ./cmd/rbd-provisioner` makes one")
-	}
-	return path
-}
-
-// newLogFile is beside the lab's other logs, where it outlives the test.
-func newLogFile(t *testing.T, e *framework.Env) string {
-	folder := framework.LabLogs()
-	if folder == "" {
-		folder = t.TempDir()
-	}
-	return filepath.Join(folder, fmt.Sprintf("provisioner-%s-%d.log", e.Namespace, processes.Add(1)))
-}
-
-// freeEndpoint is an address at which nobody listened a moment ago.
-func freeEndpoint(t *testing.T) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = listener.Close() }()
-	return listener.Addr().String()
-}
-
-// end is for the end of the test.
-func (p *process) end(t *testing.T) {
-	if p.running() {
-		p.Resume(t)
-		if code := p.Terminate(t); code != 0 {
-			t.Errorf("the provisioner ended with exit code %d after SIGTERM", code)
-		}
-	}
-	for _, bad := range []string{"is forbidden", "panic", "DATA RACE"} {
-		if strings.Contains(p.log(), bad) {
-			t.Errorf("the provisioner's log %s has %q", p.logFile, bad)
-		}
-	}
-}
-
-func (p *process) running() bool {
-	select {
-	case <-p.exited:
-		return false
-	default:
-		return true
-	}
-}
-
-func (p *process) log() string {
-	data, err := os.ReadFile(p.logFile)
-	if err != nil {
-		return err.Error()
-	}
-	return string(data)
-}
-
-// Kill ends the process as a crash of its node would.
-func (p *process) Kill(t *testing.T) {
-	t.Helper()
-	p.signal(t, syscall.SIGKILL)
-	<-p.exited
-}
-
-// Terminate asks the process to end and returns its exit code.
-func (p *process) Terminate(t *testing.T) int {
-	t.Helper()
-	p.signal(t, syscall.SIGTERM)
-	return p.awaitExit(t)
-}
-
-// Pause stops all its threads, as a machine that is out of memory may.
-func (p *process) Pause(t *testing.T) {
-	t.Helper()
-	p.signal(t, syscall.SIGSTOP)
-}
-
-// Resume lets them go on.
-func (p *process) Resume(t *testing.T) {
-	t.Helper()
-	p.signal(t, syscall.SIGCONT)
-}
-
-func (p *process) signal(t *testing.T, signal syscall.Signal) {
-	t.Helper()
-	if err := p.cmd.Process.Signal(signal); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		t.Fatalf("%s: %v", signal, err)
-	}
-}
-
-// awaitExit returns the exit code, -1 for a process that was killed.
-func (p *process) awaitExit(t *testing.T) int {
-	t.Helper()
-	select {
-	case <-p.exited:
-	case <-time.After(framework.Patience):
-		_ = p.cmd.Process.Kill()
-		t.Fatalf("the provisioner was still running %s after it was to end", framework.Patience)
-	}
-	return p.cmd.ProcessState.ExitCode()
-}
-
-// awaitLog waits until the log has a text.
-func (p *process) awaitLog(t *testing.T, e *framework.Env, text string) {
-	t.Helper()
-	e.Await(t, fmt.Sprintf("%q in the provisioner's log", text), framework.Patience, func(context.Context) error {
-		if strings.Contains(p.log(), text) {
-			return nil
-		}
-		if !p.running() {
-			return fmt.Errorf("it has ended with exit code %d", p.cmd.ProcessState.ExitCode())
-		}
-		return errors.New("it is not there")
-	})
-}
-
-// get asks for a path over HTTP.
-func (p *process) get(t *testing.T, path string) (status int, body string) {
-	t.Helper()
-	status, body, err := p.tryGet(t.Context(), path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return status, body
-}
-
-func (p *process) tryGet(ctx context.Context, path string) (status int, body string, err error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.endpoint+path, nil)
-	if err != nil {
-		return 0, "", err
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return 0, "", err
-	}
-	defer func() { _ = response.Body.Close() }()
-	data, err := io.ReadAll(response.Body)
-	return response.StatusCode, string(data), err
-}
-
-// defaultName tells whether the provisioner of the test has the name that
-// everybody's has who does not choose another.
-func defaultName(e *framework.Env) bool { return e.Provisioner == provisioner.DefaultName }

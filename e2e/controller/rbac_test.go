@@ -9,13 +9,15 @@ import (
 	authorizationv1 "k8s.io/api/authorization/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+
+	"github.com/rbd-provisioner/rbd-provisioner/e2e/framework"
 )
 
 // TestRights asks the API server what the service account of deploy/base may do,
 // as `kubectl auth can-i` does.
 func TestRights(t *testing.T) {
 	t.Parallel()
-	client, err := kubernetes.NewForConfig(serviceAccountConfig(t))
+	client, err := kubernetes.NewForConfig(framework.ServiceAccountConfig(t))
 	if err != nil {
 		t.Fatal(err)
 	}

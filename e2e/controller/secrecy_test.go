@@ -66,7 +66,7 @@ func provokeAll(t *testing.T, e *framework.Env, p *process) map[string]string {
 	e.DeleteClaim(t, claim.Name)
 	e.AwaitVolumeGone(t, volume)
 
-	_, metrics := p.get(t, "/metrics")
+	_, metrics := p.Get(t, "/metrics")
 	events, err := e.Client.CoreV1().Events(metav1.NamespaceAll).List(t.Context(), metav1.ListOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -76,10 +76,10 @@ func provokeAll(t *testing.T, e *framework.Env, p *process) map[string]string {
 		t.Fatal(err)
 	}
 	texts := map[string]string{
-		"log": p.log(), "metrics": metrics, "volume": volumeText, "events": asText(t, events), "claims": asText(t, claims),
+		"log": p.Log(), "metrics": metrics, "volume": volumeText, "events": asText(t, events), "claims": asText(t, claims),
 	}
 	for _, file := range []string{"cmdline", "environ"} {
-		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", p.cmd.Process.Pid, file))
+		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", p.PID(), file))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,6 +1,4 @@
-//go:build e2e
-
-package controller
+package framework
 
 import (
 	"context"
@@ -11,7 +9,6 @@ import (
 	"testing"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
-	coordinationv1 "k8s.io/api/coordination/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
@@ -20,19 +17,19 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"k8s.io/utils/ptr"
 
-	"github.com/rbd-provisioner/rbd-provisioner/e2e/framework"
+	"github.com/rbd-provisioner/rbd-provisioner/provisioner"
 )
 
-// account is the service account of deploy/base.
+// The service account of deploy/base.
 const (
 	account          = "rbd-provisioner"
-	accountNamespace = metav1.NamespaceSystem
+	AccountNamespace = metav1.NamespaceSystem
 )
 
 // install applies all of deploy/base but the Deployment, once.
 var install = sync.OnceValue(func() error {
 	ctx := context.Background()
-	rendered, err := framework.TryKubectl(ctx, "", "kustomize", filepath.Join("..", "..", "deploy", "base"))
+	rendered, err := TryKubectl(ctx, "", "kustomize", filepath.Join("..", "..", "deploy", "base"))
 	if err != nil {
 		return err
 	}
@@ -45,24 +42,24 @@ var install = sync.OnceValue(func() error {
 	if found := strings.Count(rendered, "\n---\n") + 1 - len(manifests); found != 1 {
 		return fmt.Errorf("deploy/base has %d Deployments, want one", found)
 	}
-	_, err = framework.TryKubectl(ctx, strings.Join(manifests, "\n---\n"), "apply", "--server-side", "--force-conflicts", "-f", "-")
+	_, err = TryKubectl(ctx, strings.Join(manifests, "\n---\n"), "apply", "--server-side", "--force-conflicts", "-f", "-")
 	return err
 })
 
-// serviceAccountConfig is how the provisioner reaches the cluster: with a token of
+// ServiceAccountConfig is how the provisioner reaches the cluster: with a token of
 // its service account, as in a pod.
-func serviceAccountConfig(t *testing.T) *rest.Config {
+func ServiceAccountConfig(t *testing.T) *rest.Config {
 	t.Helper()
 	if err := install(); err != nil {
 		t.Fatal(err)
 	}
-	config := framework.Config(t)
+	config := Config(t)
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		t.Fatal(err)
 	}
 	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: ptr.To[int64](7200)}}
-	token, err := client.CoreV1().ServiceAccounts(accountNamespace).CreateToken(t.Context(), account, request, metav1.CreateOptions{})
+	token, err := client.CoreV1().ServiceAccounts(AccountNamespace).CreateToken(t.Context(), account, request, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +74,7 @@ func serviceAccountConfig(t *testing.T) *rest.Config {
 // serviceAccountKubeconfig is the same in a file.
 func serviceAccountKubeconfig(t *testing.T) string {
 	t.Helper()
-	config := serviceAccountConfig(t)
+	config := ServiceAccountConfig(t)
 	kubeconfig := clientcmdapi.NewConfig()
 	kubeconfig.Clusters["c"] = &clientcmdapi.Cluster{
 		Server: config.Host, CertificateAuthorityData: config.CAData, InsecureSkipTLSVerify: config.Insecure,
@@ -92,15 +89,26 @@ func serviceAccountKubeconfig(t *testing.T) string {
 	return path
 }
 
-// leaseNamespace is where the test's provisioner has its lease. The role in
-// deploy/base allows the lease of the default name only; for other names there is
-// one like it in the test's namespace.
-func leaseNamespace(t *testing.T, e *framework.Env) string {
-	t.Helper()
-	if defaultName(e) {
-		return accountNamespace
+// LeaseName is what the test's provisioner calls its lease.
+func (e *Env) LeaseName() string { return strings.ReplaceAll(e.Provisioner, "/", "-") }
+
+// LeaseNamespace is where the test's provisioner has its lease.
+func (e *Env) LeaseNamespace() string {
+	if e.Provisioner == provisioner.DefaultName {
+		return AccountNamespace
 	}
-	meta := metav1.ObjectMeta{Name: "leases-" + leaseName(e), Namespace: e.Namespace}
+	return e.Namespace
+}
+
+// allowLease lets the test's provisioner have its lease. The role in deploy/base
+// allows the lease of the default name only; for other names there is one like it
+// in the test's namespace.
+func (e *Env) allowLease(t *testing.T) (namespace string) {
+	t.Helper()
+	if e.LeaseNamespace() == AccountNamespace {
+		return AccountNamespace
+	}
+	meta := metav1.ObjectMeta{Name: "leases-" + e.LeaseName(), Namespace: e.Namespace}
 	roles := e.Client.RbacV1().Roles(e.Namespace)
 	if _, err := roles.Get(t.Context(), meta.Name, metav1.GetOptions{}); err == nil {
 		return e.Namespace
@@ -109,7 +117,7 @@ func leaseNamespace(t *testing.T, e *framework.Env) string {
 		{APIGroups: []string{"coordination.k8s.io"}, Resources: []string{"leases"}, Verbs: []string{"create"}},
 		{
 			APIGroups: []string{"coordination.k8s.io"}, Resources: []string{"leases"},
-			ResourceNames: []string{leaseName(e)}, Verbs: []string{"get", "update"},
+			ResourceNames: []string{e.LeaseName()}, Verbs: []string{"get", "update"},
 		},
 	}}, metav1.CreateOptions{})
 	if err != nil {
@@ -118,42 +126,10 @@ func leaseNamespace(t *testing.T, e *framework.Env) string {
 	_, err = e.Client.RbacV1().RoleBindings(e.Namespace).Create(t.Context(), &rbacv1.RoleBinding{
 		ObjectMeta: meta,
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: meta.Name},
-		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Name: account, Namespace: accountNamespace}},
+		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Name: account, Namespace: AccountNamespace}},
 	}, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
-	}
-	return e.Namespace
-}
-
-func leaseName(e *framework.Env) string { return strings.ReplaceAll(e.Provisioner, "/", "-") }
-
-// holder is who holds the lease, nothing if nobody does.
-func holder(lease *coordinationv1.Lease) string { return ptr.Deref(lease.Spec.HolderIdentity, "") }
-
-// awaitHolder waits until somebody holds the lease who is not among those.
-func awaitHolder(t *testing.T, e *framework.Env, not ...string) string {
-	t.Helper()
-	var identity string
-	e.Await(t, "a holder of the lease", framework.Patience, func(ctx context.Context) error {
-		lease, err := e.Client.CoordinationV1().Leases(leaseNamespaceOf(e)).Get(ctx, leaseName(e), metav1.GetOptions{})
-		if err != nil {
-			return err
-		}
-		identity = holder(lease)
-		for _, other := range append(not, "") {
-			if identity == other {
-				return fmt.Errorf("its holder is %q", identity)
-			}
-		}
-		return nil
-	})
-	return identity
-}
-
-func leaseNamespaceOf(e *framework.Env) string {
-	if defaultName(e) {
-		return accountNamespace
 	}
 	return e.Namespace
 }
