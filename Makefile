@@ -51,6 +51,15 @@ test-ceph: prepare $(LAB) $(PROVISIONER) ## The Ceph client and the provisioner 
 		go test -count=1 -race -tags ceph -timeout 10m ./rbdutil/librbd; \
 		go test -count=1 -tags e2e -timeout 20m ./e2e/controller'
 
+CLAIMS ?= 300
+KILLS ?= 20
+.PHONY: soak
+soak: prepare $(LAB) $(PROVISIONER) ## Kill the provisioner over claims that come and go, as long as you like. CLAIMS=1000 KILLS=100 SEED=1
+	@$(call say,compiling the test)
+	@$(compile) -tags e2e ./e2e/controller
+	@$(LAB) run soak --nodes 0 -- env SOAK_CLAIMS=$(CLAIMS) SOAK_KILLS=$(KILLS) SOAK_SEED=$(SEED) \
+		go test -count=1 -tags e2e -timeout 0 -run '^TestSoak$$' -v ./e2e/controller
+
 .PHONY: e2e
 e2e: prepare $(LAB) $(IMAGES) ## The specs: pods on real nodes that mount what was provisioned.
 	@$(call say,compiling the tests)

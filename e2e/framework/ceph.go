@@ -1,6 +1,8 @@
 package framework
 
 import (
+	"context"
+	"encoding/json"
 	"slices"
 	"testing"
 
@@ -26,6 +28,16 @@ func (e *Env) ImageFor(claim *corev1.PersistentVolumeClaim) rbdutil.ImageRef {
 // ImageOf is the image of a volume.
 func ImageOf(volume *corev1.PersistentVolume) rbdutil.ImageRef {
 	return rbdutil.ImageRef{Pool: volume.Spec.RBD.RBDPool, Name: volume.Spec.RBD.RBDImage}
+}
+
+// TryImages lists the names of the images in the test's pool.
+func (e *Env) TryImages(ctx context.Context) ([]string, error) {
+	out, err := e.Ceph.Try(ctx, "rbd", "ls", e.Pool, "--format", "json")
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	return names, json.Unmarshal(out, &names)
 }
 
 // ImageExists tells whether the image is in its pool.

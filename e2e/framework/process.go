@@ -146,6 +146,9 @@ func (p *Process) Kill(t *testing.T) {
 	<-p.exited
 }
 
+// Wait returns when it has ended.
+func (p *Process) Wait() { <-p.exited }
+
 // Terminate asks the process to end and returns its exit code.
 func (p *Process) Terminate(t *testing.T) int {
 	t.Helper()

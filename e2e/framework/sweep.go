@@ -2,7 +2,6 @@ package framework
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -57,13 +56,7 @@ func (e *Env) sweep(t *testing.T) {
 	if t.Failed() {
 		patience = time.Second // it is not news any more, and these do not go by themselves
 	}
-	e.awaitNone(ctx, t, "images", patience, func(ctx context.Context) (left []string, err error) {
-		out, err := e.Ceph.Try(ctx, "rbd", "ls", e.Pool, "--format", "json")
-		if err == nil {
-			err = json.Unmarshal(out, &left)
-		}
-		return left, err
-	})
+	e.awaitNone(ctx, t, "images", patience, e.TryImages)
 }
 
 func (e *Env) podNames(ctx context.Context) ([]string, error) {

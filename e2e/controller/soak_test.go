@@ -1,0 +1,208 @@
+//go:build e2e
+
+package controller
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/rbd-provisioner/rbd-provisioner/e2e/framework"
+)
+
+// soakHits is how many of the kills must have come when there was an image but not
+// its volume yet, for the test to have tested something.
+const soakHits = 3
+
+// TestSoak kills the provisioner again and again while claims of several kinds come and
+// go, be they bound by then or not. At rest each claim has one volume and each volume
+// one image, and there is nothing else.
+//
+// SOAK_CLAIMS and SOAK_KILLS say how much of it; SOAK_SEED repeats what was drawn by
+// lot, though not what the machine made of it.
+func TestSoak(t *testing.T) {
+	t.Parallel()
+	claims, kills := fromEnv(t, "SOAK_CLAIMS", 300), fromEnv(t, "SOAK_KILLS", 20)
+	seed := fromEnv(t, "SOAK_SEED", int(time.Now().UnixNano()))
+	t.Logf("SOAK_SEED=%d", seed)
+	e := framework.NewForProcess(t)
+	s := &soak{
+		Env: e, lot: rand.New(rand.NewPCG(uint64(seed), 0)), claims: claims, perRound: (claims + kills - 1) / kills,
+		classes: []string{
+			e.Class(t, "ext4"),
+			e.Class(t, "xfs", framework.Parameter("fsType", "xfs"), framework.Parameter("objectSize", "1Mi")),
+			e.Class(t, "fast", framework.Parameter("imageFeatures", "layering,exclusive-lock,object-map,fast-diff")),
+		},
+	}
+	for s.kills < kills || s.created < claims || s.hits < soakHits {
+		s.round(t)
+	}
+	s.rest(t)
+	t.Log(s.tally())
+}
+
+func fromEnv(t *testing.T, name string, otherwise int) int {
+	t.Helper()
+	text := os.Getenv(name)
+	if text == "" {
+		return otherwise
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 {
+		t.Fatalf("%s=%q is not a number of at least 1", name, text)
+	}
+	return n
+}
+
+// soak is a crowd of claims that come and go, and what became of it.
+type soak struct {
+	*framework.Env
+	lot              *rand.Rand
+	classes          []string
+	claims, perRound int
+
+	created, deletedBound, deletedUnbound int
+	kills, hits, swept                    int
+}
+
+func (s *soak) tally() string {
+	return fmt.Sprintf("%d claims, of which %d were deleted when bound and %d before; %d kills, %d of them with an image that had no volume yet; "+
+		"%d images without claim and volume were removed", s.created, s.deletedBound, s.deletedUnbound, s.kills, s.hits, s.swept)
+}
+
+// round is the life of one provisioner.
+func (s *soak) round(t *testing.T) {
+	t.Helper()
+	p := framework.Start(t, s.Env, "--leader-election=false", "--orphan-grace=2s")
+	p.AwaitLog(t, s.Env, "Started provisioner controller")
+	s.create(t)
+	s.deleteSome(t)
+	time.Sleep(time.Duration(s.lot.IntN(700)) * time.Millisecond) // any moment of what goes on
+	p.Kill(t)
+	s.kills++
+	s.swept += strings.Count(p.Log(), "Removed an empty image")
+	if s.imagesWithoutVolume(t) > 0 {
+		s.hits++
+	}
+}
+
+// create creates the round's share of claims; when all are there, one more.
+func (s *soak) create(t *testing.T) {
+	t.Helper()
+	for range max(1, min(s.perRound, s.claims-s.created)) {
+		var options []framework.ClaimOption
+		if s.lot.IntN(3) == 0 {
+			options = append(options, framework.Block)
+		}
+		s.Claim(t, fmt.Sprintf("claim-%d", s.created), s.classes[s.lot.IntN(len(s.classes))], options...)
+		s.created++
+	}
+}
+
+// deleteSome deletes a third of the round's share, of all the claims that there are.
+func (s *soak) deleteSome(t *testing.T) {
+	t.Helper()
+	claims, err := s.Claims(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	claims = slices.DeleteFunc(claims, func(claim corev1.PersistentVolumeClaim) bool { return claim.DeletionTimestamp != nil })
+	s.lot.Shuffle(len(claims), func(i, j int) { claims[i], claims[j] = claims[j], claims[i] })
+	for _, claim := range claims[:min(len(claims), (s.perRound+2)/3)] {
+		err := s.Client.CoreV1().PersistentVolumeClaims(s.Namespace).Delete(t.Context(), claim.Name, metav1.DeleteOptions{})
+		if err != nil && !apierrors.IsNotFound(err) {
+			t.Fatal(err)
+		}
+		if claim.Status.Phase == corev1.ClaimBound {
+			s.deletedBound++
+		} else {
+			s.deletedUnbound++
+		}
+	}
+}
+
+// imagesWithoutVolume counts them.
+func (s *soak) imagesWithoutVolume(t *testing.T) int {
+	t.Helper()
+	volumes, err := s.Volumes(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	have := map[string]bool{}
+	for _, volume := range volumes {
+		have[volume.Spec.RBD.RBDImage] = true
+	}
+	n := 0
+	for _, image := range s.Ceph.Images(t, s.Pool) {
+		if !have[image] {
+			n++
+		}
+	}
+	return n
+}
+
+// rest lets one more provisioner bring all to an end, and looks at it.
+func (s *soak) rest(t *testing.T) {
+	t.Helper()
+	p := framework.Start(t, s.Env, "--leader-election=false", "--orphan-grace=2s")
+	begun := time.Now()
+	patience := 2*framework.Patience + time.Duration(s.created)*200*time.Millisecond
+	s.Await(t, "one bound claim, volume and image for each claim, and no other", patience, func(ctx context.Context) error {
+		return s.atRest(ctx)
+	})
+	t.Logf("at rest %s after the last kill", time.Since(begun).Round(100*time.Millisecond))
+	s.swept += strings.Count(p.Log(), "Removed an empty image")
+}
+
+func (s *soak) atRest(ctx context.Context) error {
+	claims, err := s.Claims(ctx)
+	if err != nil {
+		return err
+	}
+	if want := s.created - s.deletedBound - s.deletedUnbound; len(claims) != want {
+		return fmt.Errorf("%d claims, want %d", len(claims), want)
+	}
+	want := map[string]string{} // image by claim
+	for _, claim := range claims {
+		if claim.Status.Phase != corev1.ClaimBound {
+			return fmt.Errorf("claim %s is %s", claim.Name, claim.Status.Phase)
+		}
+		want[claim.Name] = s.ImageFor(&claim).Name
+	}
+	volumes, err := s.Volumes(ctx)
+	if err != nil {
+		return err
+	}
+	got := map[string]string{}
+	for _, volume := range volumes {
+		got[volume.Spec.ClaimRef.Name] = volume.Spec.RBD.RBDImage
+	}
+	if diff := cmp.Diff(want, got); diff != "" || len(volumes) != len(want) {
+		return fmt.Errorf("%d volumes for %d claims: images of volumes (-want +got):\n%s", len(volumes), len(want), diff)
+	}
+	images, err := s.TryImages(ctx)
+	if err != nil {
+		return err
+	}
+	expected := make([]string, 0, len(want))
+	for _, image := range want {
+		expected = append(expected, image)
+	}
+	slices.Sort(images)
+	slices.Sort(expected)
+	if diff := cmp.Diff(expected, images); diff != "" {
+		return fmt.Errorf("images (-want +got):\n%s", diff)
+	}
+	return nil
+}

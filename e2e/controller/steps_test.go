@@ -1,0 +1,213 @@
+//go:build e2e
+
+package controller
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"github.com/rbd-provisioner/rbd-provisioner/e2e/framework"
+)
+
+// TestKilledAtEveryRequest kills the provisioner at each request that it sends to the
+// API server in a life in which it starts, makes a volume and deletes it. (What it
+// sends to Ceph in between is swept in rbdutil/librbd.)
+func TestKilledAtEveryRequest(t *testing.T) {
+	t.Parallel()
+	t.Run("before it is sent", func(t *testing.T) {
+		t.Parallel()
+		killAtEveryRequest(t, false, func(t *testing.T, e *framework.Env, claim *corev1.PersistentVolumeClaim) {
+			// A claim that was not served yet is served now, once.
+			if _, err := e.Client.CoreV1().PersistentVolumeClaims(e.Namespace).Get(t.Context(), claim.Name, metav1.GetOptions{}); err == nil {
+				volume := e.AwaitBound(t, claim)
+				e.WantImage(t, framework.ImageOf(volume), true)
+			}
+			deleteIfThere(t, e, claim)
+		})
+	})
+	t.Run("after it is answered", func(t *testing.T) {
+		t.Parallel()
+		// The claim is deleted while no provisioner runs that has heard of it.
+		killAtEveryRequest(t, true, deleteIfThere)
+	})
+}
+
+// killAtEveryRequest kills at request 1, 2, … until a life comes to its end. After each
+// kill, andThen is done, and another provisioner has to leave the pool empty.
+func killAtEveryRequest(t *testing.T, answered bool, andThen func(*testing.T, *framework.Env, *corev1.PersistentVolumeClaim)) {
+	e := framework.NewForProcess(t)
+	class := e.Class(t, "steps")
+	gate := newRequestGate(t)
+	n := 1
+	for ; ; n++ {
+		claim := e.Claim(t, fmt.Sprintf("claim-%d", n), class)
+		if !gate.live(t, e, claim, n, answered) {
+			break
+		}
+		p := framework.Start(t, e, "--leader-election=false", "--orphan-grace=1s")
+		andThen(t, e, claim)
+		e.Await(t, fmt.Sprintf("nothing to be left after a kill at request %d (%s)", n, gate.last()), framework.Patience, func(ctx context.Context) error {
+			return nothingLeft(ctx, e)
+		})
+		p.Kill(t)
+	}
+	t.Logf("killed at %d requests, the last one being %s", n-1, gate.last())
+	// Four lists, four watches, a key, a volume, its finalizer, its end, some events.
+	if n < 14 {
+		t.Errorf("%d requests are too few for a whole life", n-1)
+	}
+}
+
+func deleteIfThere(t *testing.T, e *framework.Env, claim *corev1.PersistentVolumeClaim) {
+	err := e.Client.CoreV1().PersistentVolumeClaims(e.Namespace).Delete(t.Context(), claim.Name, metav1.DeleteOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
+		t.Fatal(err)
+	}
+}
+
+// nothingLeft tells what is left of claims, volumes and images.
+func nothingLeft(ctx context.Context, e *framework.Env) error {
+	claims, err := e.Claims(ctx)
+	if err != nil {
+		return err
+	}
+	volumes, err := e.Volumes(ctx)
+	if err != nil {
+		return err
+	}
+	images, err := e.TryImages(ctx)
+	if err != nil {
+		return err
+	}
+	if len(claims)+len(volumes)+len(images) > 0 {
+		return fmt.Errorf("%d claims, %d volumes and the images %q", len(claims), len(volumes), images)
+	}
+	return nil
+}
+
+// requestGate is between a provisioner and the API server, and kills it.
+type requestGate struct {
+	kubeconfig string
+	forward    http.Handler
+
+	mu       sync.Mutex
+	count    int
+	killAt   int
+	answered bool
+	victim   chan *framework.Process
+	request  string // the last one that counted
+}
+
+func newRequestGate(t *testing.T) *requestGate {
+	t.Helper()
+	config := framework.ServiceAccountConfig(t)
+	target, err := url.Parse(config.Host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	transport, err := rest.TransportFor(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := &requestGate{forward: &httputil.ReverseProxy{
+		Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(target) },
+		Transport: transport, FlushInterval: -1,
+		// A watch that is cut by a kill.
+		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) },
+	}}
+	server := httptest.NewServer(g)
+	t.Cleanup(server.Close)
+	kubeconfig := clientcmdapi.NewConfig()
+	kubeconfig.Clusters["c"] = &clientcmdapi.Cluster{Server: server.URL}
+	kubeconfig.Contexts["x"] = &clientcmdapi.Context{Cluster: "c"}
+	kubeconfig.CurrentContext = "x"
+	g.kubeconfig = filepath.Join(t.TempDir(), "kubeconfig")
+	if err := clientcmd.WriteToFile(*kubeconfig, g.kubeconfig); err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+// live has a provisioner serve the claim and then delete it, and kills it at request
+// n. It tells whether that came to pass.
+func (g *requestGate) live(t *testing.T, e *framework.Env, claim *corev1.PersistentVolumeClaim, n int, answered bool) (killed bool) {
+	t.Helper()
+	victim := make(chan *framework.Process, 1)
+	g.mu.Lock()
+	g.count, g.killAt, g.answered, g.victim = 0, n, answered, victim
+	g.mu.Unlock()
+	p := framework.Start(t, e, "--kubeconfig="+g.kubeconfig, "--leader-election=false", "--orphan-grace=0")
+	victim <- p
+	deleted := false
+	e.Await(t, fmt.Sprintf("a kill at request %d, or the end of the claim", n), framework.Patience, func(ctx context.Context) error {
+		if !p.Running() {
+			return nil
+		}
+		if !deleted {
+			now, err := e.Client.CoreV1().PersistentVolumeClaims(e.Namespace).Get(ctx, claim.Name, metav1.GetOptions{})
+			if err != nil || now.Status.Phase != corev1.ClaimBound {
+				return fmt.Errorf("the claim is not bound: %w", err)
+			}
+			deleted = true
+			if err := e.Client.CoreV1().PersistentVolumeClaims(e.Namespace).Delete(ctx, claim.Name, metav1.DeleteOptions{}); err != nil {
+				return err
+			}
+		}
+		return nothingLeft(ctx, e)
+	})
+	if !p.Running() {
+		return true
+	}
+	// The last event may still be on its way.
+	time.Sleep(500 * time.Millisecond)
+	killed = !p.Running()
+	if !killed {
+		p.Kill(t)
+	}
+	return killed
+}
+
+func (g *requestGate) last() string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.request
+}
+
+// ServeHTTP implements http.Handler.
+func (g *requestGate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	g.mu.Lock()
+	g.count++
+	hit := g.count == g.killAt
+	answered, victim := g.answered, g.victim
+	if hit {
+		g.request = r.Method + " " + r.URL.Path
+	}
+	g.mu.Unlock()
+	if !hit {
+		g.forward.ServeHTTP(w, r)
+		return
+	}
+	if answered && !r.URL.Query().Has("watch") { // a watch is answered for as long as it lasts
+		g.forward.ServeHTTP(httptest.NewRecorder(), r)
+	}
+	p := <-victim
+	_ = syscall.Kill(p.PID(), syscall.SIGKILL)
+	p.Wait()
+	panic(http.ErrAbortHandler)
+}
