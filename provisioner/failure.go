@@ -110,6 +110,8 @@ func deletionHintFor(err error) string {
 	switch {
 	case errors.Is(err, rbdutil.ErrImageInUse):
 		return "it is deleted when nobody uses it any more"
+	case errors.Is(err, rbdutil.ErrInGroup):
+		return "take it out of its group (`rbd group image rm`)"
 	case errors.Is(err, rbdutil.ErrHasSnapshots):
 		return "remove them (`rbd snap ls --all`, `rbd snap rm`), and flatten clones of them, if their data is not needed"
 	}

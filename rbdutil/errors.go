@@ -20,6 +20,8 @@ var (
 	ErrImageInUse = errors.New("image is in use")
 	// ErrHasSnapshots: the image has snapshots, which Ceph does not remove with it.
 	ErrHasSnapshots = errors.New("image has snapshots")
+	// ErrInGroup: the image is a member of a group of images, which Ceph keeps whole.
+	ErrInGroup = errors.New("image is in a group")
 	// ErrNotOurs: the image's metadata names somebody else, or nobody.
 	ErrNotOurs = errors.New("image belongs to somebody else")
 	// ErrMismatch: the image is ours, but not what is asked for now.

@@ -46,6 +46,9 @@ type Image struct {
 	Watchers []string
 	// Snapshots are the names of the user's snapshots.
 	Snapshots []string
+	// Clones are the images that share data with the snapshots, as POOL/NAME, as far
+	// as the user may see them.
+	Clones []string
 }
 
 // Owner returns who the image's metadata says it was made for.

@@ -63,5 +63,9 @@ func inUse(img Image) error {
 }
 
 func hasSnapshots(img Image) error {
+	if len(img.Clones) > 0 {
+		return fmt.Errorf("%w: %s has %s, of which %s are clones", ErrHasSnapshots, img.ImageRef,
+			strings.Join(img.Snapshots, ", "), strings.Join(img.Clones, ", "))
+	}
 	return fmt.Errorf("%w: %s has %s", ErrHasSnapshots, img.ImageRef, strings.Join(img.Snapshots, ", "))
 }

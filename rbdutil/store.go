@@ -22,7 +22,8 @@ type Store interface {
 	Complete(ctx context.Context, c Cluster, ref ImageRef, metadata []MetadataItem, size uint64) error
 	// Remove removes the image and its data, or what is left of an image whose
 	// creation or removal was cut short (`rbd rm`).
-	// Errors: ErrImageNotFound, ErrImageInUse, ErrHasSnapshots, ErrPoolNotFound.
+	// Errors: ErrImageNotFound, ErrImageInUse, ErrHasSnapshots, ErrInGroup,
+	// ErrPoolNotFound.
 	Remove(ctx context.Context, c Cluster, ref ImageRef) error
 	// List returns the names of all images in a pool, in any order (`rbd ls`).
 	// Errors: ErrPoolNotFound.

@@ -53,6 +53,7 @@ func TestContract(t *testing.T) {
 	ceph, cluster := newCluster(t)
 	rbdtest.Run(t, rbdtest.Harness{
 		Store: newStore(t, librbd.Options{}), Cluster: cluster, Pool: pool, DataPool: dataPool,
-		Watch: ceph.Watch, Write: ceph.Write, Snapshot: ceph.Snapshot, LeaveRemains: ceph.LeaveRemains,
+		Watch: ceph.Watch, Write: ceph.Write, Snapshot: ceph.Snapshot, Clone: ceph.Clone, Group: ceph.Group,
+		LeaveRemains: ceph.LeaveRemains,
 	})
 }

@@ -91,5 +91,6 @@ func removeError(ref rbdutil.ImageRef, err error) error {
 		syscall.ENOENT:    rbdutil.ErrImageNotFound,
 		syscall.EBUSY:     rbdutil.ErrImageInUse,
 		syscall.ENOTEMPTY: rbdutil.ErrHasSnapshots,
+		syscall.EMLINK:    rbdutil.ErrInGroup,
 	})
 }

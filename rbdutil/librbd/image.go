@@ -60,7 +60,28 @@ func describe(image *rbd.Image, ref rbdutil.ImageRef) (rbdutil.Image, error) {
 	for _, s := range snapshots {
 		img.Snapshots = append(img.Snapshots, s.Name)
 	}
-	return img, nil
+	if len(snapshots) > 0 {
+		img.Clones, err = clonesOf(image)
+	}
+	return img, err
+}
+
+// clonesOf names the clones of all snapshots. Those in pools that the user may not
+// read have none.
+func clonesOf(image *rbd.Image) ([]string, error) {
+	children, err := image.ListChildrenAttributes()
+	if errno := errnoOf(err); errno == syscall.EPERM || errno == syscall.EACCES {
+		return nil, nil
+	}
+	var clones []string
+	for _, child := range children {
+		name := child.PoolName + "/" + child.ImageName
+		if child.Trash {
+			name += " (in the trash)"
+		}
+		clones = append(clones, name)
+	}
+	return clones, err
 }
 
 // grow sets the image's size, in bytes, unless it has it already. It never shrinks.

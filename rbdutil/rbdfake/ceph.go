@@ -41,7 +41,7 @@ type Ceph struct {
 
 type image struct {
 	rbdutil.Image
-	written bool
+	written, grouped bool
 	// remains: the name is taken, but the image behind it never came to be or
 	// is gone, as after a crash of the client in the middle of it.
 	remains bool
@@ -94,6 +94,7 @@ func (f *Ceph) Get(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef)
 		got.Metadata = maps.Clone(img.Metadata)
 		got.Watchers = slices.Clone(img.Watchers)
 		got.Snapshots = slices.Clone(img.Snapshots)
+		got.Clones = slices.Clone(img.Clones)
 		return nil
 	})
 	return got, err
@@ -128,6 +129,8 @@ func (f *Ceph) Remove(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageR
 			return fmt.Errorf("remove image %s: %w", ref, rbdutil.ErrImageInUse)
 		case len(img.Snapshots) > 0:
 			return fmt.Errorf("remove image %s: %w", ref, rbdutil.ErrHasSnapshots)
+		case img.grouped:
+			return fmt.Errorf("remove image %s: %w", ref, rbdutil.ErrInGroup)
 		}
 		delete(f.images, ref)
 		return nil

@@ -31,6 +31,14 @@ func TestContract(t *testing.T) {
 		Snapshot: func(t *testing.T, ref rbdutil.ImageRef, name string) {
 			change(t, ref, func(i *rbdutil.Image) { i.Snapshots = append(i.Snapshots, name) })
 		},
+		Clone: func(t *testing.T, ref rbdutil.ImageRef, _ string, clone rbdutil.ImageRef) {
+			change(t, ref, func(i *rbdutil.Image) { i.Clones = append(i.Clones, clone.String()) })
+		},
+		Group: func(t *testing.T, ref rbdutil.ImageRef) {
+			if err := ceph.Group(ref); err != nil {
+				t.Fatal(err)
+			}
+		},
 		LeaveRemains: func(t *testing.T, ref rbdutil.ImageRef) {
 			if err := ceph.LeaveRemains(ref); err != nil {
 				t.Fatal(err)

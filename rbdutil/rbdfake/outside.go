@@ -66,6 +66,18 @@ func (f *Ceph) Write(ref rbdutil.ImageRef) error {
 	return nil
 }
 
+// Group makes an image the member of a group.
+func (f *Ceph) Group(ref rbdutil.ImageRef) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	img, err := f.find(ref)
+	if err != nil {
+		return err
+	}
+	img.grouped = true
+	return nil
+}
+
 // LeaveRemains takes an image away but leaves its name behind, as a client does
 // that dies in the middle of creating or removing it.
 func (f *Ceph) LeaveRemains(ref rbdutil.ImageRef) error {

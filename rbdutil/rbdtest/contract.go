@@ -5,6 +5,7 @@ package rbdtest
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -25,6 +26,10 @@ type Harness struct {
 	Write func(t *testing.T, ref rbdutil.ImageRef)
 	// Snapshot takes a snapshot of the image.
 	Snapshot func(t *testing.T, ref rbdutil.ImageRef, name string)
+	// Clone makes a clone of a snapshot.
+	Clone func(t *testing.T, ref rbdutil.ImageRef, snapshot string, clone rbdutil.ImageRef)
+	// Group makes the image the member of a group.
+	Group func(t *testing.T, ref rbdutil.ImageRef)
 	// LeaveRemains makes a name without an image behind it, as a client leaves it
 	// that dies in the middle of creating or removing.
 	LeaveRemains func(t *testing.T, ref rbdutil.ImageRef)
@@ -36,38 +41,40 @@ const timeout = 60 * time.Second
 // Run runs the whole contract, each case on an image name of its own.
 func Run(t *testing.T, h Harness) {
 	cases := map[string]func(t *testing.T, h Harness, ref rbdutil.ImageRef){
-		"create makes an empty image of the layout asked for":        createMakesLayout,
-		"create puts data objects into the data pool":                createWithDataPool,
-		"create names the pool that is missing":                      createMissingPool,
-		"create names the data pool that is missing":                 createMissingDataPool,
-		"create refuses a name that is taken":                        createTaken,
-		"get names what is missing":                                  getMissing,
-		"get shows watchers and snapshots":                           getShowsHolders,
-		"complete sets metadata and size, and again changes nothing": completeSets,
-		"complete never shrinks":                                     completeNeverShrinks,
-		"complete of a missing image says so":                        completeMissing,
-		"remove takes the image away":                                removeTakesAway,
-		"remove of a missing image or pool says which":               removeMissing,
-		"remove refuses an image in use":                             removeInUse,
-		"remove refuses an image with snapshots":                     removeSnapshots,
-		"remains are not an image, take the name, and can go":        remains,
-		"list names the images of the pool":                          listNames,
-		"list of a missing pool says so":                             listMissing,
-		"written tells an empty image from one with data":            writtenTells,
-		"written of a missing image says so":                         writtenMissing,
-		"images: ensure twice is one image":                          ensureTwice,
-		"images: ensure finishes what was cut short at any step":     ensureResumes,
-		"images: ensure leaves somebody else's image alone":          ensureForeign,
-		"images: ensure says how its own image does not fit":         ensureMismatch,
-		"images: ensure replaces an unfinished image that misfits":   ensureReplacesUnfinished,
-		"images: delete twice is success":                            deleteTwice,
-		"images: delete takes remains away":                          deleteRemains,
-		"images: delete spares what is not the volume's":             deleteForeign,
-		"images: delete spares an image in use until it is free":     deleteInUse,
-		"images: delete names the snapshots":                         deleteSnapshots,
-		"images: delete in a missing pool is no success":             deleteMissingPool,
-		"images: reclaim takes away what became no volume":           reclaimTakesAway,
-		"images: reclaim spares what may be somebody's":              reclaimSpares,
+		"create makes an empty image of the layout asked for":           createMakesLayout,
+		"create puts data objects into the data pool":                   createWithDataPool,
+		"create names the pool that is missing":                         createMissingPool,
+		"create names the data pool that is missing":                    createMissingDataPool,
+		"create refuses a name that is taken":                           createTaken,
+		"get names what is missing":                                     getMissing,
+		"get shows watchers and snapshots":                              getShowsHolders,
+		"complete sets metadata and size, and again changes nothing":    completeSets,
+		"complete never shrinks":                                        completeNeverShrinks,
+		"complete of a missing image says so":                           completeMissing,
+		"remove takes the image away":                                   removeTakesAway,
+		"remove of a missing image or pool says which":                  removeMissing,
+		"remove refuses an image in use":                                removeInUse,
+		"remove refuses an image with snapshots":                        removeSnapshots,
+		"clones are shown, and named when one deletes what they are of": clonesShown,
+		"remove refuses a member of a group":                            removeGrouped,
+		"remains are not an image, take the name, and can go":           remains,
+		"list names the images of the pool":                             listNames,
+		"list of a missing pool says so":                                listMissing,
+		"written tells an empty image from one with data":               writtenTells,
+		"written of a missing image says so":                            writtenMissing,
+		"images: ensure twice is one image":                             ensureTwice,
+		"images: ensure finishes what was cut short at any step":        ensureResumes,
+		"images: ensure leaves somebody else's image alone":             ensureForeign,
+		"images: ensure says how its own image does not fit":            ensureMismatch,
+		"images: ensure replaces an unfinished image that misfits":      ensureReplacesUnfinished,
+		"images: delete twice is success":                               deleteTwice,
+		"images: delete takes remains away":                             deleteRemains,
+		"images: delete spares what is not the volume's":                deleteForeign,
+		"images: delete spares an image in use until it is free":        deleteInUse,
+		"images: delete names the snapshots":                            deleteSnapshots,
+		"images: delete in a missing pool is no success":                deleteMissingPool,
+		"images: reclaim takes away what became no volume":              reclaimTakesAway,
+		"images: reclaim spares what may be somebody's":                 reclaimSpares,
 	}
 	for name, run := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -189,6 +196,28 @@ func removeSnapshots(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	equal(t, []string{"keep"}, get(t, h, ref).Snapshots)
 }
 
+func clonesShown(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+	spec := specOf(ref)
+	_, err := rbdutil.NewImages(h.Store).Ensure(ctxOf(t), h.Cluster, spec)
+	must(t, err)
+	h.Snapshot(t, ref, "base")
+	clone := rbdutil.ImageRef{Pool: ref.Pool, Name: ref.Name + "-clone"}
+	h.Clone(t, ref, "base", clone)
+	equal(t, []string{clone.String()}, get(t, h, ref).Clones)
+	err = rbdutil.NewImages(h.Store).Delete(ctxOf(t), h.Cluster, ref, expectationOf(spec))
+	wantErr(t, err, rbdutil.ErrHasSnapshots)
+	if want := ref.String() + " has base, of which " + clone.String() + " are clones"; !strings.Contains(err.Error(), want) {
+		t.Errorf("error %v does not say: %s", err, want)
+	}
+}
+
+func removeGrouped(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+	must(t, h.Store.Create(ctxOf(t), h.Cluster, ref, plain))
+	h.Group(t, ref)
+	wantErr(t, h.Store.Remove(ctxOf(t), h.Cluster, ref), rbdutil.ErrInGroup)
+	get(t, h, ref)
+}
+
 func remains(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	h.LeaveRemains(t, ref)
 	_, err := h.Store.Get(ctxOf(t), h.Cluster, ref)
@@ -216,6 +245,9 @@ func get(t *testing.T, h Harness, ref rbdutil.ImageRef) rbdutil.Image {
 	}
 	if len(img.Snapshots) == 0 {
 		img.Snapshots = nil
+	}
+	if len(img.Clones) == 0 {
+		img.Clones = nil
 	}
 	return img
 }

@@ -90,6 +90,7 @@ func resultOf(err error) string {
 		{rbdutil.ErrImageNotFound, "image_not_found"},
 		{rbdutil.ErrImageInUse, "image_in_use"},
 		{rbdutil.ErrHasSnapshots, "has_snapshots"},
+		{rbdutil.ErrInGroup, "in_group"},
 		{rbdutil.ErrPoolNotFound, "pool_not_found"},
 		{rbdutil.ErrDataPoolNotFound, "pool_not_found"},
 		{rbdutil.ErrAccessDenied, "denied"},

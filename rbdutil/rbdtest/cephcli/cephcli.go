@@ -161,6 +161,21 @@ func (a Admin) Snapshot(t *testing.T, ref rbdutil.ImageRef, name string) {
 	a.Run(t, "rbd", "snap", "create", "--no-progress", ref.String()+"@"+name)
 }
 
+// Clone makes a clone of a snapshot.
+func (a Admin) Clone(t *testing.T, ref rbdutil.ImageRef, snapshot string, clone rbdutil.ImageRef) {
+	t.Helper()
+	// Of version 2, which needs no protected snapshot.
+	a.Run(t, "rbd", "clone", "--rbd-default-clone-format", "2", ref.String()+"@"+snapshot, clone.String())
+}
+
+// Group makes an image the member of a group.
+func (a Admin) Group(t *testing.T, ref rbdutil.ImageRef) {
+	t.Helper()
+	group := ref.String() + "-group"
+	a.Run(t, "rbd", "group", "create", group)
+	a.Run(t, "rbd", "group", "image", "add", group, ref.String())
+}
+
 // LeaveRemains makes an image and takes its header away, which is how an image
 // looks whose creation or removal was cut short: the name is there, and no more.
 func (a Admin) LeaveRemains(t *testing.T, ref rbdutil.ImageRef) {
