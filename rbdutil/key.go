@@ -26,23 +26,43 @@ func NewKey(secret string) Key { return Key{secret: secret} }
 // Reveal returns the secret itself. Hand it to the Ceph client and to nobody else.
 func (k Key) Reveal() string { return k.secret }
 
-// Check tells, without showing it, whether the secret has the form of a cephx key:
-// in base64 a type and a time stamp (10 bytes), a length (2 bytes, little endian)
-// and so many bytes of secret. Ceph's own client must not be the one to find out: it
-// prints a key that it cannot decode.
+// Check tells, without showing it, whether the secret is a cephx key. Ceph's own
+// client must not be the one to find out: it prints a key that it cannot decode.
 func (k Key) Check() error {
-	const header = 12
-	raw, err := base64.StdEncoding.Strict().DecodeString(k.secret)
-	switch {
-	case strings.ContainsAny(k.secret, " \t\r\n"):
-		// Go's decoder would pass over line breaks.
-		return fmt.Errorf("%w: there is white space or a line break in it or around it", ErrInvalidKey)
-	case err != nil:
-		return fmt.Errorf("%w: it is not base64", ErrInvalidKey)
-	case len(raw) <= header || len(raw)-header != int(binary.LittleEndian.Uint16(raw[header-2:])):
-		return fmt.Errorf("%w: it is cut short or has something added", ErrInvalidKey)
+	if why := faultOf(k.secret); why != "" {
+		return fmt.Errorf("%w: %s", ErrInvalidKey, why)
 	}
 	return nil
+}
+
+// faultOf says what is wrong with the text of a key, or nothing. A key is, in
+// base64, a type (2 bytes, little endian), a time stamp (8), a length (2) and so
+// many bytes of secret.
+func faultOf(secret string) string {
+	const (
+		typeAES   = 1 // the only one that clients know
+		header    = 12
+		leastSize = 16
+	)
+	raw, err := base64.StdEncoding.Strict().DecodeString(secret)
+	switch {
+	case secret == "":
+		return "it is empty"
+	case strings.HasPrefix(strings.TrimSpace(secret), "["):
+		return "it is a whole keyring"
+	case strings.ContainsAny(secret, " \t\r\n"):
+		// Go's decoder would pass over line breaks.
+		return "there is white space or a line break in it or around it"
+	case err != nil:
+		return "it is not base64"
+	case len(raw) > 0 && faultOf(string(raw)) == "":
+		return "it is in base64 twice"
+	case len(raw) < header+leastSize || len(raw)-header != int(binary.LittleEndian.Uint16(raw[header-2:])):
+		return "it is cut short or has something added"
+	case binary.LittleEndian.Uint16(raw) != typeAES:
+		return "it is of an unknown type"
+	}
+	return ""
 }
 
 // String implements fmt.Stringer without the secret.

@@ -1,9 +1,11 @@
 package rbdutil
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -59,6 +61,10 @@ func TestKeyCheck(t *testing.T) {
 		"twice":                       {exampleKey + exampleKey, false},
 		"with a newline at the end":   {exampleKey + "\n", false},
 		"with a newline in it":        {exampleKey[:10] + "\n" + exampleKey[10:], false},
+		"of a type that is none":      {"CQAAAAAAAAAAABAABwcHBwcHBwcHBwcHBwcHBw==", false},
+		"of no type":                  {"AAAAAAAAAAAAABAABwcHBwcHBwcHBwcHBwcHBw==", false},
+		"too short for its type":      {"AQAAAAAAAAAAAA8ABwcHBwcHBwcHBwcHBwcH", false},
+		"longer than its type needs":  {"AQAAAAAAAAAAACAABwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=", true},
 		"a keyring instead of a key":  {"[client.kube]\nkey = " + exampleKey, false},
 		"base64 of base64":            {"QVFBWjNXcG5BQUFBQUJBQXl5QnFTOSsyckM0SmRHdERWSWxwVVE9PQ==", false},
 		"a header with nothing to it": {"AQAZ3WpnAAAAAAAA", false},
@@ -74,4 +80,37 @@ func TestKeyCheck(t *testing.T) {
 			t.Errorf("%s: the error shows the key: %v", name, err)
 		}
 	}
+}
+
+func FuzzKeyCheck(f *testing.F) {
+	for _, secret := range []string{
+		"", exampleKey, exampleKey + "\n", exampleKey[:20], "[client.kube]\nkey = " + exampleKey, "\xff", "====",
+		"QVFBWjNXcG5BQUFBQUJBQXl5QnFTOSsyckM0SmRHdERWSWxwVVE9PQ==", "AQAZ3WpnAAAAAAAA", "CQAAAAAAAAAAABAABwcHBwcHBwcHBwcHBwcHBw==",
+	} {
+		f.Add(secret)
+	}
+	f.Fuzz(func(t *testing.T, secret string) {
+		err := NewKey(secret).Check()
+		if err == nil {
+			// All that Ceph's client wants of a key, or it would print it.
+			raw, err := base64.StdEncoding.DecodeString(secret)
+			if err != nil || len(raw) < 28 || raw[0] != 1 || raw[1] != 0 || int(raw[10])|int(raw[11])<<8 != len(raw)-12 {
+				t.Errorf("%q is taken for a key", secret)
+			}
+			if strings.ContainsFunc(secret, func(c rune) bool { return c <= ' ' || c > '~' }) {
+				t.Errorf("%q is taken for a key", secret)
+			}
+			return
+		}
+		// Its text does not depend on the secret, and so cannot show it.
+		if why := strings.TrimPrefix(err.Error(), ErrInvalidKey.Error()+": "); !slices.Contains(keyFaults, why) {
+			t.Errorf("%q: %v", secret, err)
+		}
+	})
+}
+
+// keyFaults is all that Check says.
+var keyFaults = []string{
+	"it is empty", "it is a whole keyring", "there is white space or a line break in it or around it", "it is not base64",
+	"it is in base64 twice", "it is cut short or has something added", "it is of an unknown type",
 }
