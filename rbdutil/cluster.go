@@ -2,6 +2,10 @@ package rbdutil
 
 import "strings"
 
+// MaxMonitors is how many monitors the kernel's client takes (its CEPH_MAX_MON).
+// At some hundred, librados ends the process that it is in.
+const MaxMonitors = 31
+
 // Cluster says how to reach one Ceph cluster and as whom. It is comparable by
 // Identity: two equal Clusters may share one connection.
 type Cluster struct {

@@ -163,13 +163,17 @@ func (p *connections) dial(c rbdutil.Cluster) (*rados.Conn, error) {
 	if err := c.Key.Check(); err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", c, err)
 	}
+	monitors, err := monHost(c)
+	if err != nil {
+		return nil, err
+	}
 	conn, err := rados.NewConnWithUser(c.User)
 	if err != nil {
 		return nil, fmt.Errorf("prepare connection to %s: %w", c, err)
 	}
 	seconds := strconv.Itoa(int(math.Ceil(max(p.timeout, time.Second).Seconds())))
 	for _, option := range []struct{ name, value string }{
-		{"mon_host", strings.Join(c.Monitors, ",")},
+		{"mon_host", monitors},
 		{"key", c.Key.Reveal()},
 		// What librados would print, our errors say, and in the log's own format.
 		{"err_to_stderr", "false"},
@@ -187,4 +191,17 @@ func (p *connections) dial(c rbdutil.Cluster) (*rados.Conn, error) {
 		return nil, connectError(c, err)
 	}
 	return conn, nil
+}
+
+// monHost is the cluster's mon_host, unless librados would not survive it: at some
+// hundred monitors it aborts. They are counted however they are separated, since a
+// volume may have been written by hand.
+func monHost(c rbdutil.Cluster) (string, error) {
+	list := strings.Join(c.Monitors, ",")
+	n := len(strings.FieldsFunc(list, func(r rune) bool { return strings.ContainsRune(",; \t\r\n", r) }))
+	if n > rbdutil.MaxMonitors {
+		return "", fmt.Errorf("connect to Ceph as client.%s: %w: these are %d monitors, and a client takes %d at most",
+			c.User, rbdutil.ErrInvalid, n, rbdutil.MaxMonitors)
+	}
+	return list, nil
 }

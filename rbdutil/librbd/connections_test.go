@@ -5,6 +5,7 @@ package librbd_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -22,6 +23,10 @@ func TestConnectErrorsSayWhatIsWrong(t *testing.T) {
 		change(&c)
 		return c
 	}
+	var many []string
+	for i := range 300 {
+		many = append(many, fmt.Sprintf("127.1.%d.%d:6789", i/200, i%200+1))
+	}
 	cases := map[string]struct {
 		cluster rbdutil.Cluster
 		want    error
@@ -32,6 +37,13 @@ func TestConnectErrorsSayWhatIsWrong(t *testing.T) {
 		"a truncated key":     {change(func(c *rbdutil.Cluster) { c.Key = rbdutil.NewKey(c.Key.Reveal()[:20]) }), rbdutil.ErrInvalidKey},
 		"an unresolvable mon": {change(func(c *rbdutil.Cluster) { c.Monitors = []string{"mon.invalid:6789"} }), rbdutil.ErrUnknownMonitor},
 		"no mon at the port":  {change(func(c *rbdutil.Cluster) { c.Monitors = []string{"127.0.0.1:1"} }), rbdutil.ErrUnreachable},
+		// At which librados would abort.
+		"300 monitors":             {change(func(c *rbdutil.Cluster) { c.Monitors = many }), rbdutil.ErrInvalid},
+		"300 monitors in one text": {change(func(c *rbdutil.Cluster) { c.Monitors = []string{strings.Join(many, "; ")} }), rbdutil.ErrInvalid},
+		// Which librados would print.
+		"a key of no known type": {change(func(c *rbdutil.Cluster) {
+			c.Key = rbdutil.NewKey("CQAAAAAAAAAAABAABwcHBwcHBwcHBwcHBwcHBw==")
+		}), rbdutil.ErrInvalidKey},
 		"no rights in the pool": {change(func(c *rbdutil.Cluster) { c.User, c.Key = "contract-other", other }),
 			rbdutil.ErrAccessDenied},
 	}
