@@ -9,9 +9,9 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-// sizeOf returns the size, in bytes, of the image for a claim, and everything that
-// keeps us from serving the claim at all.
-func sizeOf(claim *corev1.PersistentVolumeClaim) (uint64, field.ErrorList) {
+// sizeOf returns the size, in bytes, of the image of that layout for a claim, and
+// everything that keeps us from serving the claim at all.
+func sizeOf(claim *corev1.PersistentVolumeClaim, layout rbdutil.Layout) (uint64, field.ErrorList) {
 	spec := field.NewPath("spec")
 	errs := checkAccessModes(spec.Child("accessModes"), claim.Spec.AccessModes)
 	errs = append(errs, checkSource(spec, claim)...)
@@ -19,10 +19,14 @@ func sizeOf(claim *corev1.PersistentVolumeClaim) (uint64, field.ErrorList) {
 		errs = append(errs, field.Forbidden(spec.Child("selector"),
 			"a new volume has no labels to select by; remove it, or name an existing volume"))
 	}
-	request := claim.Spec.Resources.Requests[corev1.ResourceStorage]
-	size, err := rbdutil.RoundUpSize(request.Value())
+	storage := spec.Child("resources", "requests", "storage")
+	request, given := claim.Spec.Resources.Requests[corev1.ResourceStorage]
+	if !given {
+		return 0, append(errs, field.Required(storage, "the size of the volume, such as 1Gi"))
+	}
+	size, err := rbdutil.SizeFor(request.Value(), layout)
 	if err != nil {
-		errs = append(errs, field.Invalid(spec.Child("resources", "requests", "storage"), request.String(), err.Error()))
+		errs = append(errs, field.Invalid(storage, request.String(), err.Error()))
 	}
 	return size, errs
 }

@@ -1,15 +1,13 @@
 package provisioner
 
 import (
+	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
-
-	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
 func requesting(quantity string) func(*corev1.PersistentVolumeClaim) {
@@ -20,47 +18,121 @@ func requesting(quantity string) func(*corev1.PersistentVolumeClaim) {
 
 func TestClaimSize(t *testing.T) {
 	t.Parallel()
-	const storage = "spec.resources.requests.storage: Invalid value: "
+	const (
+		storage = "claim: spec.resources.requests.storage: "
+		small   = "a volume cannot be so small: ask for 1Mi or more"
+		large   = "an image cannot be so large: ask for 1000000Gi or less (256000000 objects of 4Mi each; a larger objectSize allows for more)"
+		tiny    = "an image cannot be so large: ask for 1000000Mi or less (256000000 objects of 4Ki each; a larger objectSize allows for more)"
+		huge    = "an image cannot be so large: ask for 8000000Gi or less (256000000 objects of 32Mi each; a larger objectSize allows for more)"
+	)
 	for name, test := range map[string]struct {
-		change func(*corev1.PersistentVolumeClaim)
-		want   uint64
-		err    string
+		request    string
+		objectSize string
+		bytes      uint64
+		capacity   string
+		err        string
 	}{
-		"a whole number of Gi":            {change: requesting("1Gi"), want: 1 << 30},
-		"1500Mi":                          {change: requesting("1500Mi"), want: 1500 << 20},
-		"half a Gi":                       {change: requesting("0.5Gi"), want: 512 << 20},
-		"1.5Gi":                           {change: requesting("1.5Gi"), want: 1536 << 20},
-		"a decimal unit is rounded up":    {change: requesting("1G"), want: 954 << 20},
-		"an exponent is rounded up":       {change: requesting("1e3"), want: 1 << 20},
-		"one byte is one MiB":             {change: requesting("1"), want: 1 << 20},
-		"a part of a byte is one MiB":     {change: requesting("1m"), want: 1 << 20},
-		"one byte more than a Gi":         {change: requesting("1073741825"), want: 1025 << 20},
-		"10Ti":                            {change: requesting("10Ti"), want: 10 << 40},
-		"8191Pi, the largest of its unit": {change: requesting("8191Pi"), want: 8191 << 50},
-		"16Ei are more than can be said": {change: requesting("16Ei"),
-			err: storage + `"9223372036854775807": 9223372036854775807 bytes is more than an image can hold (9223372036853727232)`},
-		"8Ei are one byte too many": {change: requesting("8Ei"),
-			err: storage + `"9223372036854775807": 9223372036854775807 bytes is more than an image can hold (9223372036853727232)`},
-		"nothing":           {change: requesting("0"), err: storage + `"0": a size of 0 bytes is not a volume`},
-		"less than nothing": {change: requesting("-1Gi"), err: storage + `"-1Gi": a size of -1073741824 bytes is not a volume`},
-		"no request": {change: func(c *corev1.PersistentVolumeClaim) { c.Spec.Resources.Requests = nil },
-			err: storage + `"0": a size of 0 bytes is not a volume`},
-		"a limit is not a request": {change: func(c *corev1.PersistentVolumeClaim) {
-			c.Spec.Resources.Requests, c.Spec.Resources.Limits = nil, c.Spec.Resources.Requests
-		}, err: storage + `"0": a size of 0 bytes is not a volume`},
+		"a whole number of Gi":              {request: "1Gi", bytes: 1 << 30, capacity: "1Gi"},
+		"1500Mi":                            {request: "1500Mi", bytes: 1500 << 20, capacity: "1500Mi"},
+		"half a Gi":                         {request: "0.5Gi", bytes: 512 << 20, capacity: "512Mi"},
+		"1.5Gi":                             {request: "1.5Gi", bytes: 1536 << 20, capacity: "1536Mi"},
+		"1024Mi are a Gi":                   {request: "1024Mi", bytes: 1 << 30, capacity: "1Gi"},
+		"a decimal unit is rounded up":      {request: "1G", bytes: 954 << 20, capacity: "954Mi"},
+		"a decimal fraction is rounded up":  {request: "1.1G", bytes: 1050 << 20, capacity: "1050Mi"},
+		"an exponent is rounded up":         {request: "1e3", bytes: 1 << 20, capacity: "1Mi"},
+		"a large exponent is rounded up":    {request: "1E9", bytes: 954 << 20, capacity: "954Mi"},
+		"one byte is one MiB":               {request: "1", bytes: 1 << 20, capacity: "1Mi"},
+		"a Ki is one MiB":                   {request: "1Ki", bytes: 1 << 20, capacity: "1Mi"},
+		"a part of a byte is one MiB":       {request: "1m", bytes: 1 << 20, capacity: "1Mi"},
+		"a nano byte is one MiB":            {request: "1n", bytes: 1 << 20, capacity: "1Mi"},
+		"parts of a byte above a MiB":       {request: "1048576001m", bytes: 2 << 20, capacity: "2Mi"},
+		"one byte less than a Mi":           {request: "1048575", bytes: 1 << 20, capacity: "1Mi"},
+		"one byte more than a Gi":           {request: "1073741825", bytes: 1025 << 20, capacity: "1025Mi"},
+		"10Ti":                              {request: "10Ti", bytes: 10 << 40, capacity: "10Ti"},
+		"as many objects as there may be":   {request: "1000000Gi", bytes: 1000000 << 30, capacity: "1000000Gi"},
+		"as many as may be of the smallest": {request: "1000000Mi", objectSize: "4Ki", bytes: 1000000 << 20, capacity: "1000000Mi"},
+		"as many as may be of the largest":  {request: "8000000Gi", objectSize: "32Mi", bytes: 8000000 << 30, capacity: "8000000Gi"},
+
+		"16Ei":                            {request: "16Ei", err: storage + `Invalid value: "9223372036854775807": ` + large},
+		"8Ei":                             {request: "8Ei", err: storage + `Invalid value: "9223372036854775807": ` + large},
+		"the largest number":              {request: "9223372036854775807", err: storage + `Invalid value: "9223372036854775807": ` + large},
+		"a number that is larger":         {request: "99999999999999999999", err: storage + `Invalid value: "99999999999999999999": ` + large},
+		"7Ei":                             {request: "7Ei", err: storage + `Invalid value: "7Ei": ` + large},
+		"1Pi":                             {request: "1Pi", err: storage + `Invalid value: "1Pi": ` + large},
+		"one byte more than there may be": {request: "1073741824000001", err: storage + `Invalid value: "1073741824000001": ` + large},
+		"1Ti of the smallest objects":     {request: "1Ti", objectSize: "4Ki", err: storage + `Invalid value: "1Ti": ` + tiny},
+		"8Pi of the largest objects":      {request: "8Pi", objectSize: "32Mi", err: storage + `Invalid value: "8Pi": ` + huge},
+		"nothing":                         {request: "0", err: storage + `Invalid value: "0": ` + small},
+		"nothing, of a unit":              {request: "0Gi", err: storage + `Invalid value: "0": ` + small},
+		"less than nothing":               {request: "-1Gi", err: storage + `Invalid value: "-1Gi": ` + small},
+		"much less than nothing":          {request: "-16Ei", err: storage + `Invalid value: "-9223372036854775807": ` + small},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			size, errs := sizeOf(claimOf(test.change))
-			if diff := cmp.Diff(test.err, textOf(errs.ToAggregate())); diff != "" {
-				t.Errorf("errors (-want +got):\n%s", diff)
+			w, class, claim := newInputWorld(t), leastClass(map[string]string{"objectSize": test.objectSize}), claimOf(requesting(test.request))
+			if test.err != "" {
+				w.wantRefused(t, class, claim, test.err)
+				return
 			}
-			if size != test.want {
-				t.Errorf("size %d, want %d", size, test.want)
+			objects := uint64(4 << 20)
+			if test.objectSize != "" {
+				quantity := resource.MustParse(test.objectSize)
+				objects = uint64(quantity.Value())
 			}
-			if size%rbdutil.MiB != 0 {
-				t.Errorf("size %d is no whole number of MiB", size)
+			w.wantMade(t, class, claim, sizeIs(test.bytes, test.capacity), objectsOf(objects))
+		})
+	}
+}
+
+func TestClaims(t *testing.T) {
+	t.Parallel()
+	const noSize = "claim: spec.resources.requests.storage: Required value: the size of the volume, such as 1Gi"
+	for name, test := range map[string]struct {
+		change func(*corev1.PersistentVolumeClaim)
+		want   func(*made)
+		err    string
+	}{
+		"a device": {
+			change: func(c *corev1.PersistentVolumeClaim) { c.Spec.VolumeMode = ptr.To(corev1.PersistentVolumeBlock) },
+			want:   func(m *made) { m.Volume.Spec.VolumeMode = ptr.To(corev1.PersistentVolumeBlock) },
+		},
+		"a limit beside the request is no matter": {
+			change: func(c *corev1.PersistentVolumeClaim) {
+				c.Spec.Resources.Limits = corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("5Gi")}
+			},
+			want: nothingElse,
+		},
+		"a name of 253 characters": {
+			change: func(c *corev1.PersistentVolumeClaim) { c.Name = strings.Repeat("a.", 126) + "a" },
+			want: func(m *made) {
+				m.Image.Metadata["kubernetes.io/created-for/pvc/name"] = strings.Repeat("a.", 126) + "a"
+			},
+		},
+		"no request": {
+			change: func(c *corev1.PersistentVolumeClaim) { c.Spec.Resources.Requests = nil },
+			err:    noSize,
+		},
+		"a request for something else": {
+			change: func(c *corev1.PersistentVolumeClaim) {
+				c.Spec.Resources.Requests = corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("1Gi")}
+			},
+			err: noSize,
+		},
+		"a limit is not a request": {
+			change: func(c *corev1.PersistentVolumeClaim) {
+				c.Spec.Resources.Requests, c.Spec.Resources.Limits = nil, c.Spec.Resources.Requests
+			},
+			err: noSize,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w, claim := newInputWorld(t), claimOf(test.change)
+			if test.err != "" {
+				w.wantRefused(t, leastClass(nil), claim, test.err)
+				return
 			}
+			w.wantMade(t, leastClass(nil), claim, test.want)
 		})
 	}
 }
@@ -89,10 +161,12 @@ func TestClaimAccessModes(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			_, errs := sizeOf(claimOf(func(c *corev1.PersistentVolumeClaim) { c.Spec.AccessModes = test.modes }))
-			if diff := cmp.Diff(test.err, textOf(errs.ToAggregate())); diff != "" {
-				t.Errorf("errors (-want +got):\n%s", diff)
+			w, claim := newInputWorld(t), claimOf(func(c *corev1.PersistentVolumeClaim) { c.Spec.AccessModes = test.modes })
+			if test.err != "" {
+				w.wantRefused(t, leastClass(nil), claim, "claim: "+test.err)
+				return
 			}
+			w.wantMade(t, leastClass(nil), claim, func(m *made) { m.Volume.Spec.AccessModes = test.modes })
 		})
 	}
 }
@@ -106,7 +180,6 @@ func TestClaimSources(t *testing.T) {
 		change func(*corev1.PersistentVolumeClaim)
 		err    string
 	}{
-		"none": {change: func(*corev1.PersistentVolumeClaim) {}},
 		"another claim": {
 			change: func(c *corev1.PersistentVolumeClaim) {
 				c.Spec.DataSource = &corev1.TypedLocalObjectReference{Kind: "PersistentVolumeClaim", Name: "db"}
@@ -140,15 +213,12 @@ func TestClaimSources(t *testing.T) {
 			err: `[spec.accessModes[0]: Invalid value: "x": allowed: ReadWriteOnce, alone or with ReadOnlyMany, ` +
 				`spec.dataSource: Invalid value: "VolumeSnapshot monday"` + why +
 				`, spec.selector: Forbidden: a new volume has no labels to select by; remove it, or name an existing volume, ` +
-				`spec.resources.requests.storage: Invalid value: "0": a size of 0 bytes is not a volume]`,
+				`spec.resources.requests.storage: Invalid value: "0": a volume cannot be so small: ask for 1Mi or more]`,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			_, errs := sizeOf(claimOf(test.change))
-			if diff := cmp.Diff(test.err, textOf(errs.ToAggregate())); diff != "" {
-				t.Errorf("errors (-want +got):\n%s", diff)
-			}
+			newInputWorld(t).wantRefused(t, leastClass(nil), claimOf(test.change), "claim: "+test.err)
 		})
 	}
 }

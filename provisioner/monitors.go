@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
 // parseMonitors reads the parameter monitors: a comma-separated list of host,
@@ -25,12 +27,15 @@ func parseMonitors(list string) ([]string, error) {
 			continue
 		}
 		if err := checkMonitor(monitor); err != nil {
-			return nil, fmt.Errorf("%q: %w", monitor, err)
+			return nil, fmt.Errorf("%q: %w", cut(monitor), err)
 		}
 		monitors = append(monitors, monitor)
 	}
-	if len(monitors) == 0 {
+	switch n := len(monitors); {
+	case n == 0:
 		return nil, errors.New("there is no address in it")
+	case n > rbdutil.MaxMonitors:
+		return nil, fmt.Errorf("nodes take %d monitors at most, these are %d", rbdutil.MaxMonitors, n)
 	}
 	return monitors, nil
 }
@@ -56,7 +61,7 @@ func checkMonitor(monitor string) error {
 	}
 	if port != "" {
 		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-			return fmt.Errorf("%q is not a port", port)
+			return fmt.Errorf("%q is not a port from 1 to 65535", cut(port))
 		}
 	}
 	return checkHost(host)
@@ -66,9 +71,11 @@ func checkMonitor(monitor string) error {
 func splitHostPort(monitor string) (host, port string, err error) {
 	if rest, bracketed := strings.CutPrefix(monitor, "["); bracketed {
 		host, after, closed := strings.Cut(rest, "]")
-		address, err := netip.ParseAddr(host)
-		if !closed || err != nil || !address.Is6() || address.Zone() != "" {
-			return "", "", errors.New("what is in brackets is not an IPv6 address")
+		if !closed {
+			return "", "", errors.New("the bracket is not closed")
+		}
+		if err := checkIPv6(host); err != nil {
+			return "", "", err
 		}
 		port, given := strings.CutPrefix(after, ":")
 		if after != "" && (!given || port == "") {
@@ -86,15 +93,29 @@ func splitHostPort(monitor string) (host, port string, err error) {
 	return host, port, nil
 }
 
+func checkIPv6(host string) error {
+	address, err := netip.ParseAddr(host)
+	switch {
+	case err != nil || !address.Is6():
+		return errors.New("what is in brackets is not an IPv6 address")
+	case address.Zone() != "":
+		return errors.New("an IPv6 address with a zone means something else on each node")
+	case address.Is4In6():
+		// Ceph cannot read it.
+		return fmt.Errorf("give the IPv4 address itself, %s, without brackets", address.Unmap())
+	}
+	return nil
+}
+
 func checkHost(host string) error {
 	if _, err := netip.ParseAddr(host); err == nil {
 		return nil
 	}
 	if onlyDigits.MatchString(host) {
-		return fmt.Errorf("%q is not an IPv4 address", host)
+		return fmt.Errorf("%q is not an IPv4 address", cut(host))
 	}
 	if len(host) > 253 || !hostName.MatchString(host) {
-		return fmt.Errorf("%q is not a host name", host)
+		return fmt.Errorf(`%q is not a host name (letters, digits, "-" and "_", with dots between)`, cut(host))
 	}
 	return nil
 }

@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/types"
@@ -67,19 +69,20 @@ func parseParameters(raw map[string]string) (parameters, field.ErrorList) {
 		layout: rbdutil.Layout{
 			Features:   r.features(),
 			ObjectSize: r.objectSize(),
-			DataPool:   r.pool("dataPool", ""),
+			DataPool:   r.dataPool(),
 		},
 		fsType: r.oneOf("fsType", fsTypes),
 	}
 	p.userID = r.user("userId", p.adminID)
-	if p.adminSecret.Name == "" {
-		r.require("adminSecretName", "the Secret with the key of client."+p.adminID)
-	}
-	if p.userSecret.Name == "" && p.keyring == "" {
+	r.require("adminSecretName", "the Secret with the key of client."+p.adminID)
+	if r.values["keyring"] == "" {
 		r.require("userSecretName", "the Secret with the key of client."+p.userID+
 			" that nodes map the image with (or keyring, a file on every node)")
 	}
 	r.oneOf("imageFormat", []string{imageFormat})
+	if p.layout.DataPool == p.pool {
+		p.layout.DataPool = "" // which is what Ceph makes of it
+	}
 	return p, r.errs
 }
 
@@ -99,12 +102,12 @@ func newParameterReader(raw map[string]string) *parameterReader {
 	for _, given := range slices.Sorted(maps.Keys(raw)) {
 		i := slices.IndexFunc(parameterKeys, func(k string) bool { return strings.EqualFold(k, given) })
 		if i < 0 {
-			r.fail(given, raw[given], "unknown parameter, allowed: "+strings.Join(parameterKeys, ", "))
+			r.fail(cut(given), raw[given], "unknown parameter, allowed: "+strings.Join(parameterKeys, ", "))
 			continue
 		}
 		key := parameterKeys[i]
 		if other, twice := seen[key]; twice {
-			r.fail(given, raw[given], "given twice, as "+other+" too")
+			r.fail(given, raw[given], "given twice, as "+other+" too: keep one of them")
 			continue
 		}
 		seen[key] = given
@@ -114,11 +117,21 @@ func newParameterReader(raw map[string]string) *parameterReader {
 }
 
 func (r *parameterReader) fail(key, value, why string) {
-	r.errs = append(r.errs, field.Invalid(path(key), value, why))
+	r.errs = append(r.errs, field.Invalid(path(key), cut(value), why))
 }
 
+// cut shortens what somebody else has written: an event is no place for all of it.
+func cut(text string) string {
+	const most = 100
+	if runes := []rune(text); len(runes) > most {
+		return string(runes[:most]) + "…"
+	}
+	return text
+}
+
+// require wants a value, be it a wrong one, of which something else is said.
 func (r *parameterReader) require(key, why string) {
-	if strings.TrimSpace(r.values[key]) == "" {
+	if r.values[key] == "" {
 		r.errs = append(r.errs, field.Required(path(key), why))
 	}
 }
@@ -127,7 +140,7 @@ func (r *parameterReader) require(key, why string) {
 func (r *parameterReader) get(key string) string {
 	value := r.values[key]
 	if strings.TrimSpace(value) != value {
-		r.fail(key, value, "there is white space around it")
+		r.fail(key, value, "there is white space around it: remove it")
 		return ""
 	}
 	return value
@@ -155,7 +168,7 @@ func (r *parameterReader) or(key, otherwise string, check func(string) []string)
 func (r *parameterReader) oneOf(key string, allowed []string) string {
 	value := r.get(key)
 	if value != "" && !slices.Contains(allowed, value) {
-		r.errs = append(r.errs, field.NotSupported(path(key), value, allowed))
+		r.errs = append(r.errs, field.NotSupported(path(key), cut(value), allowed))
 	}
 	return value
 }
@@ -169,7 +182,7 @@ func (r *parameterReader) user(key, otherwise string) string {
 	case strings.HasPrefix(value, "client."):
 		r.fail(key, value, `give the id without "client."`)
 	case strings.HasPrefix(value, "-") || strings.ContainsFunc(value, notInNames):
-		r.fail(key, value, "not a cephx user id")
+		r.fail(key, value, "not a cephx user id: there must be "+nowhere+` in it, and no "-" at its start`)
 	}
 	return value
 }
@@ -183,17 +196,39 @@ func (r *parameterReader) pool(key, otherwise string) string {
 	case strings.Index(value+"-image-", "-image-") < len(value):
 		// On a node the volume is POOL-image-IMAGE, which the kubelet takes apart.
 		r.fail(key, value, `the kubelet cannot unmount volumes of a pool with "-image-" in its name or "-image" at its end`)
-	case strings.HasPrefix(value, "-") || strings.HasPrefix(value, ".") || strings.ContainsFunc(value, notInNames):
-		r.fail(key, value, "the kubelet cannot mount volumes of a pool with such a name "+
-			`(no "/", "@", ",", ":" or white space in it, no "-" or "." at its start)`)
+	case len(value) > maxPoolName:
+		r.fail(key, value, fmt.Sprintf("the kubelet cannot mount volumes of a pool with a name of more than %d bytes", maxPoolName))
+	default:
+		r.checkPool(key, value)
 	}
 	return value
 }
 
+// maxPoolName, in bytes, leaves place for the rest in a file name of 255: on a node
+// the volume is POOL-image-IMAGE.
+const maxPoolName = 255 - len("-image-"+imagePrefix) - len("00000000-0000-0000-0000-000000000000")
+
+// dataPool returns the name of a pool that the nodes never hear of.
+func (r *parameterReader) dataPool() string {
+	value := r.get("dataPool")
+	r.checkPool("dataPool", value)
+	return value
+}
+
+func (r *parameterReader) checkPool(key, value string) {
+	if strings.HasPrefix(value, "-") || strings.HasPrefix(value, ".") || strings.ContainsFunc(value, notInNames) {
+		r.fail(key, value, "not a pool for volumes: there must be "+nowhere+` in its name, and no "-" or "." at its start`)
+	}
+}
+
+// nowhere says what notInNames tells.
+const nowhere = "no slash, backslash, at sign, comma, colon, quote, white space or invisible character"
+
 // notInNames tells which characters would make the name of a pool or user mean
-// something else in a path of the kubelet's or an argument of the rbd command.
+// something else in a path of the kubelet's or an argument of the rbd command, or
+// are there by mistake, as nobody can see them.
 func notInNames(c rune) bool {
-	return c <= ' ' || c == 0x7f || strings.ContainsRune(`/@,:"'\`, c)
+	return c == ' ' || c == utf8.RuneError || !unicode.IsPrint(c) || strings.ContainsRune(`/@,:"'\`, c)
 }
 
 // keyringPath is what the in-tree provisioner takes.
@@ -202,7 +237,7 @@ var keyringPath = regexp.MustCompile("^(?:/[^/!;` ]+)+$")
 func (r *parameterReader) keyring() string {
 	value := r.get("keyring")
 	if value != "" && !keyringPath.MatchString(value) {
-		r.fail("keyring", value, "not an absolute path of a file on the nodes")
+		r.fail("keyring", value, "not an absolute path of a file on the nodes, without blanks")
 	}
 	return value
 }
@@ -214,7 +249,7 @@ func (r *parameterReader) features() rbdutil.Features {
 	}
 	features, err := rbdutil.ParseFeatures(value)
 	if err != nil {
-		r.fail("imageFeatures", value, fmt.Sprintf("%v, allowed: %s", err, strings.Join(rbdutil.Supported(), ", ")))
+		r.fail("imageFeatures", value, fmt.Sprintf("%s, allowed: %s", cut(err.Error()), strings.Join(rbdutil.Supported(), ", ")))
 	}
 	return features
 }
@@ -249,7 +284,7 @@ func (r *parameterReader) monitors() []string {
 	monitors, err := parseMonitors(value)
 	switch {
 	case strings.TrimSpace(value) == "":
-		r.require("monitors", "the addresses of the Ceph monitors, separated by commas")
+		r.errs = append(r.errs, field.Required(path("monitors"), "the addresses of the Ceph monitors, separated by commas"))
 	case err != nil:
 		r.fail("monitors", value, err.Error())
 	}

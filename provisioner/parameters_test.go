@@ -1,108 +1,104 @@
 package provisioner
 
 import (
-	"maps"
+	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-	"k8s.io/apimachinery/pkg/types"
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-// leastParameters are a class's with nothing in it that may be left out.
-var leastParameters = map[string]string{
-	"monitors": "10.0.0.1:6789", "adminSecretName": "ceph-admin", "userSecretName": "ceph-user",
-}
-
-// absent, as a value, takes a parameter away.
-const absent = "\x00absent"
-
-// rawParameters are the least with some changed.
-func rawParameters(changes map[string]string) map[string]string {
-	raw := maps.Clone(leastParameters)
-	maps.Copy(raw, changes)
-	maps.DeleteFunc(raw, func(_, value string) bool { return value == absent })
-	return raw
-}
-
 func TestParametersThatAreRight(t *testing.T) {
 	t.Parallel()
-	const all = rbdutil.Layering | rbdutil.ExclusiveLock | rbdutil.ObjectMap | rbdutil.FastDiff | rbdutil.DeepFlatten
+	const (
+		lock = rbdutil.ExclusiveLock
+		maps = rbdutil.ExclusiveLock | rbdutil.ObjectMap
+		diff = rbdutil.ExclusiveLock | rbdutil.ObjectMap | rbdutil.FastDiff
+		all  = rbdutil.Layering | diff | rbdutil.DeepFlatten
+	)
+	longest := strings.Repeat("p", maxPoolName)
+	both := func(changes ...func(*made)) func(*made) {
+		return func(m *made) {
+			for _, change := range changes {
+				change(m)
+			}
+		}
+	}
 	type set = map[string]string
 	for name, test := range map[string]struct {
 		change set
-		want   func(*parameters)
+		want   func(*made)
 	}{
-		"the least gets every default": {set{}, func(*parameters) {}},
+		"the least gets every default": {set{}, nothingElse},
 
-		"several monitors":                  {set{"monitors": "b, a:3300,[::1]:6789"}, func(p *parameters) { p.monitors = []string{"b", "a:3300", "[::1]:6789"} }},
-		"a comma behind the monitors":       {set{"monitors": "a,"}, func(p *parameters) { p.monitors = []string{"a"} }},
-		"the user follows the admin":        {set{"adminId": "kube"}, func(p *parameters) { p.adminID, p.userID = "kube", "kube" }},
-		"a user beside the admin":           {set{"adminId": "kube", "userId": "node"}, func(p *parameters) { p.adminID, p.userID = "kube", "node" }},
-		"a user without an admin":           {set{"userId": "node"}, func(p *parameters) { p.userID = "node" }},
-		"a user id with dots and dashes":    {set{"userId": "csi-rbd.node_1"}, func(p *parameters) { p.userID = "csi-rbd.node_1" }},
-		"an empty adminId is the default's": {set{"adminId": ""}, func(*parameters) {}},
-		"an empty userId is the admin's":    {set{"adminId": "kube", "userId": ""}, func(p *parameters) { p.adminID, p.userID = "kube", "kube" }},
+		"the user follows the admin":        {set{"adminId": "kube"}, usersAre("kube", "kube")},
+		"a user beside the admin":           {set{"adminId": "kube", "userId": "node"}, usersAre("kube", "node")},
+		"a user without an admin":           {set{"userId": "node"}, usersAre("admin", "node")},
+		"a user id with dots and dashes":    {set{"userId": "csi-rbd.node_1"}, usersAre("admin", "csi-rbd.node_1")},
+		"a user id that is not ASCII":       {set{"adminId": "köbe"}, usersAre("köbe", "köbe")},
+		"an empty adminId is the default's": {set{"adminId": ""}, nothingElse},
+		"an empty userId is the admin's":    {set{"adminId": "kube", "userId": ""}, usersAre("kube", "kube")},
 
-		"the admin's namespace":                         {set{"adminSecretNamespace": "ceph"}, func(p *parameters) { p.adminSecret.Namespace = "ceph" }},
-		"an empty namespace of the admin is default":    {set{"adminSecretNamespace": ""}, func(*parameters) {}},
-		"the user's namespace":                          {set{"userSecretNamespace": "ceph"}, func(p *parameters) { p.userSecret.Namespace = "ceph" }},
-		"an empty namespace of the user is the claim's": {set{"userSecretNamespace": ""}, func(*parameters) {}},
-		"a secret's name with dots":                     {set{"adminSecretName": "ceph.admin.v2"}, func(p *parameters) { p.adminSecret.Name = "ceph.admin.v2" }},
-		"a keyring in place of the user's secret": {set{"userSecretName": absent, "keyring": "/etc/ceph/keyring"},
-			func(p *parameters) { p.userSecret, p.keyring = types.NamespacedName{}, "/etc/ceph/keyring" }},
-		"a keyring and an empty secret": {set{"userSecretName": "", "keyring": "/keyring"},
-			func(p *parameters) { p.userSecret, p.keyring = types.NamespacedName{}, "/keyring" }},
-		"a keyring beside the user's secret": {set{"keyring": "/etc/ceph/ceph.client.node.keyring"}, func(p *parameters) { p.keyring = "/etc/ceph/ceph.client.node.keyring" }},
-		"an empty keyring is none":           {set{"keyring": ""}, func(*parameters) {}},
+		"the admin's namespace":                         {set{"adminSecretNamespace": "ceph"}, adminSecretIs("ceph", "ceph-admin")},
+		"an empty namespace of the admin is default":    {set{"adminSecretNamespace": ""}, nothingElse},
+		"the user's namespace":                          {set{"userSecretNamespace": "ceph"}, userSecretIs(&corev1.SecretReference{Namespace: "ceph", Name: "ceph-user"})},
+		"an empty namespace of the user is the claim's": {set{"userSecretNamespace": ""}, nothingElse},
+		"a secret's name with dots":                     {set{"adminSecretName": "ceph.admin.v2"}, adminSecretIs("default", "ceph.admin.v2")},
+		"a keyring in place of the user's secret":       {set{"userSecretName": absent, "keyring": "/etc/ceph/keyring"}, both(userSecretIs(nil), keyringIs("/etc/ceph/keyring"))},
+		"a keyring and an empty secret":                 {set{"userSecretName": "", "keyring": "/keyring"}, both(userSecretIs(nil), keyringIs("/keyring"))},
+		"a keyring beside the user's secret":            {set{"keyring": "/etc/ceph/ceph.client.node.keyring"}, keyringIs("/etc/ceph/ceph.client.node.keyring")},
+		"an empty keyring is none":                      {set{"keyring": ""}, nothingElse},
 
-		"a pool":                                 {set{"pool": "kube"}, func(p *parameters) { p.pool = "kube" }},
-		"an empty pool is the default":           {set{"pool": ""}, func(*parameters) {}},
-		"a pool with dots and underscores":       {set{"pool": "Kube.ssd_1-a"}, func(p *parameters) { p.pool = "Kube.ssd_1-a" }},
-		"a pool with image in its name":          {set{"pool": "image-pool_images"}, func(p *parameters) { p.pool = "image-pool_images" }},
-		"a data pool":                            {set{"dataPool": "kube-ec"}, func(p *parameters) { p.layout.DataPool = "kube-ec" }},
-		"image format 2":                         {set{"imageFormat": "2"}, func(*parameters) {}},
-		"an empty image format is 2":             {set{"imageFormat": ""}, func(*parameters) {}},
-		"empty features are layering":            {set{"imageFeatures": ""}, func(*parameters) {}},
-		"blank features are layering":            {set{"imageFeatures": " \t"}, func(*parameters) {}},
-		"features without layering":              {set{"imageFeatures": "exclusive-lock"}, func(p *parameters) { p.layout.Features = rbdutil.ExclusiveLock }},
-		"all features, with blanks between them": {set{"imageFeatures": "layering, exclusive-lock, object-map, fast-diff, deep-flatten"}, func(p *parameters) { p.layout.Features = all }},
-		"the smallest objects":                   {set{"objectSize": "4Ki"}, func(p *parameters) { p.layout.ObjectSize = 4 << 10 }},
-		"the largest objects":                    {set{"objectSize": "32Mi"}, func(p *parameters) { p.layout.ObjectSize = 32 << 20 }},
-		"objects in bytes":                       {set{"objectSize": "4194304"}, func(p *parameters) { p.layout.ObjectSize = 4 << 20 }},
-		"objects in parts of a Mi":               {set{"objectSize": "0.5Mi"}, func(p *parameters) { p.layout.ObjectSize = 512 << 10 }},
-		"an empty object size is Ceph's":         {set{"objectSize": ""}, func(*parameters) {}},
-		"ext4":                                   {set{"fsType": "ext4"}, func(p *parameters) { p.fsType = "ext4" }},
-		"xfs":                                    {set{"fsType": "xfs"}, func(p *parameters) { p.fsType = "xfs" }},
-		"ext3":                                   {set{"fsType": "ext3"}, func(p *parameters) { p.fsType = "ext3" }},
-		"btrfs":                                  {set{"fsType": "btrfs"}, func(p *parameters) { p.fsType = "btrfs" }},
-		"an empty file system is the node's":     {set{"fsType": ""}, func(*parameters) {}},
+		"a pool":                             {set{"pool": "kube"}, poolIs("kube")},
+		"an empty pool is the default":       {set{"pool": ""}, nothingElse},
+		"a pool with dots and underscores":   {set{"pool": "Kube.ssd_1-a"}, poolIs("Kube.ssd_1-a")},
+		"a pool with image in its name":      {set{"pool": "image-pool_images"}, poolIs("image-pool_images")},
+		"a pool with odd but harmless signs": {set{"pool": "a+b=c%d$e;f(g)*?#~"}, poolIs("a+b=c%d$e;f(g)*?#~")},
+		"a pool that is not ASCII":           {set{"pool": "möhre"}, poolIs("möhre")},
+		"a pool of the longest name":         {set{"pool": longest}, poolIs(longest)},
+		"a data pool":                        {set{"dataPool": "data"}, dataPoolIs("data")},
+		"a data pool that nodes could not":   {set{"dataPool": "my-image-data"}, dataPoolIs("my-image-data")},
+		"an empty data pool is none":         {set{"dataPool": ""}, nothingElse},
+		"a data pool that is the pool":       {set{"dataPool": "rbd"}, nothingElse},
+		"a data pool that is the named pool": {set{"pool": "kube", "dataPool": "kube"}, poolIs("kube")},
+		"image format 2":                     {set{"imageFormat": "2"}, nothingElse},
+		"an empty image format is 2":         {set{"imageFormat": ""}, nothingElse},
+		"empty features are layering":        {set{"imageFeatures": ""}, nothingElse},
+		"blank features are layering":        {set{"imageFeatures": " \t"}, nothingElse},
+		"features without layering":          {set{"imageFeatures": "exclusive-lock"}, featuresAre(lock, "exclusive-lock")},
+		"features that need others":          {set{"imageFeatures": "object-map,exclusive-lock"}, featuresAre(maps, "exclusive-lock,object-map")},
+		"features in another order, in part twice": {set{"imageFeatures": ",fast-diff,object-map,,exclusive-lock,fast-diff"},
+			featuresAre(diff, "exclusive-lock,object-map,fast-diff")},
+		"all features, with blanks between them": {set{"imageFeatures": "layering, exclusive-lock, object-map, fast-diff, deep-flatten"},
+			featuresAre(all, "layering,exclusive-lock,object-map,fast-diff,deep-flatten")},
+		"the smallest objects":               {set{"objectSize": "4Ki"}, objectsOf(4 << 10)},
+		"the largest objects":                {set{"objectSize": "32Mi"}, objectsOf(32 << 20)},
+		"objects in bytes":                   {set{"objectSize": "4194304"}, objectsOf(4 << 20)},
+		"objects in parts of a Mi":           {set{"objectSize": "0.5Mi"}, objectsOf(512 << 10)},
+		"objects in more Ki than a Mi has":   {set{"objectSize": "8192Ki"}, objectsOf(8 << 20)},
+		"an empty object size is Ceph's":     {set{"objectSize": ""}, nothingElse},
+		"ext4":                               {set{"fsType": "ext4"}, fsTypeIs("ext4")},
+		"xfs":                                {set{"fsType": "xfs"}, fsTypeIs("xfs")},
+		"ext3":                               {set{"fsType": "ext3"}, fsTypeIs("ext3")},
+		"btrfs":                              {set{"fsType": "btrfs"}, fsTypeIs("btrfs")},
+		"an empty file system is the node's": {set{"fsType": ""}, nothingElse},
 
-		"keys in lower case": {set{"adminid": "kube", "fstype": "xfs", "datapool": "ec", "userid": "node"}, func(p *parameters) {
-			p.adminID, p.fsType, p.layout.DataPool, p.userID = "kube", "xfs", "ec", "node"
-		}},
+		"keys in lower case": {set{"adminid": "kube", "fstype": "xfs", "datapool": "data", "userid": "node"}, both(usersAre("kube", "node"), fsTypeIs("xfs"), dataPoolIs("data"))},
 		"required keys in upper case": {set{
 			"monitors": absent, "MONITORS": "a", "adminSecretName": absent, "ADMINSECRETNAME": "ceph-admin",
 			"userSecretName": absent, "UserSecretname": "ceph-user",
-		}, func(p *parameters) { p.monitors = []string{"a"} }},
+		}, monitorsAre("a")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			want := parameters{
-				monitors: []string{"10.0.0.1:6789"},
-				adminID:  "admin", adminSecret: types.NamespacedName{Namespace: "default", Name: "ceph-admin"},
-				userID: "admin", userSecret: types.NamespacedName{Name: "ceph-user"},
-				pool: "rbd", layout: rbdutil.Layout{Features: rbdutil.Layering},
+			w := newInputWorld(t)
+			for _, key := range []string{"pool", "dataPool"} {
+				if pool := test.change[key]; pool != "" {
+					w.ceph.AddPool(pool)
+				}
 			}
-			test.want(&want)
-			got, errs := parseParameters(rawParameters(test.change))
-			if len(errs) > 0 {
-				t.Fatal(errs.ToAggregate())
-			}
-			if diff := cmp.Diff(want, got, cmp.AllowUnexported(parameters{})); diff != "" {
-				t.Errorf("parameters (-want +got):\n%s", diff)
-			}
+			w.wantMade(t, leastClass(test.change), claimOf(), test.want)
 		})
 	}
 }

@@ -76,7 +76,7 @@ func TestProvisionRefusesBeforeItAsksCeph(t *testing.T) {
 		},
 		"a claim that is wrong": {
 			claim: requesting("0"),
-			err:   `claim: spec.resources.requests.storage: Invalid value: "0": a size of 0 bytes is not a volume`,
+			err:   `claim: spec.resources.requests.storage: Invalid value: "0": a volume cannot be so small: ask for 1Mi or more`,
 		},
 		"a secret that is not there": {
 			class: map[string]string{"adminSecretName": "lost"},

@@ -100,7 +100,7 @@ func (p *Provisioner) request(opts controller.ProvisionOptions) (parameters, rbd
 			opts.StorageClass.Name, errs.ToAggregate())
 	}
 	var size uint64
-	if size, errs = sizeOf(opts.PVC); len(errs) > 0 {
+	if size, errs = sizeOf(opts.PVC, params.layout); len(errs) > 0 {
 		return parameters{}, rbdutil.ImageSpec{}, refusef("claim: %w", errs.ToAggregate())
 	}
 	claim := opts.PVC

@@ -48,7 +48,7 @@ func keyIn(secret *corev1.Secret) (rbdutil.Key, error) {
 				data = only
 			}
 		default:
-			return rbdutil.Key{}, fmt.Errorf("none of its entries (%s) is called %q", entries(secret), secretKey)
+			return rbdutil.Key{}, fmt.Errorf("none of its entries (%s) is called %q: put the output of `ceph auth get-key` there", entries(secret), secretKey)
 		}
 	}
 	key := rbdutil.NewKey(string(data))
@@ -83,5 +83,5 @@ func (p *Provisioner) userSecretDoubt(ctx context.Context, ref types.NamespacedN
 }
 
 func entries(secret *corev1.Secret) string {
-	return strings.Join(slices.Sorted(maps.Keys(secret.Data)), ", ")
+	return cut(strings.Join(slices.Sorted(maps.Keys(secret.Data)), ", "))
 }

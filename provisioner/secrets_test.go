@@ -1,120 +1,168 @@
 package provisioner
 
 import (
+	"encoding/base64"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/types"
 	clienttesting "k8s.io/client-go/testing"
-
-	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-var secretName = types.NamespacedName{Namespace: "vault", Name: "key"}
-
-// worldWithSecret has vault/key with the entries given, or without any if nil is given.
-func worldWithSecret(t *testing.T, data map[string]string) *world {
+// put stores vault/key with the entries given, unless they are nil.
+func (w *world) put(t *testing.T, data map[string]string) {
 	t.Helper()
 	if data == nil {
-		return newWorld(t)
+		return
 	}
-	return newWorld(t, secretOf(secretName.Namespace, secretName.Name, data))
+	_, err := w.client.CoreV1().Secrets("vault").Create(t.Context(), secretOf("vault", "key", data), metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // failSecrets makes every look at a secret fail.
-func (w *world) failSecrets(err error) {
-	w.client.PrependReactor("get", "secrets", func(clienttesting.Action) (bool, runtime.Object, error) {
-		return true, &corev1.Secret{}, err
+func (w *world) failSecrets(err error) { w.failSecret("", err) }
+
+// failSecret makes every look at a secret of that name fail.
+func (w *world) failSecret(name string, err error) {
+	w.client.PrependReactor("get", "secrets", func(action clienttesting.Action) (bool, runtime.Object, error) {
+		fails := name == "" || action.(clienttesting.GetAction).GetName() == name
+		return fails, &corev1.Secret{}, err
 	})
 }
+
+// encode does what happens to a Secret's text once.
+func encode(text string) string { return base64.StdEncoding.EncodeToString([]byte(text)) }
 
 var (
 	errForbidden = apierrors.NewForbidden(corev1.Resource("secrets"), "key", errors.New("no rule"))
 	errServer    = apierrors.NewInternalError(errors.New("etcd is full"))
 )
 
-func TestAdminKey(t *testing.T) {
+func TestAdminSecrets(t *testing.T) {
 	t.Parallel()
 	type data = map[string]string
-	const put = ": put the output of `ceph auth get-key` there, with `printf` rather than `echo`"
+	const (
+		put      = ": put the output of `ceph auth get-key` there, with `printf` rather than `echo`"
+		noKey    = "admin secret vault/key: not a cephx key: "
+		short    = noKey + "it is cut short or has something added" + put
+		blank    = noKey + "there is white space or a line break in it or around it" + put
+		noBase64 = noKey + "it is not base64" + put
+		keyring  = noKey + "it is a whole keyring" + put
+		unknown  = noKey + "it is of an unknown type" + put
+	)
+	many := data{}
+	for i := range 100 {
+		many[fmt.Sprintf("key-%02d", i)] = adminKeyText
+	}
 	for name, test := range map[string]struct {
 		data data
 		fail error
 		err  string
 	}{
-		"under key":                        {data: data{"key": adminKeyText}},
-		"under key, beside others":         {data: data{"adminID": "admin", "key": adminKeyText, "other": "x"}},
-		"under another name, as the only":  {data: data{"secret": adminKeyText}},
-		"no entry":                         {data: data{}, err: "admin secret vault/key: it is empty: put the output of `ceph auth get-key` under \"key\""},
-		"several, none of them called key": {data: data{"userKey": adminKeyText, "adminKey": userKeyText}, err: `admin secret vault/key: none of its entries (adminKey, userKey) is called "key"`},
-		"an empty entry":                   {data: data{"key": ""}, err: "admin secret vault/key: not a cephx key: it is cut short or has something added" + put},
-		"ended by a newline":               {data: data{"key": adminKeyText + "\n"}, err: "admin secret vault/key: not a cephx key: there is white space or a line break in it or around it" + put},
-		"in blanks":                        {data: data{"key": " " + adminKeyText}, err: "admin secret vault/key: not a cephx key: there is white space or a line break in it or around it" + put},
-		"binary":                           {data: data{"key": "\x01\x00\xff\xfe"}, err: "admin secret vault/key: not a cephx key: it is not base64" + put},
-		"encoded twice":                    {data: data{"key": "QVFBWjNXcG5BQUFBQUJBQXl5QnFTOSsyckM0SmRHdERWSWxwVVE9PQ=="}, err: "admin secret vault/key: not a cephx key: it is cut short or has something added" + put},
-		"a keyring, as the only":           {data: data{"keyring": "[client.admin]\n\tkey = " + adminKeyText + "\n"}, err: "admin secret vault/key: not a cephx key: there is white space or a line break in it or around it" + put},
-		"missing":                          {err: "admin secret vault/key does not exist: create it with the output of `ceph auth get-key` under \"key\""},
-		"forbidden":                        {fail: errForbidden, err: "admin secret vault/key may not be read by this provisioner: allow its service account to get secrets in namespace vault"},
-		"a failing server":                 {fail: errServer, err: "read admin secret vault/key: Internal error occurred: etcd is full"},
+		"under key":                       {data: data{"key": adminKeyText}},
+		"under key, beside others":        {data: data{"adminID": "admin", "key": adminKeyText, "other": "x"}},
+		"under another name, as the only": {data: data{"secret": adminKeyText}},
+
+		"no entry":                          {data: data{}, err: "admin secret vault/key: it is empty: put the output of `ceph auth get-key` under \"key\""},
+		"several, none of them called key":  {data: data{"userKey": adminKeyText, "adminKey": userKeyText}, err: `admin secret vault/key: none of its entries (adminKey, userKey) is called "key"` + ": put the output of `ceph auth get-key` there"},
+		"key in upper case, beside another": {data: data{"KEY": adminKeyText, "id": "admin"}, err: `admin secret vault/key: none of its entries (KEY, id) is called "key"` + ": put the output of `ceph auth get-key` there"},
+		"very many, none of them called key": {data: many, err: "admin secret vault/key: none of its entries (key-00, key-01, key-02, key-03, key-04, key-05, key-06, key-07, " +
+			`key-08, key-09, key-10, key-11, key-…) is called "key": put the output of ` + "`ceph auth get-key` there"},
+		"an empty entry":                 {data: data{"key": ""}, err: noKey + "it is empty" + put},
+		"an empty one beside a good one": {data: data{"key": "", "other": adminKeyText}, err: noKey + "it is empty" + put},
+		"ended by a newline":             {data: data{"key": adminKeyText + "\n"}, err: blank},
+		"ended by two newlines":          {data: data{"key": adminKeyText + "\n\n"}, err: blank},
+		"ended as on Windows":            {data: data{"key": adminKeyText + "\r\n"}, err: blank},
+		"in blanks":                      {data: data{"key": " " + adminKeyText}, err: blank},
+		"with a blank in it":             {data: data{"key": adminKeyText[:20] + " " + adminKeyText[20:]}, err: blank},
+		"wrapped":                        {data: data{"key": adminKeyText[:20] + "\n" + adminKeyText[20:]}, err: blank},
+		"a newline alone":                {data: data{"key": "\n"}, err: blank},
+		"ended by NUL":                   {data: data{"key": adminKeyText + "\x00"}, err: noBase64},
+		"begun by a byte order mark":     {data: data{"key": "\ufeff" + adminKeyText}, err: noBase64},
+		"in quotes":                      {data: data{"key": `"` + adminKeyText + `"`}, err: noBase64},
+		"binary":                         {data: data{"key": "\x01\x00\xff\xfe"}, err: noBase64},
+		"binary, as long as a key is":    {data: data{"key": "\x01\x00AAAAAAAA\x10\x000123456789abcdef"}, err: noBase64},
+		"without its end":                {data: data{"key": adminKeyText[:20]}, err: short},
+		"without its padding":            {data: data{"key": strings.TrimRight(adminKeyText, "=")}, err: noBase64},
+		"twice":                          {data: data{"key": userKeyText[:36] + adminKeyText}, err: short},
+		"base64 of something else":       {data: data{"key": "cGFzc3dvcmQ="}, err: short},
+		"encoded twice":                  {data: data{"key": encode(adminKeyText)}, err: noKey + "it is in base64 twice" + put},
+		"encoded thrice":                 {data: data{"key": encode(encode(adminKeyText))}, err: short},
+		"encoded twice, with a newline":  {data: data{"key": encode(adminKeyText + "\n")}, err: short},
+		"a keyring, as the only":         {data: data{"keyring": "[client.admin]\n\tkey = " + adminKeyText + "\n"}, err: keyring},
+		"a keyring, under key":           {data: data{"key": "\n[client.admin]\n\tkey = " + adminKeyText + "\n"}, err: keyring},
+		"a line of a keyring":            {data: data{"key": "key = " + adminKeyText}, err: blank},
+		"of no type":                     {data: data{"key": encode("\x00\x00timetime\x10\x000123456789abcdef")}, err: unknown},
+		"of a type that is none":         {data: data{"key": encode("\x09\x00timetime\x10\x000123456789abcdef")}, err: unknown},
+		"of too few bytes for its type":  {data: data{"key": encode("\x01\x00timetime\x0f\x000123456789abcde")}, err: short},
+		"of 1 MB":                        {data: data{"key": strings.Repeat("QUFB", 250_000)}, err: short},
+		"missing":                        {err: "admin secret vault/key does not exist: create it with the output of `ceph auth get-key` under \"key\""},
+		"forbidden":                      {fail: errForbidden, err: "admin secret vault/key may not be read by this provisioner: allow its service account to get secrets in namespace vault"},
+		"a failing server":               {fail: errServer, err: "read admin secret vault/key: Internal error occurred: etcd is full"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := worldWithSecret(t, test.data)
+			w := newInputWorld(t)
+			w.put(t, test.data)
+			class := leastClass(map[string]string{"adminSecretNamespace": "vault", "adminSecretName": "key"})
 			if test.fail != nil {
 				w.failSecrets(test.fail)
 			}
-			key, err := w.adminKey(t.Context(), secretName)
-			if textOf(err) != test.err {
-				t.Errorf("error %v\nwant  %s", err, test.err)
+			if test.err != "" {
+				w.wantRefused(t, class, claimOf(), test.err)
+				return
 			}
-			wantNoKey(t, textOf(err))
-			switch {
-			case err == nil && key.Reveal() != adminKeyText:
-				t.Error("this is another key")
-			case err != nil && key != (rbdutil.Key{}):
-				t.Error("a key beside the error")
-			case err != nil && !errors.As(err, new(refusal)):
-				t.Error("Ceph was not asked, but the error does not say so")
-			}
+			w.wantMade(t, class, claimOf(), adminSecretIs("vault", "key"))
 		})
 	}
 }
 
-func TestUserSecretDoubt(t *testing.T) {
+// TestUserSecrets: whatever it is, the volume is made.
+func TestUserSecrets(t *testing.T) {
 	t.Parallel()
 	type data = map[string]string
-	const none = ": no node can map the volume with it"
+	const (
+		warning = "Warning UserSecretDoubtful user secret vault/key"
+		none    = ": no node can map the volume with it"
+		noKey   = warning + ": not a cephx key: "
+	)
 	for name, test := range map[string]struct {
 		data data
-		fail error
+		fail bool
 		want string
 	}{
-		"under key":                             {data: data{"key": userKeyText}},
-		"under any name, as the only":           {data: data{"secret": userKeyText}},
-		"several":                               {data: data{"key": userKeyText, "adminId": "x"}, want: `user secret vault/key has several entries (adminId, key): the kubelet takes any one of them for the key, so leave only "key"`},
-		"no entry":                              {data: data{}, want: "user secret vault/key is empty" + none},
-		"an empty entry":                        {data: data{"key": ""}, want: "user secret vault/key: not a cephx key: it is cut short or has something added" + none},
-		"ended by a newline":                    {data: data{"key": userKeyText + "\n"}, want: "user secret vault/key: not a cephx key: there is white space or a line break in it or around it" + none},
-		"binary":                                {data: data{"key": "\x01\x00\xff\xfe"}, want: "user secret vault/key: not a cephx key: it is not base64" + none},
-		"missing":                               {want: "user secret vault/key does not exist: until it does, no node can map the volume"},
-		"one that we may not see is no finding": {data: data{}, fail: errForbidden},
-		"a failing server is no finding":        {data: data{}, fail: errServer},
+		"under key":                     {data: data{"key": userKeyText}},
+		"under any name, as the only":   {data: data{"secret": userKeyText}},
+		"several":                       {data: data{"key": userKeyText, "adminId": "x"}, want: warning + ` has several entries (adminId, key): the kubelet takes any one of them for the key, so leave only "key"`},
+		"no entry":                      {data: data{}, want: warning + " is empty" + none},
+		"an empty entry":                {data: data{"key": ""}, want: noKey + "it is empty" + none},
+		"ended by a newline":            {data: data{"key": userKeyText + "\n"}, want: noKey + "there is white space or a line break in it or around it" + none},
+		"binary":                        {data: data{"key": "\x01\x00\xff\xfe"}, want: noKey + "it is not base64" + none},
+		"encoded twice":                 {data: data{"key": encode(userKeyText)}, want: noKey + "it is in base64 twice" + none},
+		"a keyring":                     {data: data{"key": "[client.node]\nkey = " + userKeyText}, want: noKey + "it is a whole keyring" + none},
+		"missing":                       {want: warning + " does not exist: until it does, no node can map the volume"},
+		"a failing server is no matter": {data: data{}, fail: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := worldWithSecret(t, test.data)
-			if test.fail != nil {
-				w.failSecrets(test.fail)
+			w := newInputWorld(t)
+			w.put(t, test.data)
+			if test.fail {
+				w.failSecret("key", errServer)
 			}
-			got := w.userSecretDoubt(t.Context(), secretName)
-			if got != test.want {
-				t.Errorf("doubt %q\nwant  %q", got, test.want)
-			}
-			wantNoKey(t, got)
+			class := leastClass(map[string]string{"userSecretNamespace": "vault", "userSecretName": "key"})
+			w.wantMade(t, class, claimOf(), userSecretIs(&corev1.SecretReference{Namespace: "vault", Name: "key"}), func(m *made) {
+				if test.want != "" {
+					m.Events = []string{test.want}
+				}
+			})
 		})
 	}
 }

@@ -80,6 +80,28 @@ func TestFeaturesPrintAsTheyParse(t *testing.T) {
 	}
 }
 
+func FuzzParseFeatures(f *testing.F) {
+	for _, list := range []string{
+		"", ",", "layering", " layering ,\texclusive-lock", "exclusive-lock,object-map,fast-diff", "fast-diff", "journaling",
+		"layering exclusive-lock", "Layering", "data-pool", "0x3d", "\x00", "layering,layering,,deep-flatten",
+	} {
+		f.Add(list)
+	}
+	const all = Layering | ExclusiveLock | ObjectMap | FastDiff | DeepFlatten
+	f.Fuzz(func(t *testing.T, list string) {
+		set, err := ParseFeatures(list)
+		if err != nil {
+			return
+		}
+		if set&^all != 0 || set.checkDependencies() != nil {
+			t.Errorf("%q gives %s", list, set)
+		}
+		if again, err := ParseFeatures(set.String()); again != set || err != nil {
+			t.Errorf("%q gives %s, which gives %s, %v", list, set, again, err)
+		}
+	})
+}
+
 func TestFeaturesPrintWhatCephAdds(t *testing.T) {
 	t.Parallel()
 	for want, set := range map[string]Features{

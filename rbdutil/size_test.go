@@ -5,14 +5,19 @@ import (
 	"testing"
 )
 
-func TestRoundUpSize(t *testing.T) {
+func TestSizeFor(t *testing.T) {
 	t.Parallel()
-	const mib = int64(1) << 20
-	const top = math.MaxInt64 / mib * mib // the largest whole number of MiB
+	const (
+		mib   = int64(1) << 20
+		most  = int64(256_000_000) * 4 << 20 // in objects of Ceph's own size
+		small = "a volume cannot be so small: ask for 1Mi or more"
+		large = "an image cannot be so large: ask for 1000000Gi or less (256000000 objects of 4Mi each; a larger objectSize allows for more)"
+	)
 	for name, test := range map[string]struct {
-		request int64
-		want    uint64
-		err     string
+		request    int64
+		objectSize uint64
+		want       uint64
+		err        string
 	}{
 		"the least request is one MiB":              {request: 1, want: MiB},
 		"one byte less than a MiB":                  {request: mib - 1, want: MiB},
@@ -21,19 +26,23 @@ func TestRoundUpSize(t *testing.T) {
 		"1500Mi stays":                              {request: 1500 * mib, want: 1500 * MiB},
 		"a decimal gigabyte is rounded up":          {request: 1_000_000_000, want: 954 * MiB},
 		"10Ti stays":                                {request: 10 << 40, want: 10 << 40},
-		"the largest whole MiB stays":               {request: top, want: MaxImageSize},
-		"one byte less than the largest rounds up":  {request: top - 1, want: MaxImageSize},
-		"one byte more than the largest is refused": {request: top + 1, err: "9223372036853727233 bytes is more than an image can hold (9223372036853727232)"},
-		"the largest number is refused":             {request: math.MaxInt64, err: "9223372036854775807 bytes is more than an image can hold (9223372036853727232)"},
-		"nothing is no volume":                      {request: 0, err: "a size of 0 bytes is not a volume"},
-		"less than nothing is no volume":            {request: -1, err: "a size of -1 bytes is not a volume"},
-		"the smallest number is no volume":          {request: math.MinInt64, err: "a size of -9223372036854775808 bytes is not a volume"},
+		"the largest stays":                         {request: most, want: uint64(most)},
+		"one byte less than the largest rounds up":  {request: most - 1, want: uint64(most)},
+		"one byte more than the largest is refused": {request: most + 1, err: large},
+		"objects of Ceph's own size, by name":       {request: most + 1, objectSize: 4 << 20, err: large},
+		"larger objects hold more":                  {request: most + 1, objectSize: 8 << 20, want: uint64(most) + MiB},
+		"smaller objects hold less": {request: most, objectSize: 4 << 10,
+			err: "an image cannot be so large: ask for 1000000Mi or less (256000000 objects of 4Ki each; a larger objectSize allows for more)"},
+		"the largest number is refused":  {request: math.MaxInt64, err: large},
+		"nothing is no volume":           {request: 0, err: small},
+		"less than nothing is no volume": {request: -1, err: small},
+		"the smallest number":            {request: math.MinInt64, err: small},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			got, err := RoundUpSize(test.request)
+			got, err := SizeFor(test.request, Layout{ObjectSize: test.objectSize})
 			if got != test.want || textOf(err) != test.err {
-				t.Errorf("RoundUpSize(%d) = %d, %v, want %d, %s", test.request, got, err, test.want, test.err)
+				t.Errorf("SizeFor(%d) = %d, %v, want %d, %s", test.request, got, err, test.want, test.err)
 			}
 		})
 	}
@@ -63,30 +72,38 @@ func TestCheckObjectSize(t *testing.T) {
 	}
 }
 
-func FuzzRoundUpSize(f *testing.F) {
-	for _, request := range []int64{math.MinInt64, -1, 0, 1, 1 << 20, 1<<20 + 1, 1 << 40, math.MaxInt64 - 1<<20, math.MaxInt64} {
-		f.Add(request)
+func FuzzSizeFor(f *testing.F) {
+	for _, request := range []int64{math.MinInt64, -1, 0, 1, 1 << 20, 1<<20 + 1, 1 << 40, 1_024_000_000 << 20, math.MaxInt64} {
+		for _, order := range []uint8{0, 12, 22, 25} {
+			f.Add(request, order)
+		}
 	}
-	f.Fuzz(func(t *testing.T, request int64) {
-		size, err := RoundUpSize(request)
+	f.Fuzz(func(t *testing.T, request int64, order uint8) {
+		layout, objectSize := Layout{}, DefaultObjectSize
+		if size := uint64(1) << order; CheckObjectSize(size) == nil {
+			layout.ObjectSize, objectSize = size, size
+		}
+		size, err := SizeFor(request, layout)
 		if err != nil {
 			if size != 0 {
-				t.Errorf("RoundUpSize(%d) = %d beside the error %v", request, size, err)
+				t.Errorf("SizeFor(%d) = %d beside the error %v", request, size, err)
 			}
-			if request > 0 && uint64(request) <= MaxImageSize {
-				t.Errorf("RoundUpSize(%d) refuses what an image can hold: %v", request, err)
+			if request > 0 && uint64(request) <= MaxObjects*objectSize {
+				t.Errorf("SizeFor(%d) refuses what an image can hold: %v", request, err)
 			}
 			return
 		}
 		switch {
 		case size%MiB != 0:
-			t.Errorf("RoundUpSize(%d) = %d, which is not a whole number of MiB", request, size)
+			t.Errorf("SizeFor(%d) = %d, which is not a whole number of MiB", request, size)
 		case request <= 0 || size < uint64(request):
-			t.Errorf("RoundUpSize(%d) = %d, which is too small", request, size)
+			t.Errorf("SizeFor(%d) = %d, which is too small", request, size)
 		case size-uint64(request) >= MiB:
-			t.Errorf("RoundUpSize(%d) = %d, which is a MiB or more too large", request, size)
+			t.Errorf("SizeFor(%d) = %d, which is a MiB or more too large", request, size)
+		case (size+objectSize-1)/objectSize > MaxObjects:
+			t.Errorf("SizeFor(%d) = %d, which has too many objects of %d", request, size, objectSize)
 		case int64(size) < 0:
-			t.Errorf("RoundUpSize(%d) = %d, which no quantity can say", request, size)
+			t.Errorf("SizeFor(%d) = %d, which no quantity can say", request, size)
 		}
 	})
 }

@@ -1,0 +1,231 @@
+package provisioner
+
+import (
+	"context"
+	"maps"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/sig-storage-lib-external-provisioner/v10/controller"
+
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+)
+
+// What people may write into classes, claims, secrets and volumes is in the tables of
+// parameters_test.go, parameters_wrong_test.go, names_test.go, monitors_test.go,
+// claim_test.go, secrets_test.go and delete_edited_test.go. Each row says the whole text
+// of the event that comes of it, or all of the image and the volume.
+
+// leastParameters are a class's with nothing in it that may be left out.
+var leastParameters = map[string]string{
+	"monitors": "10.0.0.1:6789", "adminSecretName": "ceph-admin", "userSecretName": "ceph-user",
+}
+
+// absent, as a value, takes a parameter away.
+const absent = "\x00absent"
+
+// rawParameters are the least with some changed.
+func rawParameters(changes map[string]string) map[string]string {
+	raw := maps.Clone(leastParameters)
+	maps.Copy(raw, changes)
+	maps.DeleteFunc(raw, func(_, value string) bool { return value == absent })
+	return raw
+}
+
+// leastClass is a class with the least parameters, some changed.
+func leastClass(changes map[string]string) *storagev1.StorageClass {
+	return &storagev1.StorageClass{
+		ObjectMeta:    metav1.ObjectMeta{Name: "rbd"},
+		Provisioner:   DefaultName,
+		Parameters:    rawParameters(changes),
+		ReclaimPolicy: ptr.To(corev1.PersistentVolumeReclaimDelete),
+	}
+}
+
+// newInputWorld has what the least class and those of the tables name.
+func newInputWorld(t *testing.T) *world {
+	t.Helper()
+	w := newWorld(t,
+		secretOf("default", "ceph-admin", map[string]string{"key": adminKeyText}),
+		secretOf("default", "ceph.admin.v2", map[string]string{"key": adminKeyText}),
+		secretOf("ceph", "ceph-admin", map[string]string{"key": adminKeyText}),
+		secretOf("shop", "ceph-user", map[string]string{"key": userKeyText}),
+		secretOf("ceph", "ceph-user", map[string]string{"key": userKeyText}),
+	)
+	w.ceph.AddPool("rbd")
+	return w
+}
+
+// wantRefused wants the claim to be refused with this text, before Ceph is asked for
+// anything.
+func (w *world) wantRefused(t *testing.T, class *storagev1.StorageClass, claim *corev1.PersistentVolumeClaim, want string) {
+	t.Helper()
+	w.ceph.Before = func(_ context.Context, op string, _ rbdutil.Cluster, _ rbdutil.ImageRef) error {
+		t.Errorf("Ceph was asked to %s", op)
+		return nil
+	}
+	volume, state, err := w.Provision(t.Context(), optionsFor(class, claim))
+	if diff := cmp.Diff(want, textOf(err)); diff != "" {
+		t.Errorf("event (-want +got):\n%s", diff)
+	}
+	if volume != nil || state != controller.ProvisioningNoChange {
+		t.Errorf("state %s, volume %v", state, volume)
+	}
+	wantNoKey(t, textOf(err))
+}
+
+// inClass is the text of an event about a class.
+func inClass(mistakes string) string {
+	return "StorageClass rbd (replace it; the claim then goes on by itself): " + mistakes
+}
+
+// made is all that comes of a claim.
+type made struct {
+	Asked    string // how Ceph was reached, and as whom
+	DataPool string
+	Image    rbdutil.Image
+	Volume   corev1.PersistentVolume
+	Events   []string
+}
+
+// asLeast is what comes of a plain claim and the least class.
+func asLeast() *made {
+	const image = imagePrefix + "1e7f"
+	return &made{
+		Asked: "Ceph at 10.0.0.1:6789 as client.admin",
+		Image: rbdutil.Image{
+			ImageRef: rbdutil.ImageRef{Pool: "rbd", Name: image},
+			Size:     1 << 30, Features: rbdutil.Layering, ObjectSize: 4 << 20,
+			Metadata: map[string]string{
+				"kubernetes.io/created-for/pvc/uid":       "1e7f",
+				"kubernetes.io/created-for/pvc/namespace": "shop",
+				"kubernetes.io/created-for/pvc/name":      "www-web-0",
+				"kubernetes.io/created-for/pv/name":       "pvc-1e7f",
+				"kubernetes.io/created-by/provisioner":    "ceph.com/rbd",
+				"kubernetes.io/created-by/cluster-id":     "here",
+			},
+		},
+		Volume: corev1.PersistentVolume{
+			ObjectMeta: metav1.ObjectMeta{
+				Name: "pvc-1e7f",
+				Annotations: map[string]string{
+					"volume.kubernetes.io/provisioner-deletion-secret-name":      "ceph-admin",
+					"volume.kubernetes.io/provisioner-deletion-secret-namespace": "default",
+					"rbd-provisioner.ceph.com/admin-id":                          "admin",
+					"imageFormat":                                                "2",
+					"imageFeatures":                                              "layering",
+				},
+			},
+			Spec: corev1.PersistentVolumeSpec{
+				Capacity:                      corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")},
+				AccessModes:                   []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
+				PersistentVolumeReclaimPolicy: corev1.PersistentVolumeReclaimDelete,
+				VolumeMode:                    ptr.To(corev1.PersistentVolumeFilesystem),
+				PersistentVolumeSource: corev1.PersistentVolumeSource{RBD: &corev1.RBDPersistentVolumeSource{
+					CephMonitors: []string{"10.0.0.1:6789"}, RBDPool: "rbd", RBDImage: image,
+					RadosUser: "admin", SecretRef: &corev1.SecretReference{Name: "ceph-user"},
+				}},
+			},
+		},
+	}
+}
+
+// observedImages remembers the last image that was asked for.
+type observedImages struct {
+	Images
+	cluster rbdutil.Cluster
+	spec    rbdutil.ImageSpec
+}
+
+func (o *observedImages) Ensure(ctx context.Context, c rbdutil.Cluster, spec rbdutil.ImageSpec) (rbdutil.Image, error) {
+	o.cluster, o.spec = c, spec
+	return o.Images.Ensure(ctx, c, spec)
+}
+
+// wantMade wants the claim to be served with what comes of the least, changed. Asked
+// once more, as after a crash, it must come to the same.
+func (w *world) wantMade(t *testing.T, class *storagev1.StorageClass, claim *corev1.PersistentVolumeClaim, changes ...func(*made)) {
+	t.Helper()
+	want := asLeast()
+	for _, change := range changes {
+		change(want)
+	}
+	observed := &observedImages{Images: w.images}
+	w.images = observed
+	for range 2 {
+		volume := w.provision(t, optionsFor(class, claim))
+		got := &made{
+			Asked: observed.cluster.String(), DataPool: observed.spec.DataPool,
+			Image: w.image(t, observed.spec.ImageRef), Volume: *volume, Events: w.sent(),
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Fatalf("what came of it (-want +got):\n%s", diff)
+		}
+	}
+	if observed.cluster.Key.Reveal() != adminKeyText {
+		t.Error("Ceph was asked with another key")
+	}
+}
+
+func monitorsAre(monitors ...string) func(*made) {
+	return func(m *made) {
+		m.Asked = rbdutil.Cluster{Monitors: monitors, User: "admin"}.String()
+		m.Volume.Spec.RBD.CephMonitors = monitors
+	}
+}
+
+func usersAre(admin, user string) func(*made) {
+	return func(m *made) {
+		m.Asked = "Ceph at 10.0.0.1:6789 as client." + admin
+		m.Volume.Annotations[annAdminID], m.Volume.Spec.RBD.RadosUser = admin, user
+	}
+}
+
+func adminSecretIs(namespace, name string) func(*made) {
+	return func(m *made) {
+		m.Volume.Annotations[annDeletionSecretNamespace], m.Volume.Annotations[annDeletionSecretName] = namespace, name
+	}
+}
+
+func userSecretIs(secret *corev1.SecretReference) func(*made) {
+	return func(m *made) { m.Volume.Spec.RBD.SecretRef = secret }
+}
+
+func keyringIs(keyring string) func(*made) {
+	return func(m *made) { m.Volume.Spec.RBD.Keyring = keyring }
+}
+
+func poolIs(pool string) func(*made) {
+	return func(m *made) { m.Image.Pool, m.Volume.Spec.RBD.RBDPool = pool, pool }
+}
+
+func dataPoolIs(pool string) func(*made) {
+	return func(m *made) { m.DataPool, m.Image.Features = pool, m.Image.Features|1<<7 }
+}
+
+func featuresAre(features rbdutil.Features, names string) func(*made) {
+	return func(m *made) { m.Image.Features, m.Volume.Annotations["imageFeatures"] = features, names }
+}
+
+func objectsOf(bytes uint64) func(*made) {
+	return func(m *made) { m.Image.ObjectSize = bytes }
+}
+
+func fsTypeIs(fsType string) func(*made) {
+	return func(m *made) { m.Volume.Spec.RBD.FSType = fsType }
+}
+
+func sizeIs(bytes uint64, capacity string) func(*made) {
+	return func(m *made) {
+		m.Image.Size = bytes
+		m.Volume.Spec.Capacity[corev1.ResourceStorage] = resource.MustParse(capacity)
+	}
+}
+
+// nothingElse is for rows that come to what the least does.
+func nothingElse(*made) {}
