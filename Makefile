@@ -29,8 +29,9 @@ demo: prepare $(LAB) $(IMAGES) ## From nothing to a StatefulSet on RBD volumes, 
 ##@ Tests
 
 .PHONY: test
-test: ## All tests: unit, Ceph and control plane, nodes.
+test: ## All tests: unit, fuzz, Ceph and control plane, nodes.
 	@$(MAKE) test-unit
+	@$(MAKE) test-fuzz
 	@$(MAKE) test-ceph
 	@$(MAKE) e2e
 
@@ -38,6 +39,17 @@ test: ## All tests: unit, Ceph and control plane, nodes.
 test-unit: ## Unit tests. No Ceph, no Kubernetes, no root (but for installing gcc where it is missing).
 	@command -v gcc >/dev/null || $(MAKE) prepare
 	go test -race -shuffle=on $(UNIT)
+
+FUZZTIME ?= 10s
+
+.PHONY: test-fuzz
+test-fuzz: ## Fuzz what reads classes, claims and secrets: each target for FUZZTIME, 10s unless given.
+	@for package in ./provisioner ./rbdutil; do \
+		for target in $$(go test -list '^Fuzz' $$package | grep '^Fuzz'); do \
+			printf '%s make: fuzzing %s in %s for $(FUZZTIME) …\n' "$$(date +%H:%M:%S)" $$target $$package; \
+			go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$package; \
+		done; \
+	done
 
 # The tests of the next two run inside a lab's network, where no proxy can be reached:
 # they are compiled before, outside. Within, `go test` finds everything in its cache.
