@@ -1,0 +1,240 @@
+//go:build e2e
+
+package controller
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/uuid"
+
+	"github.com/rbd-provisioner/rbd-provisioner/e2e/framework"
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+)
+
+// The tables in package provisioner say what comes of any input. Here is a part of
+// them, for what Ceph and the API server have a say in.
+
+// TestExoticInput is all right, however odd it looks.
+func TestExoticInput(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	start(t, e)
+	mon := e.Monitors[0]
+	host, _, _ := strings.Cut(mon, ":")
+	e.PutSecret(t, "only", e.Key.Reveal())
+	rename(t, e, "only", "whatever")
+	image := func(size uint64, order int, features ...string) framework.ImageInfo {
+		return framework.ImageInfo{Format: 2, Size: size, Order: order, Features: features}
+	}
+	plain := image(1<<30, 22, "layering")
+	type class = []framework.ClassOption
+	parameter := framework.Parameter
+	for name, test := range map[string]struct {
+		class    class
+		size     string
+		image    framework.ImageInfo
+		capacity string
+		monitors []string
+	}{
+		"1500mi":        {size: "1500Mi", image: image(1500<<20, 22, "layering"), capacity: "1500Mi"},
+		"exponent":      {size: "1e3", image: image(1<<20, 22, "layering"), capacity: "1Mi"},
+		"half-a-gi":     {size: "0.5Gi", image: image(512<<20, 22, "layering"), capacity: "512Mi"},
+		"milli":         {size: "1m", image: image(1<<20, 22, "layering"), capacity: "1Mi"},
+		"1025mi":        {size: "1073741825", image: image(1025<<20, 22, "layering"), capacity: "1025Mi"},
+		"objects-4ki":   {class: class{parameter("objectSize", "4Ki")}, size: "1Mi", image: image(1<<20, 12, "layering"), capacity: "1Mi"},
+		"objects-32mi":  {class: class{parameter("objectSize", "32768Ki")}, size: "1Mi", image: image(1<<20, 25, "layering"), capacity: "1Mi"},
+		"own-data-pool": {class: class{parameter("dataPool", e.Pool)}, image: plain},
+		"features": {class: class{parameter("imageFeatures", ",object-map, exclusive-lock,exclusive-lock")},
+			image: image(1<<30, 22, "exclusive-lock", "object-map", "fast-diff")},
+		"keys-in-upper-case": {class: class{framework.NoParameter("pool"), parameter("POOL", e.Pool)}, image: plain},
+		"key-of-any-name":    {class: class{parameter("adminSecretName", "only")}, image: plain},
+
+		"mon-without-port":  {class: class{parameter("monitors", host)}, image: plain, monitors: []string{host}},
+		"mon-in-blanks":     {class: class{parameter("monitors", " ,\t"+mon+" ,\n,")}, image: plain, monitors: []string{mon}},
+		"mon-twice":         {class: class{parameter("monitors", mon+","+mon)}, image: plain, monitors: []string{mon, mon}},
+		"mon-in-two-forms":  {class: class{parameter("monitors", host+","+mon)}, image: plain, monitors: []string{host, mon}},
+		"mon-and-a-zero":    {class: class{parameter("monitors", host+":06789")}, image: plain, monitors: []string{host + ":06789"}},
+		"mon-behind-a-dead": {class: class{parameter("monitors", "127.0.0.1:1,"+mon)}, image: plain, monitors: []string{"127.0.0.1:1", mon}},
+		"mon-31-times":      {class: class{parameter("monitors", strings.Repeat(mon+",", 31))}, image: plain, monitors: times(mon, 31)},
+	} {
+		if test.size == "" {
+			test.size, test.capacity = "1Gi", "1Gi"
+		}
+		if test.monitors == nil {
+			test.monitors = e.Monitors
+		}
+		volume := e.AwaitBound(t, e.Claim(t, name, e.Class(t, name, test.class...), framework.Size(test.size)))
+		if diff := cmp.Diff(test.image, e.ImageInfo(t, framework.ImageOf(volume))); diff != "" {
+			t.Errorf("%s: image (-want +got):\n%s", name, diff)
+		}
+		if got := volume.Spec.Capacity.Storage().String(); got != test.capacity {
+			t.Errorf("%s: capacity %s, want %s", name, got, test.capacity)
+		}
+		if diff := cmp.Diff(test.monitors, volume.Spec.RBD.CephMonitors); diff != "" {
+			t.Errorf("%s: monitors (-want +got):\n%s", name, diff)
+		}
+	}
+}
+
+func times(text string, n int) []string {
+	return strings.Split(strings.Repeat(text+",", n-1)+text, ",")
+}
+
+// rename gives the key in a Secret another name.
+func rename(t *testing.T, e *framework.Env, secret, name string) {
+	t.Helper()
+	patch := fmt.Sprintf(`{"data":{"key":null},"stringData":{%q:%q}}`, name, e.Key.Reveal())
+	_, err := e.Client.CoreV1().Secrets(e.Namespace).Patch(t.Context(), secret, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestInputThatCephMustNotSee would hang, abort or leak if it came to Ceph.
+func TestInputThatCephMustNotSee(t *testing.T) {
+	t.Parallel()
+	s := &surroundings{newEnv(t)}
+	p := start(t, s.Env)
+	const storage = "spec.resources.requests.storage: Invalid value: "
+	// It has all that a key has, but for a type that Ceph knows.
+	const oddKey = "CQAAAAAAAAAAABAABwcHBwcHBwcHBwcHBwcHBw=="
+	s.PutSecret(t, "odd", oddKey)
+	var many []string
+	for i := range 300 {
+		many = append(many, fmt.Sprintf("127.1.%d.%d", i/200, i%200+1))
+	}
+	parameter := framework.Parameter
+	for name, test := range map[string]struct {
+		class []framework.ClassOption
+		size  string
+		want  string
+	}{
+		// The API server cannot count so far.
+		"16ei":         {size: "16Ei", want: storage + `"9223372036854775807": an image cannot be so large: ask for 1000000Gi or less`},
+		"8ei":          {size: "8Ei", want: storage + `"9223372036854775807": an image cannot be so large: ask for 1000000Gi or less`},
+		"1pi":          {size: "1Pi", want: storage + `"1Pi": an image cannot be so large: ask for 1000000Gi or less`},
+		"1pi-with-map": {class: []framework.ClassOption{parameter("imageFeatures", "exclusive-lock,object-map")}, size: "1Pi", want: storage + `"1Pi": an image cannot be so large`},
+		"1ti-of-4ki":   {class: []framework.ClassOption{parameter("objectSize", "4Ki")}, size: "1Ti", want: storage + `"1Ti": an image cannot be so large: ask for 1000000Mi or less (256000000 objects of 4Ki each`},
+		"300-monitors": {class: []framework.ClassOption{parameter("monitors", strings.Join(many, ","))}, size: "1Gi", want: "nodes take 31 monitors at most, these are 300"},
+		"mapped-ipv4":  {class: []framework.ClassOption{parameter("monitors", "[::ffff:10.111.0.1]:6789")}, size: "1Gi", want: "give the IPv4 address itself, 10.111.0.1, without brackets"},
+		"odd-key":      {class: []framework.ClassOption{parameter("adminSecretName", "odd")}, size: "1Gi", want: "admin secret " + s.Namespace + "/odd: not a cephx key: it is of an unknown type"},
+	} {
+		claim := s.Claim(t, name, s.Class(t, name, test.class...), framework.Size(test.size))
+		s.AwaitEvent(t, claim, framework.Patience, "ProvisioningFailed", test.want)
+		s.WantImage(t, s.ImageFor(claim), false)
+		s.DeleteClaim(t, name)
+	}
+	if !p.running() {
+		t.Error("the provisioner has ended")
+	}
+	if log := p.log(); strings.Contains(log, oddKey[len(oddKey)-20:]) {
+		t.Error("the log shows a key")
+	}
+}
+
+// TestVolumesWrittenByHand are released volumes of nobody's claim, as somebody may
+// write them who restores or moves volumes. None of them takes anything away.
+func TestVolumesWrittenByHand(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	p := start(t, e)
+	victim := e.AwaitBound(t, e.Claim(t, "victim", e.Class(t, "victim")))
+	image := framework.ImageOf(victim)
+	nobodys := rbdutil.ImageRef{Pool: e.Pool, Name: "vm"}
+	e.Ceph.Run(t, "rbd", "create", "--size", "1", nobodys.String())
+	for name, test := range map[string]struct {
+		edit func(*corev1.PersistentVolume)
+		want []string
+	}{
+		"image-of-another": {func(v *corev1.PersistentVolume) { v.Spec.RBD.RBDImage = image.Name },
+			[]string{"image belongs to somebody else", "names claim " + e.Namespace + "/victim", `not volume "`}},
+		"image-of-nobody": {func(v *corev1.PersistentVolume) { v.Spec.RBD.RBDImage = nobodys.Name },
+			[]string{"image belongs to somebody else", "names no owner", "rbd image-meta set " + nobodys.String()}},
+		"image-of-another-as-of-the-predecessor": {func(v *corev1.PersistentVolume) {
+			v.Spec.RBD.RBDImage = image.Name
+			v.Annotations["rbdProvisionerIdentity"] = e.Provisioner
+		}, []string{"image belongs to somebody else", "names claim " + e.Namespace + "/victim"}},
+		"no-pool": {func(v *corev1.PersistentVolume) { v.Spec.RBD.RBDPool = "" }, // the API server's default is rbd
+			[]string{"open pool rbd", "pool not found"}},
+		"host-path": {func(v *corev1.PersistentVolume) {
+			v.Spec.PersistentVolumeSource = corev1.PersistentVolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/tmp/" + e.Namespace}}
+		}, []string{"volume has no rbd source any more"}},
+		"300-monitors": {func(v *corev1.PersistentVolume) {
+			v.Spec.RBD.CephMonitors = nil
+			for i := range 300 {
+				v.Spec.RBD.CephMonitors = append(v.Spec.RBD.CephMonitors, fmt.Sprintf("127.2.%d.%d", i/200, i%200+1))
+			}
+		}, []string{"these are 300 monitors, and a client takes 31 at most"}},
+		"no-annotations": {func(v *corev1.PersistentVolume) {
+			v.Annotations = map[string]string{"pv.kubernetes.io/provisioned-by": e.Provisioner}
+		}, []string{"the volume lacks annotations and its class does not help", "annotate the volume with"}},
+		"odd-secret": {func(v *corev1.PersistentVolume) {
+			v.Annotations["volume.kubernetes.io/provisioner-deletion-secret-name"] = "../" + framework.AdminSecret
+		}, []string{"read admin secret " + e.Namespace + "/../" + framework.AdminSecret, "invalid resource name"}},
+		"odd-admin": {func(v *corev1.PersistentVolume) { v.Annotations["rbd-provisioner.ceph.com/admin-id"] = "no body\n" },
+			[]string{"access denied by Ceph", "check that secret " + e.Namespace + "/" + framework.AdminSecret}},
+	} {
+		volume := writtenByHand(e, name)
+		test.edit(volume)
+		volume, err := e.Client.CoreV1().PersistentVolumes().Create(t.Context(), volume, metav1.CreateOptions{})
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		e.AwaitEvent(t, volume, framework.Patience, "VolumeFailedDelete", test.want...)
+		forget(t, e, volume)
+	}
+	for _, ref := range []rbdutil.ImageRef{image, nobodys} {
+		e.WantImage(t, ref, true)
+	}
+	if !p.running() {
+		t.Error("the provisioner has ended")
+	}
+	e.RemoveImage(t, nobodys)
+}
+
+// writtenByHand is a volume whose claim is gone, of an image that is not there.
+func writtenByHand(e *framework.Env, name string) *corev1.PersistentVolume {
+	return &corev1.PersistentVolume{
+		ObjectMeta: metav1.ObjectMeta{
+			Name: e.Namespace + "-" + name,
+			Annotations: map[string]string{
+				"pv.kubernetes.io/provisioned-by":                            e.Provisioner,
+				"volume.kubernetes.io/provisioner-deletion-secret-name":      framework.AdminSecret,
+				"volume.kubernetes.io/provisioner-deletion-secret-namespace": e.Namespace,
+				"rbd-provisioner.ceph.com/admin-id":                          e.User,
+			},
+		},
+		Spec: corev1.PersistentVolumeSpec{
+			Capacity:                      corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")},
+			AccessModes:                   []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
+			PersistentVolumeReclaimPolicy: corev1.PersistentVolumeReclaimDelete,
+			ClaimRef: &corev1.ObjectReference{
+				Kind: "PersistentVolumeClaim", APIVersion: "v1", Namespace: e.Namespace, Name: name, UID: uuid.NewUUID(),
+			},
+			PersistentVolumeSource: corev1.PersistentVolumeSource{RBD: &corev1.RBDPersistentVolumeSource{
+				CephMonitors: e.Monitors, RBDPool: e.Pool, RBDImage: "lost", RadosUser: e.User,
+			}},
+		},
+	}
+}
+
+// forget deletes a volume's object alone.
+func forget(t *testing.T, e *framework.Env, volume *corev1.PersistentVolume) {
+	t.Helper()
+	volumes := e.Client.CoreV1().PersistentVolumes()
+	patch := `{"spec":{"persistentVolumeReclaimPolicy":"Retain"}}`
+	if _, err := volumes.Patch(t.Context(), volume.Name, types.MergePatchType, []byte(patch), metav1.PatchOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := volumes.Delete(t.Context(), volume.Name, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	e.AwaitVolumeGone(t, volume)
+}
