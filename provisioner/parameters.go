@@ -99,10 +99,12 @@ func path(key string) *field.Path { return field.NewPath("parameters").Child(key
 func newParameterReader(raw map[string]string) *parameterReader {
 	r := &parameterReader{values: map[string]string{}}
 	seen := map[string]string{}
+	unknown := "unknown parameter, allowed: " + strings.Join(parameterKeys, ", ")
 	for _, given := range slices.Sorted(maps.Keys(raw)) {
 		i := slices.IndexFunc(parameterKeys, func(k string) bool { return strings.EqualFold(k, given) })
 		if i < 0 {
-			r.fail(cut(given), raw[given], "unknown parameter, allowed: "+strings.Join(parameterKeys, ", "))
+			r.fail(cut(given), raw[given], unknown)
+			unknown = "unknown parameter" // once is enough
 			continue
 		}
 		key := parameterKeys[i]
