@@ -95,8 +95,22 @@ func (cp *ControlPlane) startEtcd(ctx context.Context) error {
 	return err
 }
 
+// auditPolicy has the API server write down who was allowed what by which role. Only
+// the service account of deploy/base is of interest.
+const auditPolicy = `apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+- level: Metadata
+  users: ["system:serviceaccount:kube-system:rbd-provisioner"]
+`
+
 func (cp *ControlPlane) startAPIServer(ctx context.Context, opts ControlPlaneOptions) error {
 	pki := cp.pki()
+	policy := cp.file("audit-policy.yaml")
+	if err := writeFile(policy, []byte(auditPolicy), 0o600); err != nil {
+		return err
+	}
 	argv := []string{cp.program("kube-apiserver"),
 		"--etcd-servers=http://127.0.0.1:2379",
 		"--bind-address=0.0.0.0", "--secure-port=443", "--advertise-address=" + HostIP,
@@ -114,6 +128,7 @@ func (cp *ControlPlane) startAPIServer(ctx context.Context, opts ControlPlaneOpt
 		// Node names resolve nowhere.
 		"--kubelet-preferred-address-types=InternalIP",
 		"--allow-privileged=true",
+		"--audit-policy-file=" + policy, "--audit-log-path=" + cp.lab.logFile("kube-apiserver-audit"),
 		"--cert-dir=" + cp.lab.runFile("kube-apiserver"),
 		"--shutdown-delay-duration=0s",
 	}
