@@ -87,6 +87,11 @@ func onPool(conn *rados.Conn, pool string, fn func(*rados.IOContext) error) erro
 		return poolError(pool, err)
 	}
 	defer ioctx.Destroy()
+	// Of a full pool, be told so rather than wait for room: what makes room would wait
+	// as well.
+	if err := ioctx.SetPoolFullTry(); err != nil {
+		return poolError(pool, err)
+	}
 	return fn(ioctx)
 }
 
