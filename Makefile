@@ -45,7 +45,8 @@ FUZZTIME ?= 10s
 .PHONY: test-fuzz
 test-fuzz: ## Fuzz what reads classes, claims and secrets: each target for FUZZTIME, 10s unless given.
 	@for package in ./provisioner ./rbdutil; do \
-		for target in $$(go test -list '^Fuzz' $$package | grep '^Fuzz'); do \
+		targets=$$(go test -list '^Fuzz' $$package | grep '^Fuzz'); \
+		for target in $$targets; do \
 			printf '%s make: fuzzing %s in %s for $(FUZZTIME) …\n' "$$(date +%H:%M:%S)" $$target $$package; \
 			go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$package; \
 		done; \
