@@ -1,0 +1,187 @@
+//go:build e2e
+
+package faults
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/rbd-provisioner/rbd-provisioner/e2e/framework"
+	"github.com/rbd-provisioner/rbd-provisioner/e2e/lab"
+)
+
+// fault is one way for a Ceph to fail.
+type fault struct {
+	name string
+	// begin lets it fail; the function returned lets it be well again.
+	begin func(*testing.T, *rig) (end func())
+	// event is what a claim is told meanwhile; nothing if it is served all the same.
+	event []string
+	// silent: Ceph does not answer, so that /readyz names it.
+	silent bool
+}
+
+func faults() []fault {
+	const (
+		slow        = "Ceph did not answer in time"
+		unreachable = "Ceph cluster cannot be reached"
+	)
+	return []fault{
+		{"osd-frozen", pause("osd.0"), []string{slow}, true},
+		{"osd-killed", kill("osd.0"), []string{slow}, true},
+		{"osd-silent", silence("osd.0"), []string{slow}, true},
+		{"monitor-frozen", pause("mon.a"), []string{unreachable}, true},
+		{"monitor-killed", kill("mon.a"), []string{unreachable}, true},
+		{"monitor-silent", silence("mon.a"), []string{unreachable}, true},
+		{"monitor-slow", stutter("mon.a"), nil, false},
+		{"connections-reset", reset("mon.a", "osd.0"), nil, false},
+	}
+}
+
+// TestCephFaults: while claims come and go, Ceph fails, and is well again some time
+// later.
+func TestCephFaults(t *testing.T) {
+	for _, f := range faults() {
+		t.Run(f.name, func(t *testing.T) {
+			r := newRig(t)
+			// The same cluster by another user, and so by a connection that is not there
+			// yet: a Ceph without its monitors goes on to serve those that are.
+			user := r.User + "-fresh"
+			r.PutSecret(t, "fresh", r.NewUser(t, user, r.Pool).Reveal())
+			fresh := r.Class(t, "fresh", framework.Parameter("adminId", user), framework.Parameter("adminSecretName", "fresh"))
+			r.suffer(t, f, func() *corev1.PersistentVolumeClaim { return r.Claim(t, "probe", fresh) })
+		})
+	}
+}
+
+// suffer has the fault come and go, and wants all to be as it was. The probe is a
+// claim made in the middle of it.
+func (r *rig) suffer(t *testing.T, f fault, probe func() *corev1.PersistentVolumeClaim) {
+	t.Helper()
+	r.crowd(t, r.sick, 2*workers)
+	r.deleteAll(t)
+	before, err := r.usage(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop := r.startLoad(t, r.sick)
+	r.awaitBusy(t)
+	end := sync.OnceFunc(f.begin(t, r))
+	t.Cleanup(end)
+	claim := probe()
+	if f.event == nil {
+		r.AwaitBound(t, claim)
+	} else {
+		r.AwaitEvent(t, claim, framework.Patience, "ProvisioningFailed", f.event...)
+	}
+	if f.silent {
+		r.awaitSilent(t, r.Monitors)
+	}
+	end()
+	r.AwaitBound(t, claim)
+	stop()
+	r.awaitRest(t)
+	r.awaitHeard(t, r.Monitors)
+	r.deleteAll(t)
+	// None of the workers is lost, or the crowd would wait for ever.
+	r.crowd(t, r.sick, 2*workers)
+	r.deleteAll(t)
+	r.wantUsage(t, before)
+}
+
+// awaitBusy waits until the load has got its first volumes.
+func (r *rig) awaitBusy(t *testing.T) {
+	t.Helper()
+	r.Await(t, "claims to be served", framework.Patience, func(ctx context.Context) error {
+		volumes, err := r.Volumes(ctx)
+		if err == nil && len(volumes) < workers/2 {
+			err = fmt.Errorf("there are %d volumes", len(volumes))
+		}
+		return err
+	})
+}
+
+func pause(name string) func(*testing.T, *rig) func() {
+	return func(t *testing.T, r *rig) func() {
+		d := daemon(t, r.ceph, name)
+		do(t, d.Pause)
+		return func() { do(t, d.Resume) }
+	}
+}
+
+func kill(name string) func(*testing.T, *rig) func() {
+	return func(t *testing.T, r *rig) func() {
+		d := daemon(t, r.ceph, name)
+		do(t, d.Kill)
+		return func() { do(t, func() error { return d.Start(context.Background()) }) }
+	}
+}
+
+func silence(name string) func(*testing.T, *rig) func() {
+	return func(t *testing.T, r *rig) func() {
+		d := daemon(t, r.ceph, name)
+		do(t, d.Silence)
+		return func() { do(t, d.Hear) }
+	}
+}
+
+// stutter lets a daemon run for a quarter of the time only.
+func stutter(name string) func(*testing.T, *rig) func() {
+	return func(t *testing.T, r *rig) func() {
+		d := daemon(t, r.ceph, name)
+		return repeat(t, func() error {
+			if err := d.Pause(); err != nil {
+				return err
+			}
+			time.Sleep(150 * time.Millisecond)
+			return d.Resume()
+		}, 50*time.Millisecond)
+	}
+}
+
+// reset resets the connections of daemons again and again.
+func reset(names ...string) func(*testing.T, *rig) func() {
+	return func(t *testing.T, r *rig) func() {
+		var daemons []*lab.Daemon
+		for _, name := range names {
+			daemons = append(daemons, daemon(t, r.ceph, name))
+		}
+		return repeat(t, func() error {
+			for _, d := range daemons {
+				if _, err := d.Reset(); err != nil {
+					return err
+				}
+			}
+			return nil
+		}, 300*time.Millisecond)
+	}
+}
+
+// repeat calls fn until the function returned is called.
+func repeat(t *testing.T, fn func() error, pause time.Duration) (end func()) {
+	t.Helper()
+	stop, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			if err := fn(); err != nil {
+				t.Error(err)
+				return
+			}
+			select {
+			case <-stop:
+				return
+			case <-time.After(pause):
+			}
+		}
+	}()
+	return func() {
+		close(stop)
+		<-ended
+	}
+}

@@ -1,0 +1,222 @@
+//go:build e2e
+
+package faults
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/rbd-provisioner/rbd-provisioner/e2e/framework"
+	"github.com/rbd-provisioner/rbd-provisioner/e2e/lab"
+)
+
+const (
+	// workers is the provisioner's --worker-threads. More claims than these at a time
+	// are served only if none of them is lost.
+	workers = 8
+	// timeout is its --timeout: short, so that a fault of seconds is a long one.
+	timeout = 4 * time.Second
+)
+
+// rig is a provisioner at work, and a Ceph to be broken.
+type rig struct {
+	*framework.Env
+	p    *framework.Process
+	ceph *lab.Ceph
+	// sick is the class whose Ceph is going to fail.
+	sick string
+}
+
+// newRig starts a provisioner with a class for the first Ceph.
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	l := openLab(t)
+	r := &rig{Env: framework.NewForProcess(t), ceph: l.Ceph()}
+	r.sick = r.Class(t, "sick")
+	r.start(t)
+	return r
+}
+
+func (r *rig) start(t *testing.T) {
+	t.Helper()
+	r.p = framework.Start(t, r.Env, "--leader-election=false", fmt.Sprint("--worker-threads=", workers), fmt.Sprint("--timeout=", timeout))
+	r.Await(t, "the provisioner to be ready", framework.Patience, func(ctx context.Context) error {
+		status, body, err := r.p.TryGet(ctx, "/readyz")
+		if err == nil && status != http.StatusOK {
+			err = fmt.Errorf("%d: %s", status, body)
+		}
+		return err
+	})
+	watchLiveness(t, r.p)
+}
+
+func openLab(t *testing.T) *lab.Lab {
+	t.Helper()
+	l, err := lab.Open(os.Getenv("RBD_LAB"), lab.Options{})
+	if err != nil {
+		t.Fatalf("RBD_LAB names no lab to break: %v", err)
+	}
+	return l
+}
+
+// daemon finds one of a Ceph's daemons, as it runs now.
+func daemon(t *testing.T, ceph *lab.Ceph, name string) *lab.Daemon {
+	t.Helper()
+	d, err := ceph.Daemon(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// do is for what must not fail.
+func do(t *testing.T, what func() error) {
+	t.Helper()
+	if err := what(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// watchLiveness wants the process to be live until the test ends: nothing that Ceph
+// does gets any better by a restart.
+func watchLiveness(t *testing.T, p *framework.Process) {
+	t.Helper()
+	var done sync.WaitGroup
+	done.Add(1)
+	stop := make(chan struct{})
+	t.Cleanup(func() {
+		close(stop)
+		done.Wait()
+	})
+	go func() {
+		defer done.Done()
+		for {
+			ctx, cancel := context.WithTimeout(context.Background(), framework.Patience)
+			status, body, err := p.TryGet(ctx, "/livez")
+			cancel()
+			if err != nil || status != http.StatusOK {
+				t.Errorf("/livez: %d %q, %v", status, body, err)
+			}
+			select {
+			case <-stop:
+				return
+			case <-time.After(200 * time.Millisecond):
+			}
+		}
+	}()
+}
+
+// awaitSilent waits until /readyz names the cluster as one that does not answer.
+func (r *rig) awaitSilent(t *testing.T, monitors []string) {
+	t.Helper()
+	r.awaitReadyz(t, "names "+strings.Join(monitors, ","), func(body string) bool { return namesSilent(body, monitors) })
+}
+
+// awaitHeard waits until /readyz does not name it any more.
+func (r *rig) awaitHeard(t *testing.T, monitors []string) {
+	t.Helper()
+	r.awaitReadyz(t, "does not name "+strings.Join(monitors, ","), func(body string) bool { return !namesSilent(body, monitors) })
+}
+
+func (r *rig) awaitReadyz(t *testing.T, what string, good func(body string) bool) {
+	t.Helper()
+	r.Await(t, "/readyz that "+what, framework.Patience, func(ctx context.Context) error {
+		status, body, err := r.p.TryGet(ctx, "/readyz")
+		if err == nil && !good(body) {
+			err = fmt.Errorf("%d %q", status, body)
+		}
+		return err
+	})
+}
+
+func namesSilent(body string, monitors []string) bool {
+	return strings.Contains("\n"+body, "\n[-]ceph "+strings.Join(monitors, ","))
+}
+
+// awaitRest waits until nothing is under way any more: every claim is bound, every
+// deleted one gone with its volume, and there is one image for each claim, and none
+// for nobody.
+func (r *rig) awaitRest(t *testing.T) {
+	t.Helper()
+	r.Await(t, "one image for each claim, all bound", framework.VolumePatience, func(ctx context.Context) error {
+		claims, err := r.Claims(ctx)
+		if err != nil {
+			return err
+		}
+		var want []string
+		for _, claim := range claims {
+			if claim.Status.Phase != corev1.ClaimBound || claim.DeletionTimestamp != nil {
+				return fmt.Errorf("claim %s is %s, deleted: %t", claim.Name, claim.Status.Phase, claim.DeletionTimestamp != nil)
+			}
+			want = append(want, r.ImageFor(&claim).Name)
+		}
+		return r.compare(ctx, want)
+	})
+}
+
+// compare tells how volumes and images differ from those wanted.
+func (r *rig) compare(ctx context.Context, want []string) error {
+	volumes, err := r.Volumes(ctx)
+	if err != nil {
+		return err
+	}
+	var named []string
+	for _, volume := range volumes {
+		named = append(named, volume.Spec.RBD.RBDImage)
+	}
+	out, err := r.Ceph.Try(ctx, "rbd", "ls", r.Pool, "--format", "json")
+	if err != nil {
+		return err
+	}
+	var images []string
+	if err := json.Unmarshal(out, &images); err != nil {
+		return err
+	}
+	for _, names := range [][]string{want, named, images} {
+		slices.Sort(names)
+	}
+	if !slices.Equal(named, want) || !slices.Equal(images, want) {
+		return fmt.Errorf("there are\nvolumes %q\nimages %q\nwant %q", named, images, want)
+	}
+	return nil
+}
+
+// crowd creates claims, all at once, and waits until they are bound.
+func (r *rig) crowd(t *testing.T, class string, n int) {
+	t.Helper()
+	var claims []*corev1.PersistentVolumeClaim
+	for i := range n {
+		claims = append(claims, r.Claim(t, fmt.Sprintf("crowd-%d", i), class))
+	}
+	for _, claim := range claims {
+		r.AwaitBound(t, claim)
+	}
+}
+
+// deleteAll deletes all claims and waits until nothing is left of them.
+func (r *rig) deleteAll(t *testing.T) {
+	t.Helper()
+	err := r.Client.CoreV1().PersistentVolumeClaims(r.Namespace).DeleteCollection(t.Context(), metav1.DeleteOptions{}, metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Await(t, "all claims to be gone", framework.Patience, func(ctx context.Context) error {
+		claims, err := r.Claims(ctx)
+		if err == nil && len(claims) > 0 {
+			err = fmt.Errorf("%d are left", len(claims))
+		}
+		return err
+	})
+	r.awaitRest(t)
+}
