@@ -7,12 +7,10 @@ import (
 	"fmt"
 	"sync"
 	"testing"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/rbd-provisioner/rbd-provisioner/e2e/framework"
-	"github.com/rbd-provisioner/rbd-provisioner/e2e/lab"
 )
 
 // fault is one way for a Ceph to fail.
@@ -26,11 +24,15 @@ type fault struct {
 	silent bool
 }
 
-func faults() []fault {
-	const (
-		slow        = "Ceph did not answer in time"
-		unreachable = "Ceph cluster cannot be reached"
-	)
+// What claims are told.
+const (
+	slow        = "Ceph did not answer in time"
+	unreachable = "Ceph cluster cannot be reached"
+	denied      = "access denied by Ceph"
+)
+
+// failures are those of daemons and of the network.
+func failures() []fault {
 	return []fault{
 		{"osd-frozen", pause("osd.0"), []string{slow}, true},
 		{"osd-killed", kill("osd.0"), []string{slow}, true},
@@ -43,10 +45,10 @@ func faults() []fault {
 	}
 }
 
-// TestCephFaults: while claims come and go, Ceph fails, and is well again some time
+// TestFailures: while claims come and go, Ceph fails, and is well again some time
 // later.
-func TestCephFaults(t *testing.T) {
-	for _, f := range faults() {
+func TestFailures(t *testing.T) {
+	for _, f := range failures() {
 		t.Run(f.name, func(t *testing.T) {
 			r := newRig(t)
 			// The same cluster by another user, and so by a connection that is not there
@@ -104,84 +106,4 @@ func (r *rig) awaitBusy(t *testing.T) {
 		}
 		return err
 	})
-}
-
-func pause(name string) func(*testing.T, *rig) func() {
-	return func(t *testing.T, r *rig) func() {
-		d := daemon(t, r.ceph, name)
-		do(t, d.Pause)
-		return func() { do(t, d.Resume) }
-	}
-}
-
-func kill(name string) func(*testing.T, *rig) func() {
-	return func(t *testing.T, r *rig) func() {
-		d := daemon(t, r.ceph, name)
-		do(t, d.Kill)
-		return func() { do(t, func() error { return d.Start(context.Background()) }) }
-	}
-}
-
-func silence(name string) func(*testing.T, *rig) func() {
-	return func(t *testing.T, r *rig) func() {
-		d := daemon(t, r.ceph, name)
-		do(t, d.Silence)
-		return func() { do(t, d.Hear) }
-	}
-}
-
-// stutter lets a daemon run for a quarter of the time only.
-func stutter(name string) func(*testing.T, *rig) func() {
-	return func(t *testing.T, r *rig) func() {
-		d := daemon(t, r.ceph, name)
-		return repeat(t, func() error {
-			if err := d.Pause(); err != nil {
-				return err
-			}
-			time.Sleep(150 * time.Millisecond)
-			return d.Resume()
-		}, 50*time.Millisecond)
-	}
-}
-
-// reset resets the connections of daemons again and again.
-func reset(names ...string) func(*testing.T, *rig) func() {
-	return func(t *testing.T, r *rig) func() {
-		var daemons []*lab.Daemon
-		for _, name := range names {
-			daemons = append(daemons, daemon(t, r.ceph, name))
-		}
-		return repeat(t, func() error {
-			for _, d := range daemons {
-				if _, err := d.Reset(); err != nil {
-					return err
-				}
-			}
-			return nil
-		}, 300*time.Millisecond)
-	}
-}
-
-// repeat calls fn until the function returned is called.
-func repeat(t *testing.T, fn func() error, pause time.Duration) (end func()) {
-	t.Helper()
-	stop, ended := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(ended)
-		for {
-			if err := fn(); err != nil {
-				t.Error(err)
-				return
-			}
-			select {
-			case <-stop:
-				return
-			case <-time.After(pause):
-			}
-		}
-	}()
-	return func() {
-		close(stop)
-		<-ended
-	}
 }

@@ -1,0 +1,94 @@
+//go:build e2e
+
+package faults
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/rbd-provisioner/rbd-provisioner/e2e/lab"
+)
+
+// Each of these is a fault's begin: it does something to daemons of the first Ceph,
+// which the function returned undoes.
+
+func pause(name string) func(*testing.T, *rig) func() {
+	return func(t *testing.T, r *rig) func() {
+		d := daemon(t, r.ceph, name)
+		do(t, d.Pause)
+		return func() { do(t, d.Resume) }
+	}
+}
+
+func kill(name string) func(*testing.T, *rig) func() {
+	return func(t *testing.T, r *rig) func() {
+		d := daemon(t, r.ceph, name)
+		do(t, d.Kill)
+		return func() { do(t, func() error { return d.Start(context.Background()) }) }
+	}
+}
+
+func silence(name string) func(*testing.T, *rig) func() {
+	return func(t *testing.T, r *rig) func() {
+		d := daemon(t, r.ceph, name)
+		do(t, d.Silence)
+		return func() { do(t, d.Hear) }
+	}
+}
+
+// stutter lets a daemon run for a quarter of the time only.
+func stutter(name string) func(*testing.T, *rig) func() {
+	return func(t *testing.T, r *rig) func() {
+		d := daemon(t, r.ceph, name)
+		return repeat(t, func() error {
+			if err := d.Pause(); err != nil {
+				return err
+			}
+			time.Sleep(150 * time.Millisecond)
+			return d.Resume()
+		}, 50*time.Millisecond)
+	}
+}
+
+// reset resets the connections of daemons again and again.
+func reset(names ...string) func(*testing.T, *rig) func() {
+	return func(t *testing.T, r *rig) func() {
+		var daemons []*lab.Daemon
+		for _, name := range names {
+			daemons = append(daemons, daemon(t, r.ceph, name))
+		}
+		return repeat(t, func() error {
+			for _, d := range daemons {
+				if _, err := d.Reset(); err != nil {
+					return err
+				}
+			}
+			return nil
+		}, 300*time.Millisecond)
+	}
+}
+
+// repeat calls fn until the function returned is called.
+func repeat(t *testing.T, fn func() error, pause time.Duration) (end func()) {
+	t.Helper()
+	stop, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			if err := fn(); err != nil {
+				t.Error(err)
+				return
+			}
+			select {
+			case <-stop:
+				return
+			case <-time.After(pause):
+			}
+		}
+	}()
+	return func() {
+		close(stop)
+		<-ended
+	}
+}

@@ -1,0 +1,92 @@
+//go:build e2e
+
+package faults
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/rbd-provisioner/rbd-provisioner/e2e/framework"
+)
+
+// TestRefusals: while claims come and go, Ceph begins to refuse what it allowed
+// before, until its administrator has done something about it.
+func TestRefusals(t *testing.T) {
+	for _, f := range []fault{
+		{"pool-full", fillPool, []string{"no space left", "raise the quota of pool"}, false},
+		{"caps-revoked", revokeCaps, []string{denied, "its capabilities include"}, false},
+		{"key-rotated", rotateKey, []string{denied, framework.AdminSecret + " holds the key of"}, false},
+	} {
+		t.Run(f.name, func(t *testing.T) {
+			r := newRig(t)
+			r.suffer(t, f, func() *corev1.PersistentVolumeClaim { return r.Claim(t, "probe", r.sick) })
+		})
+	}
+}
+
+// fillPool uses up the pool's quota. Ceph notices it some seconds later.
+func fillPool(t *testing.T, r *rig) (end func()) {
+	quota := func(objects string) {
+		r.Ceph.Run(t, "ceph", "osd", "pool", "set-quota", r.Pool, "max_objects", objects)
+	}
+	quota("1")
+	end = func() { quota("0") }
+	t.Cleanup(end)
+	r.Await(t, "pool "+r.Pool+" to be full", framework.Patience, func(ctx context.Context) error {
+		out, err := r.Ceph.Try(ctx, "ceph", "osd", "pool", "ls", "detail")
+		if err != nil {
+			return err
+		}
+		for _, line := range strings.Split(string(out), "\n") {
+			if strings.Contains(line, "'"+r.Pool+"'") && strings.Contains(line, "full_quota") {
+				return nil
+			}
+		}
+		return fmt.Errorf("there are\n%s", out)
+	})
+	return end
+}
+
+// revokeCaps takes from the class's user what it may do.
+func revokeCaps(t *testing.T, r *rig) (end func()) {
+	r.Ceph.Run(t, "ceph", "auth", "caps", "client."+r.User, "mon", "profile rbd")
+	end = func() {
+		pool := "profile rbd pool=" + r.Pool
+		r.Ceph.Run(t, "ceph", "auth", "caps", "client."+r.User, "mon", "profile rbd", "osd", pool, "mgr", pool)
+	}
+	t.Cleanup(end)
+	r.reconnect(t)
+	return end
+}
+
+// rotateKey gives the class's user another key, of which the Secrets hear later.
+func rotateKey(t *testing.T, r *rig) (end func()) {
+	keyring := filepath.Join(t.TempDir(), "keyring")
+	old := r.Ceph.Run(t, "ceph", "auth", "get", "client."+r.User)
+	key := r.Ceph.Run(t, "ceph-authtool", "--gen-print-key")
+	if err := os.WriteFile(keyring, []byte(strings.Replace(old, r.Key.Reveal(), key, 1)+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.Ceph.Run(t, "ceph", "auth", "import", "-i", keyring)
+	end = func() {
+		r.PutSecret(t, framework.AdminSecret, key)
+		r.PutSecret(t, framework.UserSecret, key)
+	}
+	r.reconnect(t)
+	return end
+}
+
+// reconnect makes the provisioner connect to Ceph anew: a connection that there is
+// keeps the rights that it was given at first.
+func (r *rig) reconnect(t *testing.T) {
+	t.Helper()
+	resume := pause("osd.0")(t, r)
+	defer resume()
+	r.AwaitEvent(t, r.Claim(t, "cut-off", r.sick), framework.Patience, "ProvisioningFailed", slow)
+}
