@@ -1,0 +1,139 @@
+//go:build e2e
+
+package faults
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/rbd-provisioner/rbd-provisioner/e2e/framework"
+)
+
+const (
+	// measured is how many claims of the healthy class a round has, rounds how many
+	// rounds there are, each of them without and with the dead class.
+	measured = 60
+	rounds   = 3
+	// waiting is how many claims the dead class has meanwhile.
+	waiting = 5 * workers
+	// slowdown is more than any dead class may cost the healthy one, however uneven the
+	// machine that this runs on. What it is to cost is nothing that could be measured.
+	slowdown = 1.5
+)
+
+// TestADeadCephSlowsNobody measures how fast the claims of one class are served,
+// alone and beside another one whose Ceph is dead, by turns. Each time it has died in
+// another way.
+func TestADeadCephSlowsNobody(t *testing.T) {
+	r := newRig(t)
+	second := r.beside(t)
+	r.measure(t) // to have everything warm
+	ways := []func(*testing.T, *rig) func(){
+		both(silence("mon.a"), silence("osd.0")),
+		both(pause("mon.a"), pause("osd.0")),
+		both(kill("mon.a"), silence("osd.0")),
+	}
+	var alone, dead []time.Duration
+	for i := range rounds {
+		alone = append(alone, r.measure(t))
+		end := sync.OnceFunc(ways[i%len(ways)](t, second))
+		t.Cleanup(end)
+		second.awaitDead(t)
+		dead = append(dead, r.measure(t))
+		if _, body := r.p.Get(t, "/readyz"); !namesSilent(body, second.Monitors) || namesSilent(body, r.Monitors) {
+			t.Errorf("/readyz: %q, want it to name %s, and no other", body, second.Monitors)
+		}
+		end()
+		second.awaitRest(t)
+		second.deleteAll(t)
+	}
+	ratio := float64(median(dead)) / float64(median(alone))
+	t.Logf("%d claims are served in %s alone, in %s beside %d of a dead Ceph: ratio %.2f; of the best %.2f",
+		measured, alone, dead, waiting, ratio, float64(slices.Min(dead))/float64(slices.Min(alone)))
+	if ratio > slowdown {
+		t.Errorf("a dead Ceph slows the claims of another by a factor of %.2f", ratio)
+	}
+}
+
+// beside is the same provisioner, with a class for the second Ceph.
+func (r *rig) beside(t *testing.T) *rig {
+	t.Helper()
+	first, second := os.Getenv("CEPH_CONF"), openLab(t).SecondCeph()
+	t.Setenv("CEPH_CONF", second.ConfFile())
+	other := &rig{Env: framework.New(t, r.Provisioner), p: r.p, ceph: second}
+	t.Setenv("CEPH_CONF", first)
+	other.sick = other.Class(t, "sick")
+	return other
+}
+
+// awaitDead has claims of a dead Ceph, more than there are workers, all of which have
+// been tried.
+func (r *rig) awaitDead(t *testing.T) {
+	t.Helper()
+	var claims []*corev1.PersistentVolumeClaim
+	for i := range waiting {
+		claims = append(claims, r.Claim(t, fmt.Sprintf("dead-%d", i), r.sick))
+	}
+	for _, claim := range claims {
+		r.AwaitEvent(t, claim, framework.Patience, "ProvisioningFailed")
+	}
+}
+
+// measure creates claims, all at once, takes the time until the last is bound, and
+// deletes them.
+func (r *rig) measure(t *testing.T) time.Duration {
+	t.Helper()
+	watcher, err := r.Client.CoreV1().PersistentVolumeClaims(r.Namespace).Watch(t.Context(), metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer watcher.Stop()
+	begun := time.Now()
+	pending := map[types.UID]bool{}
+	for i := range measured {
+		pending[r.Claim(t, fmt.Sprintf("measured-%d", i), r.sick).UID] = true
+	}
+	patience := time.After(framework.Patience)
+	for len(pending) > 0 {
+		select {
+		case event := <-watcher.ResultChan():
+			claim, ok := event.Object.(*corev1.PersistentVolumeClaim)
+			if !ok {
+				t.Fatalf("the watch has ended with %d claims still to be bound: %v", len(pending), event.Object)
+			}
+			if claim.Status.Phase == corev1.ClaimBound {
+				delete(pending, claim.UID)
+			}
+		case <-patience:
+			t.Fatalf("after %s %d of %d claims are not bound", framework.Patience, len(pending), measured)
+		}
+	}
+	took := time.Since(begun)
+	r.deleteAll(t)
+	return took
+}
+
+// both are two faults at the same time.
+func both(one, other func(*testing.T, *rig) func()) func(*testing.T, *rig) func() {
+	return func(t *testing.T, r *rig) func() {
+		ends := []func(){one(t, r), other(t, r)}
+		return func() {
+			for _, end := range ends {
+				end()
+			}
+		}
+	}
+}
+
+func median(of []time.Duration) time.Duration {
+	sorted := slices.Sorted(slices.Values(of))
+	return sorted[len(sorted)/2]
+}
