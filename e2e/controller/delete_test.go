@@ -35,8 +35,11 @@ func TestDeletion(t *testing.T) {
 		for name, run := range map[string]func(*testing.T, *deletion){
 			"watched":              deleteWatched,
 			"with-snapshots":       deleteWithSnapshots,
+			"with-a-clone":         deleteWithClone,
 			"image-gone":           deleteImageGone,
 			"of-another-owner":     deleteOfAnotherOwner,
+			"of-no-owner":          deleteOfNoOwner,
+			"in-use-by-a-node":     deleteInUse,
 			"attached-to-a-node":   deleteAttached,
 			"class-gone":           deleteClassGone,
 			"volume-deleted-first": deleteVolumeFirst,
@@ -118,39 +121,6 @@ func deleteOfAnotherOwner(t *testing.T, d *deletion) {
 	d.refused(t, "image belongs to somebody else", `volume "pvc-other"`, `not volume "`+d.volume.Name+`"`)
 	d.WantImage(t, d.image, true)
 	d.Ceph.Run(t, "rbd", "image-meta", "set", d.image.String(), key, d.volume.Name)
-	d.gone(t)
-}
-
-// deleteAttached needs no more of a node than its object: the kubelet reports there
-// which volumes it has in use.
-func deleteAttached(t *testing.T, d *deletion) {
-	nodes := d.Client.CoreV1().Nodes()
-	node, err := nodes.Create(t.Context(), &corev1.Node{
-		ObjectMeta: metav1.ObjectMeta{Name: d.Namespace},
-		Spec:       corev1.NodeSpec{Unschedulable: true},
-	}, metav1.CreateOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := nodes.Delete(context.Background(), node.Name, metav1.DeleteOptions{}); err != nil {
-			t.Error(err)
-		}
-	})
-	setInUse := func(volumes ...corev1.UniqueVolumeName) {
-		d.Await(t, "status of node "+node.Name, framework.Patience, func(ctx context.Context) error {
-			node, err := nodes.Get(ctx, node.Name, metav1.GetOptions{})
-			if err == nil {
-				node.Status.VolumesInUse = volumes
-				_, err = nodes.UpdateStatus(ctx, node, metav1.UpdateOptions{})
-			}
-			return err
-		})
-	}
-	setInUse(corev1.UniqueVolumeName("kubernetes.io/rbd/" + d.image.Pool + ":" + d.image.Name))
-	d.refused(t, "image is in use", d.image.String()+" is attached to node "+node.Name)
-	d.WantImage(t, d.image, true)
-	setInUse()
 	d.gone(t)
 }
 
