@@ -29,10 +29,11 @@ demo: prepare $(LAB) $(IMAGES) ## From nothing to a StatefulSet on RBD volumes, 
 ##@ Tests
 
 .PHONY: test
-test: ## All tests: unit, fuzz, Ceph and control plane, nodes.
+test: ## All tests: unit, fuzz, Ceph and control plane, faults, nodes.
 	@$(MAKE) test-unit
 	@$(MAKE) test-fuzz
 	@$(MAKE) test-ceph
+	@$(MAKE) test-faults
 	@$(MAKE) e2e
 
 .PHONY: test-unit
@@ -52,7 +53,7 @@ test-fuzz: ## Fuzz what reads classes, claims and secrets: each target for FUZZT
 		done; \
 	done
 
-# The tests of the next two run inside a lab's network, where no proxy can be reached:
+# The tests of the next four run inside a lab's network, where no proxy can be reached:
 # they are compiled before, outside. Within, `go test` finds everything in its cache.
 compile = go test -c -o /dev/null
 
@@ -72,6 +73,13 @@ soak: prepare $(LAB) $(PROVISIONER) ## Kill the provisioner over claims that com
 	@$(compile) -tags e2e ./e2e/controller
 	@$(LAB) run soak --nodes 0 -- env SOAK_CLAIMS=$(CLAIMS) SOAK_KILLS=$(KILLS) SOAK_SEED=$(SEED) \
 		go test -count=1 -tags e2e -timeout 0 -run '^TestSoak$$' -v ./e2e/controller
+
+.PHONY: test-faults
+test-faults: prepare $(LAB) $(PROVISIONER) ## What a Ceph that fails does to the provisioner, and to the claims of another Ceph.
+	@$(call say,compiling the tests)
+	@$(compile) -tags e2e ./e2e/faults
+	@$(LAB) run test-faults --nodes 0 --durable-ceph --second-ceph -- \
+		go test -count=1 -tags e2e -timeout 20m ./e2e/faults
 
 .PHONY: e2e
 e2e: prepare $(LAB) $(IMAGES) ## The specs: pods on real nodes that mount what was provisioned.
