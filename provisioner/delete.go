@@ -24,8 +24,8 @@ func (p *Provisioner) Delete(ctx context.Context, volume *corev1.PersistentVolum
 	ctx, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()
 	source := volume.Spec.RBD
-	if source == nil {
-		return refusef("volume has no rbd source any more, so that its image is unknown: delete the image by hand, then take the volume's finalizers away and delete it")
+	if source == nil || source.RBDPool == "" || source.RBDImage == "" || len(source.CephMonitors) == 0 {
+		return refusef("volume has no rbd source any more, or one without monitors, pool or image, so that its image is unknown: delete the image by hand, then take the volume's finalizers away and delete it")
 	}
 	ref := rbdutil.ImageRef{Pool: source.RBDPool, Name: source.RBDImage}
 	if err := p.checkNodes(ref); err != nil {
@@ -48,11 +48,12 @@ func (p *Provisioner) Delete(ctx context.Context, volume *corev1.PersistentVolum
 }
 
 // expectationFor says how to know the volume's image. Those of the retired
-// rbd-provisioner name no owner at all.
+// rbd-provisioner name no owner at all, but are all called as ours are: any other
+// image that names nobody was not made by it, whatever the volume says.
 func (p *Provisioner) expectationFor(volume *corev1.PersistentVolume) rbdutil.Expectation {
 	return rbdutil.Expectation{
 		Owner:        rbdutil.Owner{VolumeName: volume.Name, ClusterID: p.clusterID},
-		AllowUnknown: fromPredecessor(volume),
+		AllowUnknown: fromPredecessor(volume) && strings.HasPrefix(volume.Spec.RBD.RBDImage, imagePrefix),
 	}
 }
 

@@ -17,7 +17,7 @@ func TestDeleteOfVolumesEditedByHand(t *testing.T) {
 	const (
 		image   = "kube/kubernetes-dynamic-pvc-1e7f"
 		noClass = `the volume lacks annotations and its class does not help (StorageClass "rbd" does not exist)` + annotate
-		noRBD   = "volume has no rbd source any more, so that its image is unknown: delete the image by hand, then take the volume's finalizers away and delete it"
+		noRBD   = "volume has no rbd source any more, or one without monitors, pool or image, so that its image is unknown: delete the image by hand, then take the volume's finalizers away and delete it"
 		create  = " does not exist: create it with the output of `ceph auth get-key` under \"key\""
 		owned   = "image belongs to somebody else: the metadata of "
 		nobodys = owned + `kube/vm names no owner; if it is the image of volume pvc-1e7f, say so with: rbd image-meta set kube/vm kubernetes.io/created-for/pv/name pvc-1e7f`
@@ -58,7 +58,8 @@ func TestDeleteOfVolumesEditedByHand(t *testing.T) {
 			err: owned + `kube/kubernetes-dynamic-pvc-2 names claim shop/www-web-0 (volume "pvc-2", cluster "here"), not volume "pvc-1e7f" of cluster "here"`},
 		"another cluster's image": {edits: edits{named("kubernetes-dynamic-pvc-3")},
 			err: owned + `kube/kubernetes-dynamic-pvc-3 names a claim of UID 3 (volume "pvc-1e7f", cluster "there"), not volume "pvc-1e7f" of cluster "here"`},
-		"an image of nobody's": {edits: edits{named("vm")}, err: nobodys},
+		"an image of nobody's":                        {edits: edits{named("vm")}, err: nobodys},
+		"an image of nobody's, as of the predecessor": {edits: edits{named("vm"), annotated(annPredecessor, "ceph.com/rbd")}, err: nobodys},
 		"a volume of another name": {edits: edits{func(v *corev1.PersistentVolume) { v.Name = "restored" }},
 			err: owned + image + ` names claim shop/www-web-0 (volume "pvc-1e7f", cluster "here"), not volume "restored" of cluster "here"`},
 		"a volume without a name": {edits: edits{func(v *corev1.PersistentVolume) { v.Name = "" }},
@@ -69,6 +70,9 @@ func TestDeleteOfVolumesEditedByHand(t *testing.T) {
 		"a pool that is not there": {edits: edits{source(func(s *corev1.RBDPersistentVolumeSource) { s.RBDPool = "lost" })},
 			err: "open pool lost: pool not found: the volume stays for as long as pool lost may come back; if it never will, take the volume's finalizers away (`kubectl patch`) and delete it"},
 
+		"no image":     {edits: edits{named("")}, err: noRBD},
+		"no pool":      {edits: edits{source(func(s *corev1.RBDPersistentVolumeSource) { s.RBDPool = "" })}, err: noRBD},
+		"no monitors":  {edits: edits{source(func(s *corev1.RBDPersistentVolumeSource) { s.CephMonitors = nil })}, err: noRBD},
 		"a hostPath":   {edits: edits{replaced(corev1.PersistentVolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/"}})}, err: noRBD},
 		"a CSI volume": {edits: edits{replaced(corev1.PersistentVolumeSource{CSI: &corev1.CSIPersistentVolumeSource{Driver: "rbd.csi.ceph.com"}})}, err: noRBD},
 		"a CephFS":     {edits: edits{replaced(corev1.PersistentVolumeSource{CephFS: &corev1.CephFSPersistentVolumeSource{}})}, err: noRBD},

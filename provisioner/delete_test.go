@@ -163,7 +163,7 @@ func TestDeleteSparesTheImageAndSaysWhy(t *testing.T) {
 			func(_ *testing.T, _ *world, volume *corev1.PersistentVolume) {
 				volume.Spec.RBD, volume.Spec.CSI = nil, &corev1.CSIPersistentVolumeSource{}
 			},
-			nil, "volume has no rbd source any more, so that its image is unknown: delete the image by hand, then take the volume's finalizers away and delete it",
+			nil, "volume has no rbd source any more, or one without monitors, pool or image, so that its image is unknown: delete the image by hand, then take the volume's finalizers away and delete it",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
