@@ -89,7 +89,6 @@ func (r *rig) suffer(t *testing.T, f fault, probe func() *corev1.PersistentVolum
 	stop()
 	r.awaitRest(t)
 	r.awaitHeard(t, r.Monitors)
-	r.deleteAll(t)
 	// None of the workers is lost, or the crowd would wait for ever.
 	r.crowd(t, r.sick, 2*workers)
 	r.deleteAll(t)
