@@ -110,6 +110,8 @@ func deletionHintFor(err error) string {
 	switch {
 	case errors.Is(err, rbdutil.ErrImageInUse):
 		return "it is deleted when nobody uses it any more"
+	case errors.Is(err, rbdutil.ErrStays):
+		return "check whether the pool is full (`ceph df`, `ceph osd pool get-quota`); it is tried again by itself"
 	case errors.Is(err, rbdutil.ErrInGroup):
 		return "take it out of its group (`rbd group image rm`)"
 	case errors.Is(err, rbdutil.ErrHasSnapshots):

@@ -44,6 +44,7 @@ var failures = map[string]struct {
 	"ErrInProgress":     {rbdutil.ErrInProgress, background, "it is tried again by itself"},
 	"ErrNotAsked":       {rbdutil.ErrNotAsked, noChange, "it is tried again by itself"},
 	"ErrImageInUse":     {rbdutil.ErrImageInUse, background, "it is deleted when nobody uses it any more"},
+	"ErrStays":          {rbdutil.ErrStays, background, "check whether the pool is full (`ceph df`, `ceph osd pool get-quota`); it is tried again by itself"},
 	"ErrInGroup":        {rbdutil.ErrInGroup, background, "take it out of its group (`rbd group image rm`)"},
 	"ErrHasSnapshots":   {rbdutil.ErrHasSnapshots, background, "remove them (`rbd snap ls --all`, `rbd snap rm`), and flatten clones of them, if their data is not needed"},
 

@@ -22,6 +22,8 @@ var (
 	ErrHasSnapshots = errors.New("image has snapshots")
 	// ErrInGroup: the image is a member of a group of images, which Ceph keeps whole.
 	ErrInGroup = errors.New("image is in a group")
+	// ErrStays: the image does not go, though Ceph names no reason.
+	ErrStays = errors.New("image stays")
 	// ErrNotOurs: the image's metadata names somebody else, or nobody.
 	ErrNotOurs = errors.New("image belongs to somebody else")
 	// ErrMismatch: the image is ours, but not what is asked for now.

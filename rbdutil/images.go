@@ -124,21 +124,38 @@ type Expectation struct {
 // expected is left untouched and answered with ErrImageInUse, ErrHasSnapshots or
 // ErrNotOurs, naming the holders.
 func (i *Images) Delete(ctx context.Context, c Cluster, ref ImageRef, expect Expectation) error {
-	img, err := i.store.Get(ctx, c, ref)
-	if err != nil && !errors.Is(err, ErrImageNotFound) {
-		return err
-	}
-	if err == nil {
-		if err := deletable(img, expect); err != nil {
+	return i.remove(ctx, c, ref, func(img Image) error { return deletable(img, expect) })
+}
+
+// removals is how often an image is removed that does not go, before that is an error.
+const removals = 3
+
+// remove removes the image if the check allows it, and everything else of its name: a
+// removal that was cut short leaves the image in the trash and later its name alone,
+// each of which takes another removal. Only when there is no image to be read and none
+// to be removed is it gone: either alone may be said by a pool that is full or an image
+// that is broken.
+func (i *Images) remove(ctx context.Context, c Cluster, ref ImageRef, check func(Image) error) error {
+	for range removals {
+		img, err := i.store.Get(ctx, c, ref)
+		missing := errors.Is(err, ErrImageNotFound)
+		if err != nil && !missing {
+			return err
+		}
+		if !missing {
+			if err := check(img); err != nil {
+				return err
+			}
+		}
+		err = i.store.Remove(ctx, c, ref)
+		switch gone := errors.Is(err, ErrImageNotFound); {
+		case gone && missing:
+			return nil
+		case err != nil && !gone:
 			return err
 		}
 	}
-	// Also when no image was found: a removal that was cut short leaves the name
-	// behind, and removing it again takes that away too.
-	if err := i.store.Remove(ctx, c, ref); err != nil && !errors.Is(err, ErrImageNotFound) {
-		return err
-	}
-	return nil
+	return fmt.Errorf("%w: %s can be read, but not removed", ErrStays, ref)
 }
 
 func deletable(img Image, expect Expectation) error {

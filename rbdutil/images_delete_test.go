@@ -45,15 +45,43 @@ func TestDeletePassesErrorsThrough(t *testing.T) {
 
 func TestDeleteIsDoneWhenSomebodyElseRemovedTheImageMeanwhile(t *testing.T) {
 	t.Parallel()
-	ceph := newScripted(map[int]error{3: rbdutil.ErrImageNotFound})
+	ceph := newScripted(nil)
 	images := rbdutil.NewImages(ceph)
 	if _, err := images.Ensure(t.Context(), cluster, spec); err != nil {
 		t.Fatal(err)
 	}
+	before := ceph.Before
+	ceph.Before = func(ctx context.Context, op string, c rbdutil.Cluster, ref rbdutil.ImageRef) error {
+		if op == rbdfake.OpRemove {
+			ceph.DeletePool(ref.Pool) // and all that is in it
+			ceph.AddPool(ref.Pool)
+		}
+		return before(ctx, op, c, ref)
+	}
 	if err := images.Delete(t.Context(), cluster, ref, expect); err != nil {
 		t.Error(err)
 	}
-	wantCalls(t, ceph, "create", "complete", "get", "remove")
+	wantCalls(t, ceph, "create", "complete", "get", "remove", "get", "remove")
+}
+
+// As in a pool that is full and has no trash yet.
+func TestDeleteDoesNotBelieveThatAnImageIsGoneWhichCanBeRead(t *testing.T) {
+	t.Parallel()
+	ceph := newScripted(nil)
+	images := rbdutil.NewImages(ceph)
+	if _, err := images.Ensure(t.Context(), cluster, spec); err != nil {
+		t.Fatal(err)
+	}
+	ceph.Before = func(_ context.Context, op string, _ rbdutil.Cluster, _ rbdutil.ImageRef) error {
+		if op == rbdfake.OpRemove {
+			return rbdutil.ErrImageNotFound
+		}
+		return nil
+	}
+	if err := images.Delete(t.Context(), cluster, ref, expect); !errors.Is(err, rbdutil.ErrStays) {
+		t.Errorf("error %v, want %v", err, rbdutil.ErrStays)
+	}
+	ceph.image(t) // it is still there
 }
 
 func TestDeleteTakesAnAnswerThatWasLostForWhatItIs(t *testing.T) {

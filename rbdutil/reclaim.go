@@ -2,7 +2,6 @@ package rbdutil
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 )
@@ -19,19 +18,7 @@ func (i *Images) List(ctx context.Context, c Cluster, pool string) ([]string, er
 // untouched and answered with ErrNotOurs, ErrHoldsData, ErrImageInUse or
 // ErrHasSnapshots. That it is gone already is success.
 func (i *Images) Reclaim(ctx context.Context, c Cluster, ref ImageRef, owner Owner) error {
-	img, err := i.store.Get(ctx, c, ref)
-	if err != nil && !errors.Is(err, ErrImageNotFound) {
-		return err
-	}
-	if err == nil {
-		if err := i.reclaimable(ctx, c, img, owner); err != nil {
-			return err
-		}
-	}
-	if err := i.store.Remove(ctx, c, ref); err != nil && !errors.Is(err, ErrImageNotFound) {
-		return err
-	}
-	return nil
+	return i.remove(ctx, c, ref, func(img Image) error { return i.reclaimable(ctx, c, img, owner) })
 }
 
 func (i *Images) reclaimable(ctx context.Context, c Cluster, img Image, owner Owner) error {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/librbd"
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/rbdtest/cephcli"
 )
 
 // TestAFullPoolSaysSoAndLetsImagesGo: Ceph's client would wait for room by itself,
@@ -20,6 +21,43 @@ func TestAFullPoolSaysSoAndLetsImagesGo(t *testing.T) {
 	ceph, cluster := newClusterWith(t, full)
 	store := newStore(t, librbd.Options{Timeout: 10 * time.Second})
 	images := rbdutil.NewImages(store)
+	specOf := func(name string) rbdutil.ImageSpec {
+		return rbdutil.ImageSpec{
+			ImageRef: rbdutil.ImageRef{Pool: full, Name: name}, Layout: rbdutil.Layout{Features: rbdutil.Layering},
+			Size: rbdutil.MiB, Owner: rbdutil.Owner{ClaimUID: name, VolumeName: "pvc-" + name},
+		}
+	}
+	remove := func(spec rbdutil.ImageSpec) error {
+		return images.Delete(t.Context(), cluster, spec.ImageRef, expectationOf(spec))
+	}
+	for _, name := range []string{"first", "old"} {
+		if _, err := images.Ensure(t.Context(), cluster, specOf(name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Ceph removes by way of the pool's trash, which it makes when it needs it first.
+	if err := remove(specOf("first")); err != nil {
+		t.Fatal(err)
+	}
+	setQuota(t, ceph, full, "1")
+	if _, err := images.Ensure(t.Context(), cluster, specOf("new")); !errors.Is(err, rbdutil.ErrNoSpace) {
+		t.Errorf("error %v, want %v", err, rbdutil.ErrNoSpace)
+	}
+	if err := remove(specOf("old")); err != nil {
+		t.Errorf("an image in a full pool cannot be deleted: %v", err)
+	}
+	if left := ceph.Images(t, full); len(left) > 0 {
+		t.Errorf("left are %q", left)
+	}
+}
+
+// TestWhatAFullPoolKeepsIsNotGone: without a trash, and without room to make one, Ceph
+// says of an image to be removed that there is none.
+func TestWhatAFullPoolKeepsIsNotGone(t *testing.T) {
+	t.Parallel()
+	const full = "full-without-trash"
+	ceph, cluster := newClusterWith(t, full)
+	images := rbdutil.NewImages(newStore(t, librbd.Options{Timeout: 10 * time.Second}))
 	spec := rbdutil.ImageSpec{
 		ImageRef: rbdutil.ImageRef{Pool: full, Name: "old"}, Layout: rbdutil.Layout{Features: rbdutil.Layering},
 		Size: rbdutil.MiB, Owner: rbdutil.Owner{ClaimUID: "1", VolumeName: "pvc-1"},
@@ -27,18 +65,34 @@ func TestAFullPoolSaysSoAndLetsImagesGo(t *testing.T) {
 	if _, err := images.Ensure(t.Context(), cluster, spec); err != nil {
 		t.Fatal(err)
 	}
-	ceph.Run(t, "ceph", "osd", "pool", "set-quota", full, "max_objects", "1")
-	for deadline := time.Now().Add(time.Minute); !strings.Contains(ceph.Run(t, "ceph", "osd", "pool", "ls", "detail"), "full_quota"); time.Sleep(time.Second) {
-		if time.Now().After(deadline) {
-			t.Fatal("the pool does not become full")
-		}
+	setQuota(t, ceph, full, "1")
+	err := images.Delete(t.Context(), cluster, spec.ImageRef, expectationOf(spec))
+	if left := ceph.Images(t, full); (err == nil) != (len(left) == 0) {
+		t.Errorf("error %v, and left are %q", err, left)
 	}
-	another := spec
-	another.Name = "new"
-	if _, err := images.Ensure(t.Context(), cluster, another); !errors.Is(err, rbdutil.ErrNoSpace) {
-		t.Errorf("error %v, want %v", err, rbdutil.ErrNoSpace)
-	}
+	t.Log(err)
+	setQuota(t, ceph, full, "0")
 	if err := images.Delete(t.Context(), cluster, spec.ImageRef, expectationOf(spec)); err != nil {
-		t.Errorf("an image in a full pool cannot be deleted: %v", err)
+		t.Error(err)
+	}
+	if left := ceph.Images(t, full); len(left) > 0 {
+		t.Errorf("left are %q", left)
+	}
+}
+
+// setQuota sets how many objects the pool may have, and waits until it has noticed.
+func setQuota(t *testing.T, ceph cephcli.Admin, pool, objects string) {
+	t.Helper()
+	ceph.Run(t, "ceph", "osd", "pool", "set-quota", pool, "max_objects", objects)
+	full := objects != "0"
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Second) {
+		for _, line := range strings.Split(ceph.Run(t, "ceph", "osd", "pool", "ls", "detail"), "\n") {
+			if strings.Contains(line, "'"+pool+"'") && strings.Contains(line, "full_quota") == full {
+				return
+			}
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("pool %s does not become full: %t", pool, full)
+		}
 	}
 }

@@ -71,7 +71,7 @@ func NewOptions() *Options {
 			Namespace:     envOr("POD_NAMESPACE", serviceAccountNamespace()),
 			LeaseDuration: 15 * time.Second,
 			RenewDeadline: 10 * time.Second,
-			RetryPeriod:   time.Second,
+			RetryPeriod:   500 * time.Millisecond,
 		},
 		HTTPEndpoint: ":8080",
 		MetricsPath:  "/metrics",
