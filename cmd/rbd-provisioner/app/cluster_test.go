@@ -17,7 +17,6 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
-	"k8s.io/client-go/tools/record"
 	"k8s.io/component-base/metrics/legacyregistry"
 
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
@@ -76,8 +75,10 @@ func (c *cluster) newReplica(t *testing.T) *replica {
 	opts := testOptions()
 	opts.RetryIntervalStart, opts.RetryIntervalMax, opts.WorkerThreads = time.Millisecond, 4*time.Millisecond, 1
 	opts.OrphanGrace = c.orphanGrace
+	events := newEvents(t.Context(), c.client, opts.ProvisionerName)
+	t.Cleanup(events.shutdown)
 	return newReplica(t.Context(), opts, c.client, newInformers(c.client, opts.ResyncPeriod),
-		rbdutil.NewImages(c.ceph), &record.FakeRecorder{}, newMetrics())
+		rbdutil.NewImages(c.ceph), events.recorder, newMetrics())
 }
 
 // lead runs a replica until it is stopped or the test ends. It returns what does its

@@ -62,6 +62,11 @@ func TestAVolumeThatCannotBeSavedIsSavedLater(t *testing.T) {
 	}
 	c.lead(t)
 	c.claim(t, exampleClaim("1"))
+	event := c.awaitEvent(t, "ProvisioningFailed")
+	want := "volume pvc-1 is made, but the Kubernetes API server does not take it: Internal error occurred: etcd is full: it is tried again by itself"
+	if event.Message != want || event.InvolvedObject.Name != "www-1" {
+		t.Errorf("event of %s: %q, want %q", event.InvolvedObject.Name, event.Message, want)
+	}
 	c.awaitServed(t, "1")
 	c.wantImages(t, "kube/kubernetes-dynamic-pvc-1")
 	mu.Lock()

@@ -173,7 +173,7 @@ func TestClusterID(t *testing.T) {
 			t.Parallel()
 			client := fake.NewSimpleClientset(test.objects...)
 			failNamespaces(client, func() error { return test.fail })
-			id, err := clusterID(t.Context(), client)
+			id, err := clusterID(t.Context(), client, 0)
 			if id != test.want || (err == nil) != (test.err == "") || (err != nil && err.Error() != test.err) {
 				t.Errorf("clusterID = %q, %v, want %q, %s", id, err, test.want, test.err)
 			}
@@ -183,14 +183,22 @@ func TestClusterID(t *testing.T) {
 
 func TestClusterIDWaitsForTheAPIServerUntilItIsStopped(t *testing.T) {
 	t.Parallel()
-	client := fake.NewSimpleClientset()
-	ctx, cancel := context.WithCancel(t.Context())
-	failNamespaces(client, func() error {
-		cancel()
-		return apierrors.NewServiceUnavailable("starting")
-	})
-	if id, err := clusterID(ctx, client); id != "" || !errors.Is(err, context.Canceled) {
-		t.Errorf("clusterID = %q, %v, want %v", id, err, context.Canceled)
+	for name, failure := range map[string]error{
+		"starting":                            apierrors.NewServiceUnavailable("starting"),
+		"started, without its rules read yet": apierrors.NewForbidden(corev1.Resource("namespaces"), "kube-system", errors.New("no rule")),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			client := fake.NewSimpleClientset()
+			ctx, cancel := context.WithCancel(t.Context())
+			failNamespaces(client, func() error {
+				cancel()
+				return failure
+			})
+			if id, err := clusterID(ctx, client, time.Hour); id != "" || !errors.Is(err, context.Canceled) {
+				t.Errorf("clusterID = %q, %v, want %v", id, err, context.Canceled)
+			}
+		})
 	}
 }
 

@@ -34,7 +34,8 @@ func newReplica(ctx context.Context, opts *Options, client kubernetes.Interface,
 		Events: events,
 	})
 	r := &replica{timeout: opts.Timeout, informers: informers, work: &drainer{Provisioner: p}}
-	r.library = newLibrary(klog.FromContext(ctx), opts, savingClient{client, r.work.saved}, r.work, informers, metrics)
+	saving := savingClient{client, saves{saved: r.work.saved, failed: tellClaim(events)}}
+	r.library = newLibrary(klog.FromContext(ctx), opts, saving, r.work, informers, metrics)
 	if opts.OrphanGrace > 0 {
 		r.sweeper = provisioner.NewSweeper(p, provisioner.SweeperConfig{
 			Images: images, Claims: informers.claims.Lister(), Volumes: informers.volumes.Lister(),

@@ -59,7 +59,7 @@ func TestValidateOptions(t *testing.T) {
 		"metrics in place of profiles":   {func(o *Options) { o.MetricsPath = "/debug/pprof/heap" }, `--metrics-path: Invalid value: "/debug/pprof/heap": ` + path},
 		"a lease in no namespace":        {func(o *Options) { o.LeaderElection.Namespace = "" }, `--leader-election-namespace: Invalid value: "": must not be empty`},
 		"no pause between renewals":      {func(o *Options) { o.LeaderElection.RetryPeriod = 0 }, `--leader-election-retry-period: Invalid value: "0s": must be positive`},
-		"renewals that end too early":    {func(o *Options) { o.LeaderElection.RenewDeadline = 1200 * time.Millisecond }, `--leader-election-renew-deadline: Invalid value: "1.2s": must be more than 1.2 times --leader-election-retry-period`},
+		"renewals that end too early":    {func(o *Options) { o.LeaderElection.RenewDeadline = 600 * time.Millisecond }, `--leader-election-renew-deadline: Invalid value: "600ms": must be more than 1.2 times --leader-election-retry-period`},
 		"a lease as long as its renewal": {func(o *Options) { o.LeaderElection.LeaseDuration = 10 * time.Second }, `--leader-election-lease-duration: Invalid value: "10s": must be more than --leader-election-renew-deadline`},
 		"no lease, whatever it says": {func(o *Options) {
 			o.LeaderElection = LeaderElectionOptions{Enabled: false}

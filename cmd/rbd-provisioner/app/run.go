@@ -60,7 +60,7 @@ func Run(ctx context.Context, opts *Options, newStore func(StoreOptions) Store) 
 	defer server.stop(ctx)
 
 	if opts.ClusterID == "" {
-		id, err := clusterID(ctx, clients.work)
+		id, err := clusterID(ctx, clients.work, refusalGrace)
 		switch {
 		case ctx.Err() != nil:
 			return nil // told to stop while waiting
@@ -77,14 +77,22 @@ func Run(ctx context.Context, opts *Options, newStore func(StoreOptions) Store) 
 	return elector.run(ctx, replica.lead)
 }
 
+// refusalGrace is how long an API server may refuse us that has just been started: it
+// answers before it has read who may do what.
+const refusalGrace = 30 * time.Second
+
 // clusterID returns what is commonly taken for a cluster's id. It waits for an API
-// server that cannot be reached yet.
-func clusterID(ctx context.Context, client kubernetes.Interface) (string, error) {
+// server that cannot be reached yet, and for the time of grace for one that refuses.
+func clusterID(ctx context.Context, client kubernetes.Interface, grace time.Duration) (string, error) {
 	const pause = 2 * time.Second
 	var id string
+	begun := time.Now()
 	err := wait.PollUntilContextCancel(ctx, pause, true, func(ctx context.Context) (bool, error) {
 		namespace, err := client.CoreV1().Namespaces().Get(ctx, metav1.NamespaceSystem, metav1.GetOptions{})
 		switch {
+		case apierrors.IsForbidden(err) && time.Since(begun) < grace:
+			klog.FromContext(ctx).Error(err, "Waiting for the Kubernetes API server to allow it")
+			return false, nil
 		case apierrors.IsForbidden(err), apierrors.IsNotFound(err), apierrors.IsUnauthorized(err):
 			return false, fmt.Errorf("read the UID of namespace %s (or give --cluster-id): %w", metav1.NamespaceSystem, err)
 		case err != nil:
