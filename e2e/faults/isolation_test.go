@@ -36,9 +36,11 @@ func TestADeadCephSlowsNobody(t *testing.T) {
 	r.measure(t) // to have everything warm
 	var alone, dead []time.Duration
 	for _, die := range []func(*testing.T, *rig) func(){
-		// Nobody is connected to it yet, and then nobody can be.
-		silence("mon.a"), pause("mon.a"), kill("mon.a"), silence("mon.a"), pause("mon.a"),
-		// These get as far as their images.
+		both(silence("mon.a"), silence("osd.0")),
+		both(pause("mon.a"), pause("osd.0")),
+		both(silence("mon.a"), pause("osd.0")),
+		both(kill("mon.a"), silence("osd.0")),
+		// Its claims get as far as their images.
 		connectAnd(pause("osd.0")),
 	} {
 		alone = append(alone, r.measure(t))
@@ -51,8 +53,8 @@ func TestADeadCephSlowsNobody(t *testing.T) {
 		}
 		second.deleteClaims(t)
 		end()
+		second.awaitRest(t)
 	}
-	second.awaitRest(t)
 	ofMedians := float64(median(dead)) / float64(median(alone))
 	ofBest := float64(slices.Min(dead)) / float64(slices.Min(alone))
 	t.Logf("%d claims are served in %s alone, in %s beside %d claims of a dead Ceph: ratio of the medians %.2f, of the best %.2f",
@@ -115,6 +117,18 @@ func (r *rig) measure(t *testing.T) time.Duration {
 	took := time.Since(begun)
 	r.deleteAll(t)
 	return took
+}
+
+// both are two faults at the same time.
+func both(one, other func(*testing.T, *rig) func()) func(*testing.T, *rig) func() {
+	return func(t *testing.T, r *rig) func() {
+		ends := []func(){one(t, r), other(t, r)}
+		return func() {
+			for _, end := range ends {
+				end()
+			}
+		}
+	}
 }
 
 // connectAnd lets the provisioner connect before it begins with the fault.

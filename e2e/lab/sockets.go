@@ -96,9 +96,8 @@ func onSocket(pidfd, theirs int, fn func(fd int) error) error {
 		return err
 	}
 	defer func() { _ = unix.Close(fd) }()
-	protocol, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
-	if err != nil || protocol != unix.IPPROTO_TCP {
-		return nil //nolint:nilerr // whatever it is, it is no TCP socket
+	if protocol, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL); protocol != unix.IPPROTO_TCP {
+		return nil
 	}
 	return fn(fd)
 }
