@@ -106,8 +106,14 @@ func TestDeletedTwiceAtOnce(t *testing.T) {
 	}
 	for _, volume := range volumes {
 		e.AwaitVolumeGone(t, volume)
-		e.WantImage(t, framework.ImageOf(volume), false)
 	}
+	// Who was not the first may not have ended yet.
+	e.Await(t, "all images to be gone", framework.Patience, func(context.Context) error {
+		if left := e.Ceph.Images(t, e.Pool); len(left) > 0 {
+			return fmt.Errorf("left are %q", left)
+		}
+		return nil
+	})
 	if !slices.ContainsFunc(volumes, func(volume *corev1.PersistentVolume) bool {
 		return strings.Contains(both[0].Log(), `"Image is gone" volume="`+volume.Name) && strings.Contains(both[1].Log(), `"Image is gone" volume="`+volume.Name)
 	}) {
