@@ -43,6 +43,7 @@ func (p *Provisioner) Delete(ctx context.Context, volume *corev1.PersistentVolum
 	if err := p.images.Delete(ctx, cluster, ref, p.expectationFor(volume)); err != nil {
 		return explain(err, circumstances{cluster: cluster, pool: ref.Pool, adminSecret: admin.secret, deleting: true})
 	}
+	p.trash.Purge(ctx, cluster, ref.Pool)
 	klog.FromContext(ctx).V(2).Info("Image is gone", "volume", volume.Name, "image", ref)
 	return nil
 }
@@ -52,7 +53,7 @@ func (p *Provisioner) Delete(ctx context.Context, volume *corev1.PersistentVolum
 // image that names nobody was not made by it, whatever the volume says.
 func (p *Provisioner) expectationFor(volume *corev1.PersistentVolume) rbdutil.Expectation {
 	return rbdutil.Expectation{
-		Owner:        rbdutil.Owner{VolumeName: volume.Name, ClusterID: p.clusterID},
+		Owner:        rbdutil.Owner{VolumeName: volume.Name, Provisioner: p.name, ClusterID: p.clusterID},
 		AllowUnknown: fromPredecessor(volume) && strings.HasPrefix(volume.Spec.RBD.RBDImage, imagePrefix),
 	}
 }

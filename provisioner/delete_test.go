@@ -208,16 +208,22 @@ func TestDeleteInAMissingPoolIsNoSuccess(t *testing.T) {
 func TestDeleteAgainAfterEveryFailure(t *testing.T) {
 	t.Parallel()
 	for name, test := range failures {
-		for _, op := range []string{rbdfake.OpGet, rbdfake.OpRemove} {
+		for _, op := range []string{rbdfake.OpGet, rbdfake.OpTrash} {
 			for when, after := range map[string]bool{"before": false, "after": true} {
 				t.Run(name+" "+when+" "+op, func(t *testing.T) {
 					t.Parallel()
 					w, volume := provisioned(t)
 					w.failOnce(op, after, test.err)
 					err := w.Delete(t.Context(), volume)
-					gone := errors.Is(test.err, rbdutil.ErrImageNotFound)
-					if gone != (err == nil) || (!gone && !errors.Is(err, test.err)) {
-						t.Fatalf("error %v, want %v", err, test.err)
+					want := test.err
+					switch gone := errors.Is(want, rbdutil.ErrImageNotFound); {
+					case gone && op == rbdfake.OpTrash && !after:
+						want = rbdutil.ErrStays // as it can be read all the same
+					case gone:
+						want = nil
+					}
+					if !errors.Is(err, want) {
+						t.Fatalf("error %v, want %v", err, want)
 					}
 					w.ceph.Before, w.ceph.After = nil, nil
 					if err := w.Delete(t.Context(), volume); err != nil {
@@ -227,6 +233,21 @@ func TestDeleteAgainAfterEveryFailure(t *testing.T) {
 				})
 			}
 		}
+	}
+}
+
+// What was deleted is in the trash, and takes up room until somebody empties that.
+func TestDeleteHasTheTrashEmptied(t *testing.T) {
+	t.Parallel()
+	w, volume := provisioned(t)
+	if err := w.Delete(t.Context(), volume); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"kube"}, *w.purged); diff != "" {
+		t.Errorf("pools whose trash is emptied (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]string{imageRef("1e7f").String()}, w.ceph.TrashedNames()); diff != "" {
+		t.Errorf("in the trash (-want +got):\n%s", diff)
 	}
 }
 

@@ -1,6 +1,7 @@
 package provisioner
 
 import (
+	"context"
 	"maps"
 	"strings"
 	"testing"
@@ -38,6 +39,14 @@ type world struct {
 	classes cache.Indexer
 	nodes   cache.Indexer
 	events  *record.FakeRecorder
+	purged  *[]string
+}
+
+// purges notes the pools whose trash is to be emptied.
+type purges struct{ pools *[]string }
+
+func (p purges) Purge(_ context.Context, _ rbdutil.Cluster, pool string) {
+	*p.pools = append(*p.pools, pool)
 }
 
 // newWorld has pools kube and data, the secrets that classWith names, and the
@@ -54,10 +63,11 @@ func newWorld(t *testing.T, objects ...runtime.Object) *world {
 		classes: cache.NewIndexer(cache.MetaNamespaceKeyFunc, cache.Indexers{}),
 		nodes:   cache.NewIndexer(cache.MetaNamespaceKeyFunc, cache.Indexers{}),
 		events:  record.NewFakeRecorder(10),
+		purged:  new([]string),
 	}
 	w.Provisioner = New(Config{
 		Name: DefaultName, ClusterID: "here", Timeout: time.Minute,
-		Images: rbdutil.NewImages(w.ceph), Secrets: client.CoreV1(),
+		Images: rbdutil.NewImages(w.ceph), Trash: purges{w.purged}, Secrets: client.CoreV1(),
 		Classes: storagelisters.NewStorageClassLister(w.classes),
 		Nodes:   corelisters.NewNodeLister(w.nodes),
 		Events:  w.events,

@@ -20,6 +20,8 @@ const (
 	annDeletionSecretNamespace = "volume.kubernetes.io/provisioner-deletion-secret-namespace"
 	// annAdminID is the cephx user to which the deletion secret belongs.
 	annAdminID = "rbd-provisioner.ceph.com/admin-id"
+	// annProvisionedBy is the library's, and says whose the volume is.
+	annProvisionedBy = "pv.kubernetes.io/provisioned-by"
 	// annImageFormat and annImageFeatures are read by csi-translation-lib.
 	annImageFormat   = "imageFormat"
 	annImageFeatures = "imageFeatures"

@@ -21,6 +21,12 @@ type Images interface {
 	Delete(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef, expect rbdutil.Expectation) error
 }
 
+// Trash is where deleted images go.
+type Trash interface {
+	// Purge empties the trash of a pool, in the background.
+	Purge(ctx context.Context, c rbdutil.Cluster, pool string)
+}
+
 // Config is what a Provisioner needs of its surroundings.
 type Config struct {
 	// Name is the provisioner's name in StorageClasses.
@@ -31,6 +37,7 @@ type Config struct {
 	Timeout time.Duration
 
 	Images  Images
+	Trash   Trash
 	Secrets corev1client.SecretsGetter
 	// Classes are asked only for volumes that do not carry what deletion needs.
 	Classes storagelisters.StorageClassLister
@@ -45,6 +52,7 @@ type Provisioner struct {
 	clusterID string
 	timeout   time.Duration
 	images    Images
+	trash     Trash
 	secrets   corev1client.SecretsGetter
 	classes   storagelisters.StorageClassLister
 	nodes     corelisters.NodeLister
@@ -60,7 +68,7 @@ var (
 func New(c Config) *Provisioner {
 	return &Provisioner{
 		name: c.Name, clusterID: c.ClusterID, timeout: c.Timeout,
-		images: c.Images, secrets: c.Secrets, classes: c.Classes, nodes: c.Nodes, events: c.Events,
+		images: c.Images, trash: c.Trash, secrets: c.Secrets, classes: c.Classes, nodes: c.Nodes, events: c.Events,
 	}
 }
 

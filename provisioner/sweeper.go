@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -31,16 +32,17 @@ type SweeperConfig struct {
 	Volumes corelisters.PersistentVolumeLister
 	// Live asks the API server itself, where caches may lag behind.
 	Live corev1client.PersistentVolumesGetter
-	// Grace is how long an image must have been without claim and volume.
+	// Grace is how long an image must have been without claim and volume; 0 for ever.
 	Grace time.Duration
 	Clock clock.Clock
 }
 
-// Sweeper removes what a claim leaves behind that is deleted while its image is
-// being made and the provisioner dies: the library forgets such claims with its
-// process, and nobody else knows of the image. An image is removed only when it has
-// been without claim and volume for a while, the API server itself confirms that there
-// is no volume, and nothing was ever written to it.
+// Sweeper looks after what the end of a process has cut off. It empties the trash, and
+// removes what a claim leaves behind that is deleted while its image is being made and
+// the provisioner dies: the library forgets such claims with its process, and nobody
+// else knows of the image. That image is removed only when it has been without claim
+// and volume for a while, the API server itself confirms that there is no volume, and
+// nothing was ever written to it.
 type Sweeper struct {
 	SweeperConfig
 	p *Provisioner
@@ -50,14 +52,18 @@ type Sweeper struct {
 	kept sets.Set[suspect]
 }
 
-// suspect is an image in a cluster.
+// suspect is an image in a pool.
 type suspect struct {
-	monitors string
-	image    rbdutil.ImageRef
+	place
+	image string
 }
 
-// pauses is how many times the grace it takes until all images are looked at again.
-const pauses = 10
+// pauses is how many times the grace it takes until all pools are looked at again, and
+// defaultPause how long it takes without a grace.
+const (
+	pauses       = 10
+	defaultPause = 10 * time.Minute
+)
 
 // scanTimeout bounds finding out whether an image was written to. Nobody waits for
 // it, and a big image takes its time.
@@ -72,7 +78,10 @@ func NewSweeper(p *Provisioner, c SweeperConfig) *Sweeper {
 // be filled by then.
 func (s *Sweeper) Run(ctx context.Context) {
 	for {
-		pause := pauses * s.Grace
+		pause := defaultPause
+		if s.Grace > 0 {
+			pause = pauses * s.Grace
+		}
 		if s.Sweep(ctx) > 0 {
 			pause = s.Grace
 		}
@@ -87,15 +96,26 @@ func (s *Sweeper) Run(ctx context.Context) {
 // Sweep looks once at the images of all classes and returns how many of them have not
 // been suspected for long enough.
 func (s *Sweeper) Sweep(ctx context.Context) int {
-	logger := klog.FromContext(ctx)
-	known, err := s.knownClaims()
+	volumes, err := s.Volumes.List(labels.Everything())
 	if err != nil {
-		logger.Error(err, "Not looking for images left behind")
+		klog.FromContext(ctx).Error(err, "Not looking for what was left behind")
+		return 0
+	}
+	pools := s.pools(ctx, volumes)
+	for _, at := range pools {
+		s.p.trash.Purge(ctx, at.cluster, at.name)
+	}
+	if s.Grace == 0 {
+		return 0
+	}
+	known, err := s.knownClaims(volumes)
+	if err != nil {
+		klog.FromContext(ctx).Error(err, "Not looking for images left behind")
 		return 0
 	}
 	seen, unripe := map[suspect]time.Time{}, 0
-	for _, place := range s.places(ctx) {
-		for _, id := range s.suspectsIn(ctx, place, known) {
+	for _, at := range pools {
+		for _, id := range s.suspectsIn(ctx, at, known) {
 			since, again := s.suspects[id]
 			if !again {
 				since = s.Clock.Now()
@@ -105,7 +125,7 @@ func (s *Sweeper) Sweep(ctx context.Context) int {
 				unripe++
 				continue
 			}
-			s.reclaim(ctx, place.cluster, id)
+			s.reclaim(ctx, at.cluster, id)
 		}
 	}
 	s.suspects = seen
@@ -114,7 +134,7 @@ func (s *Sweeper) Sweep(ctx context.Context) int {
 
 // knownClaims are the UIDs of the claims that are there, and of those whose volume
 // is. A volume's name tells the claim that it was made for.
-func (s *Sweeper) knownClaims() (sets.Set[string], error) {
+func (s *Sweeper) knownClaims(volumes []*corev1.PersistentVolume) (sets.Set[string], error) {
 	known := sets.New[string]()
 	claims, err := s.Claims.List(labels.Everything())
 	if err != nil {
@@ -122,10 +142,6 @@ func (s *Sweeper) knownClaims() (sets.Set[string], error) {
 	}
 	for _, claim := range claims {
 		known.Insert(string(claim.UID))
-	}
-	volumes, err := s.Volumes.List(labels.Everything())
-	if err != nil {
-		return nil, err
 	}
 	for _, volume := range volumes {
 		known.Insert(strings.TrimPrefix(volume.Name, volumePrefix))
@@ -136,57 +152,64 @@ func (s *Sweeper) knownClaims() (sets.Set[string], error) {
 	return known, nil
 }
 
-// place is a pool in which there may be images of ours.
-type place struct {
+// pool is one in which there may be images of ours, and how to get there.
+type pool struct {
 	cluster rbdutil.Cluster
-	pool    string
+	name    string
 }
 
-// places are the pools of our classes. A class that cannot be used has told its
-// claims why; here it is passed over.
-func (s *Sweeper) places(ctx context.Context) []place {
+// pools are those of our classes and of our volumes. A class or volume that does not
+// say how to get there says so elsewhere; here it is passed over.
+func (s *Sweeper) pools(ctx context.Context, volumes []*corev1.PersistentVolume) []pool {
+	var pools []pool
+	seen := sets.New[place]()
+	add := func(monitors []string, name string, who func() (admin, error)) {
+		cluster := rbdutil.Cluster{Monitors: monitors}
+		if seen.Has(placeOf(cluster, name)) {
+			return
+		}
+		user, err := who()
+		if err != nil {
+			return
+		}
+		key, err := s.p.adminKey(ctx, user.secret)
+		if err != nil {
+			return
+		}
+		seen.Insert(placeOf(cluster, name))
+		cluster.User, cluster.Key = user.id, key
+		pools = append(pools, pool{cluster, name})
+	}
 	classes, err := s.p.classes.List(labels.Everything())
 	if err != nil {
-		klog.FromContext(ctx).Error(err, "Not looking for images left behind")
-		return nil
+		klog.FromContext(ctx).Error(err, "Not looking into the pools of classes")
 	}
-	var places []place
-	seen := sets.New[suspect]()
 	for _, class := range classes {
-		params, errs := parseParameters(class.Parameters)
-		if class.Provisioner != s.p.name || len(errs) > 0 {
-			continue
+		if params, errs := parseParameters(class.Parameters); class.Provisioner == s.p.name && len(errs) == 0 {
+			add(params.monitors, params.pool, func() (admin, error) { return admin{params.adminID, params.adminSecret}, nil })
 		}
-		id := suspect{strings.Join(params.monitors, ","), rbdutil.ImageRef{Pool: params.pool}}
-		if seen.Has(id) {
-			continue
-		}
-		key, err := s.p.adminKey(ctx, params.adminSecret)
-		if err != nil {
-			continue
-		}
-		seen.Insert(id)
-		places = append(places, place{
-			cluster: rbdutil.Cluster{Monitors: params.monitors, User: params.adminID, Key: key},
-			pool:    params.pool,
-		})
 	}
-	return places
+	for _, volume := range volumes {
+		if source := volume.Spec.RBD; source != nil && volume.Annotations[annProvisionedBy] == s.p.name {
+			add(source.CephMonitors, source.RBDPool, func() (admin, error) { return s.p.adminFor(volume) })
+		}
+	}
+	return pools
 }
 
 // suspectsIn lists the images of a pool that have neither claim nor volume.
-func (s *Sweeper) suspectsIn(ctx context.Context, at place, known sets.Set[string]) []suspect {
+func (s *Sweeper) suspectsIn(ctx context.Context, at pool, known sets.Set[string]) []suspect {
 	ctx, cancel := context.WithTimeout(ctx, s.p.timeout)
 	defer cancel()
-	names, err := s.Images.List(ctx, at.cluster, at.pool)
+	names, err := s.Images.List(ctx, at.cluster, at.name)
 	if err != nil {
-		klog.FromContext(ctx).V(2).Info("Not looking for images left behind", "pool", at.pool, "err", err)
+		klog.FromContext(ctx).V(2).Info("Not looking for images left behind", "pool", at.name, "err", err)
 		return nil
 	}
 	var suspects []suspect
 	for _, name := range names {
 		uid, prefixed := strings.CutPrefix(name, imagePrefix)
-		id := suspect{strings.Join(at.cluster.Monitors, ","), rbdutil.ImageRef{Pool: at.pool, Name: name}}
+		id := suspect{placeOf(at.cluster, at.name), name}
 		if prefixed && !known.Has(uid) && !s.kept.Has(id) {
 			suspects = append(suspects, id)
 		}
@@ -197,7 +220,7 @@ func (s *Sweeper) suspectsIn(ctx context.Context, at place, known sets.Set[strin
 // reclaim removes one image, or says why it stays. A volume that is being saved this
 // very moment is no danger: its claim is gone, so that it would be deleted at once.
 func (s *Sweeper) reclaim(ctx context.Context, c rbdutil.Cluster, id suspect) {
-	ref, uid := id.image, strings.TrimPrefix(id.image.Name, imagePrefix)
+	ref, uid := rbdutil.ImageRef{Pool: id.pool, Name: id.image}, strings.TrimPrefix(id.image, imagePrefix)
 	logger := klog.FromContext(ctx)
 	ctx, cancel := context.WithTimeout(ctx, scanTimeout)
 	defer cancel()
@@ -208,6 +231,7 @@ func (s *Sweeper) reclaim(ctx context.Context, c rbdutil.Cluster, id suspect) {
 	err = s.Images.Reclaim(ctx, c, ref, rbdutil.Owner{ClaimUID: uid, Provisioner: s.p.name, ClusterID: s.p.clusterID})
 	switch {
 	case err == nil:
+		s.p.trash.Purge(ctx, c, id.pool)
 		logger.Info("Removed an empty image that no claim and no volume has", "image", ref)
 	case errors.Is(err, rbdutil.ErrNotOurs):
 		s.kept.Insert(id)

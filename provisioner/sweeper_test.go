@@ -259,13 +259,50 @@ func TestSweepListsEachPoolOnce(t *testing.T) {
 	}
 }
 
+// Nor does it matter for the trash what the grace is.
+func TestSweepHasTheTrashOfEachPoolEmptied(t *testing.T) {
+	t.Parallel()
+	w := newSweptWorld(t)
+	w.Grace = 0
+	w.orphan(t, "1")
+	twin, foreign := classWith(map[string]string{"fsType": "xfs"}), classWith(map[string]string{"pool": "foreign"})
+	twin.Name, foreign.Name, foreign.Provisioner = "twin", "foreign", "example.com/rbd"
+	add(t, w.classes, twin, foreign)
+	volumeIn := func(pool, provisioner string, annotations bool) *corev1.PersistentVolume {
+		class := classWith(map[string]string{"pool": pool})
+		class.Name = "gone" // and never there
+		volume := w.provision(t, optionsFor(class, claimOf(func(claim *corev1.PersistentVolumeClaim) { claim.UID = types.UID(pool) })))
+		if !annotations {
+			volume.Annotations = map[string]string{}
+		}
+		volume.Annotations[annProvisionedBy] = provisioner
+		w.ceph.DeletePool(pool)
+		w.ceph.AddPool(pool)
+		return volume
+	}
+	for _, pool := range []string{"of-volume", "of-others-volume", "of-nobody-knows-whose"} {
+		w.ceph.AddPool(pool)
+	}
+	add(t, w.volumes,
+		volumeIn("of-volume", DefaultName, true),
+		volumeIn("of-others-volume", "example.com/rbd", true),
+		volumeIn("of-nobody-knows-whose", DefaultName, false))
+	if unripe := w.Sweep(t.Context()); unripe != 0 {
+		t.Errorf("%d images are not ripe, though none ever is", unripe)
+	}
+	if diff := cmp.Diff([]string{"kube", "of-volume"}, *w.purged); diff != "" {
+		t.Errorf("pools whose trash is emptied (-want +got):\n%s", diff)
+	}
+	w.wantImages(t, "kube/kubernetes-dynamic-pvc-1")
+}
+
 func TestSweeperRunsUntilItIsStopped(t *testing.T) {
 	t.Parallel()
 	w := newSweptWorld(t)
 	w.orphan(t, "1")
 	removed := make(chan struct{}, 1)
 	w.ceph.After = func(_ context.Context, op string, _ rbdutil.Cluster, _ rbdutil.ImageRef) error {
-		if op == rbdfake.OpRemove {
+		if op == rbdfake.OpTrash {
 			removed <- struct{}{}
 		}
 		return nil

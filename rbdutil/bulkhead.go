@@ -86,6 +86,26 @@ func (b *Bulkhead) Remove(ctx context.Context, c Cluster, ref ImageRef) error {
 	return b.do(ctx, c, ref.Pool, func() error { return lengthy(b.store.Remove(ctx, c, ref)) })
 }
 
+// Trash implements Store.
+func (b *Bulkhead) Trash(ctx context.Context, c Cluster, ref ImageRef, mark MetadataItem) error {
+	return b.do(ctx, c, ref.Pool, func() error { return b.store.Trash(ctx, c, ref, mark) })
+}
+
+// Trashed implements Store.
+func (b *Bulkhead) Trashed(ctx context.Context, c Cluster, pool string) ([]TrashedImage, error) {
+	var trashed []TrashedImage
+	err := b.do(ctx, c, pool, func() (err error) {
+		trashed, err = b.store.Trashed(ctx, c, pool)
+		return err
+	})
+	return trashed, err
+}
+
+// Purge implements Store.
+func (b *Bulkhead) Purge(ctx context.Context, c Cluster, pool, id string, mark MetadataItem) error {
+	return b.do(ctx, c, pool, func() error { return lengthy(b.store.Purge(ctx, c, pool, id, mark)) })
+}
+
 // List implements Store.
 func (b *Bulkhead) List(ctx context.Context, c Cluster, pool string) ([]string, error) {
 	var names []string

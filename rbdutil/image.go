@@ -53,3 +53,11 @@ type Image struct {
 
 // Owner returns who the image's metadata says it was made for.
 func (i Image) Owner() Owner { return ownerFromMetadata(i.Metadata) }
+
+// TrashedImage is an image in a pool's trash.
+type TrashedImage struct {
+	// ID is what Ceph knows it by.
+	ID string
+	// Name is the one that it had.
+	Name string
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // Images makes a Store safe to repeat. A caller that was killed at any moment, or
@@ -119,43 +120,66 @@ type Expectation struct {
 	AllowUnknown bool
 }
 
-// Delete removes the image. That it is gone already is success; a missing pool is
-// not. An image that somebody holds, that has snapshots, or that is not the one
-// expected is left untouched and answered with ErrImageInUse, ErrHasSnapshots or
-// ErrNotOurs, naming the holders.
+// Delete puts the image into the pool's trash, from which Purge removes it for good.
+// That it is gone already is success; a missing pool is not. An image that somebody
+// holds, that has snapshots, or that is not the one expected is left untouched and
+// answered with ErrImageInUse, ErrHasSnapshots or ErrNotOurs, naming the holders.
 func (i *Images) Delete(ctx context.Context, c Cluster, ref ImageRef, expect Expectation) error {
-	return i.remove(ctx, c, ref, func(img Image) error { return deletable(img, expect) })
+	return i.trash(ctx, c, ref, expect.Owner, func(img Image) error { return deletable(img, expect) })
 }
 
-// removals is how often an image is removed that does not go, before that is an error.
-const removals = 3
+// trash moves the image to the trash if the check allows it.
+func (i *Images) trash(ctx context.Context, c Cluster, ref ImageRef, owner Owner, check func(Image) error) error {
+	img, err := i.store.Get(ctx, c, ref)
+	if errors.Is(err, ErrImageNotFound) {
+		// A creation or removal that was cut short leaves the name behind.
+		if err := i.store.Remove(ctx, c, ref); err != nil && !errors.Is(err, ErrImageNotFound) {
+			return err
+		}
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := check(img); err != nil {
+		return err
+	}
+	err = i.store.Trash(ctx, c, ref, markOf(owner))
+	if !errors.Is(err, ErrImageNotFound) {
+		return err
+	}
+	// Somebody else was faster, or the pool is full and has no trash yet.
+	if _, err := i.store.Get(ctx, c, ref); err == nil {
+		return fmt.Errorf("%w: %s can be read, but not moved to the trash", ErrStays, ref)
+	} else if !errors.Is(err, ErrImageNotFound) {
+		return err
+	}
+	return nil
+}
 
-// remove removes the image if the check allows it, and everything else of its name: a
-// removal that was cut short leaves the image in the trash and later its name alone,
-// each of which takes another removal. Only when there is no image to be read and none
-// to be removed is it gone: either alone may be said by a pool that is full or an image
-// that is broken.
-func (i *Images) remove(ctx context.Context, c Cluster, ref ImageRef, check func(Image) error) error {
-	for range removals {
-		img, err := i.store.Get(ctx, c, ref)
-		missing := errors.Is(err, ErrImageNotFound)
-		if err != nil && !missing {
-			return err
+// Purge removes the images from a pool's trash that Delete or Reclaim has put there
+// for the same cluster and provisioner, of those whose name began so. It returns how many
+// it removed, and why others stay; those are tried again when it is called again.
+func (i *Images) Purge(ctx context.Context, c Cluster, pool, prefix string, owner Owner) (int, error) {
+	trashed, err := i.store.Trashed(ctx, c, pool)
+	if err != nil {
+		return 0, err
+	}
+	purged := 0
+	var errs []error
+	for _, img := range trashed {
+		if !strings.HasPrefix(img.Name, prefix) {
+			continue
 		}
-		if !missing {
-			if err := check(img); err != nil {
-				return err
-			}
-		}
-		err = i.store.Remove(ctx, c, ref)
-		switch gone := errors.Is(err, ErrImageNotFound); {
-		case gone && missing:
-			return nil
-		case err != nil && !gone:
-			return err
+		switch err := i.store.Purge(ctx, c, pool, img.ID, markOf(owner)); {
+		case err == nil:
+			purged++
+		case errors.Is(err, ErrNotOurs), errors.Is(err, ErrImageNotFound), errors.Is(err, ErrInProgress):
+		default:
+			errs = append(errs, err)
 		}
 	}
-	return fmt.Errorf("%w: %s can be read, but not removed", ErrStays, ref)
+	return purged, errors.Join(errs...)
 }
 
 func deletable(img Image, expect Expectation) error {

@@ -16,7 +16,7 @@ func TestDeletePassesErrorsThrough(t *testing.T) {
 		calls   []string
 	}{
 		"of looking at it, and removes nothing": {0, []string{"get"}},
-		"of removing it":                        {1, []string{"get", "remove"}},
+		"of putting it into the trash":          {1, []string{"get", "trash"}},
 	} {
 		for sentinelName, sentinel := range sentinels {
 			t.Run(name+": "+sentinelName, func(t *testing.T) {
@@ -52,7 +52,7 @@ func TestDeleteIsDoneWhenSomebodyElseRemovedTheImageMeanwhile(t *testing.T) {
 	}
 	before := ceph.Before
 	ceph.Before = func(ctx context.Context, op string, c rbdutil.Cluster, ref rbdutil.ImageRef) error {
-		if op == rbdfake.OpRemove {
+		if op == rbdfake.OpTrash {
 			ceph.DeletePool(ref.Pool) // and all that is in it
 			ceph.AddPool(ref.Pool)
 		}
@@ -61,7 +61,7 @@ func TestDeleteIsDoneWhenSomebodyElseRemovedTheImageMeanwhile(t *testing.T) {
 	if err := images.Delete(t.Context(), cluster, ref, expect); err != nil {
 		t.Error(err)
 	}
-	wantCalls(t, ceph, "create", "complete", "get", "remove", "get", "remove")
+	wantCalls(t, ceph, "create", "complete", "get", "trash", "get")
 }
 
 // As in a pool that is full and has no trash yet.
@@ -73,7 +73,7 @@ func TestDeleteDoesNotBelieveThatAnImageIsGoneWhichCanBeRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	ceph.Before = func(_ context.Context, op string, _ rbdutil.Cluster, _ rbdutil.ImageRef) error {
-		if op == rbdfake.OpRemove {
+		if op == rbdfake.OpTrash {
 			return rbdutil.ErrImageNotFound
 		}
 		return nil
@@ -92,7 +92,7 @@ func TestDeleteTakesAnAnswerThatWasLostForWhatItIs(t *testing.T) {
 		t.Fatal(err)
 	}
 	ceph.After = func(_ context.Context, op string, _ rbdutil.Cluster, _ rbdutil.ImageRef) error {
-		if op == rbdfake.OpRemove {
+		if op == rbdfake.OpTrash {
 			return rbdutil.ErrTimeout
 		}
 		return nil

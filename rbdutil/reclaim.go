@@ -11,14 +11,14 @@ func (i *Images) List(ctx context.Context, c Cluster, pool string) ([]string, er
 	return i.store.List(ctx, c, pool)
 }
 
-// Reclaim removes an image that was made for a claim and never became a volume. It
+// Reclaim puts an image into the trash that was made for a claim and never became a volume. It
 // must be an image of that very claim, provisioner and cluster, or the nameless
 // beginning of one; and, since whoever calls this has found no trace of claim or
 // volume and may be wrong, it must never have been written to. Anything else is left
 // untouched and answered with ErrNotOurs, ErrHoldsData, ErrImageInUse or
 // ErrHasSnapshots. That it is gone already is success.
 func (i *Images) Reclaim(ctx context.Context, c Cluster, ref ImageRef, owner Owner) error {
-	return i.remove(ctx, c, ref, func(img Image) error { return i.reclaimable(ctx, c, img, owner) })
+	return i.trash(ctx, c, ref, owner, func(img Image) error { return i.reclaimable(ctx, c, img, owner) })
 }
 
 func (i *Images) reclaimable(ctx context.Context, c Cluster, img Image, owner Owner) error {

@@ -55,14 +55,21 @@ func runVictim(encoded string) error {
 	store := librbd.New(librbd.Options{Timeout: 30 * time.Second, IdleTimeout: time.Minute})
 	cluster := rbdutil.Cluster{Monitors: v.Monitors, User: v.User, Key: rbdutil.NewKey(os.Getenv("VICTIM_KEY"))}
 	if v.Delete {
-		return rbdutil.NewImages(store).Delete(context.Background(), cluster, v.Spec.ImageRef, expectationOf(v.Spec))
+		images := rbdutil.NewImages(store)
+		if err := images.Delete(context.Background(), cluster, v.Spec.ImageRef, expectationOf(v.Spec)); err != nil {
+			return err
+		}
+		_, err := images.Purge(context.Background(), cluster, v.Spec.Pool, v.Spec.Name, v.Spec.Owner)
+		return err
 	}
 	_, err := rbdutil.NewImages(store).Ensure(context.Background(), cluster, v.Spec)
 	return err
 }
 
 func expectationOf(spec rbdutil.ImageSpec) rbdutil.Expectation {
-	return rbdutil.Expectation{Owner: rbdutil.Owner{VolumeName: spec.Owner.VolumeName, ClusterID: spec.Owner.ClusterID}}
+	return rbdutil.Expectation{Owner: rbdutil.Owner{
+		VolumeName: spec.Owner.VolumeName, Provisioner: spec.Owner.Provisioner, ClusterID: spec.Owner.ClusterID,
+	}}
 }
 
 // crashes is a pool in which processes are killed over images.
@@ -156,6 +163,21 @@ func (c *crashes) awaitGone(t *testing.T, spec rbdutil.ImageSpec) {
 	}
 }
 
+// awaitPurged empties the trash until nothing is in it.
+func (c *crashes) awaitPurged(t *testing.T) {
+	t.Helper()
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(time.Second) {
+		_, err := c.images.Purge(t.Context(), c.cluster, crashPool, "kubernetes-dynamic-pvc-", c.specAt("", 0).Owner)
+		left := c.ceph.Run(t, "rbd", "trash", "ls", "--all", crashPool)
+		if left == "" {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("in the trash: %s: %v", left, err)
+		}
+	}
+}
+
 // TestKilledAtEveryMessage kills a process at each message that it sends to Ceph while
 // it makes or deletes an image, and has another one finish the work. Nothing is left in
 // the pool in the end, down to single RADOS objects.
@@ -183,6 +205,7 @@ func TestKilledAtEveryMessage(t *testing.T) {
 		}
 		c.awaitGone(t, spec)
 	}
+	c.awaitPurged(t)
 	if left := c.objects(t); len(left) > 0 {
 		t.Errorf("left in the pool: %q", left)
 	}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"syscall"
 
+	"github.com/ceph/go-ceph/rados"
+
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
@@ -45,6 +47,9 @@ func sentinelOf(err error, special map[syscall.Errno]error) error {
 
 // wrap says what was being done and which of the sentinels it failed with.
 func wrap(what string, err error, special map[syscall.Errno]error) error {
+	if err == nil {
+		return nil
+	}
 	if sentinel := sentinelOf(err, special); sentinel != nil {
 		return fmt.Errorf("%s: %w (%w)", what, sentinel, err)
 	}
@@ -86,8 +91,20 @@ func imageError(verb string, ref rbdutil.ImageRef, err error) error {
 	})
 }
 
-func removeError(ref rbdutil.ImageRef, err error) error {
-	return wrap("remove image "+ref.String(), err, map[syscall.Errno]error{
+// openError tells an image that is not there from one that is, but lacks what it is a
+// clone of: to both of them Ceph says ENOENT.
+func openError(pool *rados.IOContext, ref rbdutil.ImageRef, err error) error {
+	wrapped := imageError("open", ref, err)
+	if errors.Is(wrapped, rbdutil.ErrImageNotFound) {
+		if id := idOf(pool, ref.Name); id != "" && exists(pool, headerOf(id)) {
+			return fmt.Errorf("open image %s: it is there, but what it is a clone of is not (%w)", ref, err)
+		}
+	}
+	return wrapped
+}
+
+func removeError(verb string, ref rbdutil.ImageRef, err error) error {
+	return wrap(verb+" image "+ref.String(), err, map[syscall.Errno]error{
 		syscall.ENOENT:    rbdutil.ErrImageNotFound,
 		syscall.EBUSY:     rbdutil.ErrImageInUse,
 		syscall.ENOTEMPTY: rbdutil.ErrHasSnapshots,

@@ -75,7 +75,7 @@ func (s *Store) Get(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef
 		// watcher, and a watcher keeps nodes from mapping it.
 		image, err := rbd.OpenImageReadOnly(pool, ref.Name, rbd.NoSnapshot)
 		if err != nil {
-			return imageError("open", ref, err)
+			return openError(pool, ref, err)
 		}
 		defer closeImage(image)
 		img, err := describe(image, ref)
@@ -116,7 +116,7 @@ func (s *Store) Complete(ctx context.Context, c rbdutil.Cluster, ref rbdutil.Ima
 func (s *Store) Remove(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef) error {
 	return s.call(ctx, "remove", c, ref, func(pool *rados.IOContext) error {
 		if err := rbd.RemoveImage(pool, ref.Name); err != nil {
-			return removeError(ref, err)
+			return removeError("remove", ref, err)
 		}
 		return nil
 	})
@@ -163,4 +163,50 @@ func (s *Store) Written(ctx context.Context, c rbdutil.Cluster, ref rbdutil.Imag
 		return false, err
 	}
 	return <-result, nil
+}
+
+// Trash implements rbdutil.Store.
+//
+// Similar to: rbd image-meta set POOL/IMAGE KEY VALUE; rbd trash mv POOL/IMAGE
+func (s *Store) Trash(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef, mark rbdutil.MetadataItem) error {
+	return s.call(ctx, "trash", c, ref, func(pool *rados.IOContext) error {
+		return moveToTrash(pool, ref, mark)
+	})
+}
+
+// Trashed implements rbdutil.Store.
+//
+// Similar to: rbd trash ls POOL
+func (s *Store) Trashed(ctx context.Context, c rbdutil.Cluster, pool string) ([]rbdutil.TrashedImage, error) {
+	result := make(chan []rbdutil.TrashedImage, 1)
+	err := s.call(ctx, "trash-list", c, rbdutil.ImageRef{Pool: pool}, func(ioctx *rados.IOContext) error {
+		entries, err := rbd.GetTrashList(ioctx)
+		if err != nil {
+			return wrap("list the trash of pool "+pool, err, nil)
+		}
+		var trashed []rbdutil.TrashedImage
+		for _, entry := range entries {
+			trashed = append(trashed, rbdutil.TrashedImage{ID: entry.Id, Name: entry.Name})
+		}
+		result <- trashed
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return <-result, nil
+}
+
+// Purge implements rbdutil.Store.
+//
+// Similar to: rbd trash rm POOL/ID
+func (s *Store) Purge(ctx context.Context, c rbdutil.Cluster, pool, id string, mark rbdutil.MetadataItem) error {
+	// Not a name that an image can have: the two must not guard one another.
+	ref := rbdutil.ImageRef{Pool: pool, Name: "trash/" + id}
+	return s.call(ctx, "purge", c, ref, func(ioctx *rados.IOContext) error {
+		if err := checkMark(ioctx, ref, id, mark); err != nil {
+			return err
+		}
+		return purge(ioctx, ref, id)
+	})
 }

@@ -23,6 +23,9 @@ const (
 	OpRemove   = "remove"
 	OpList     = "list"
 	OpWritten  = "written"
+	OpTrash    = "trash"
+	OpTrashed  = "trashed"
+	OpPurge    = "purge"
 )
 
 // Ceph is a rbdutil.Store over maps. Its zero value has no pools; use New.
@@ -37,6 +40,8 @@ type Ceph struct {
 	mu     sync.Mutex
 	pools  map[string]bool
 	images map[rbdutil.ImageRef]*image
+	trash  map[rbdutil.ImageRef]*image // by pool and id
+	ids    int
 }
 
 type image struct {
@@ -49,7 +54,7 @@ type image struct {
 
 // New returns a cluster with the pools given.
 func New(pools ...string) *Ceph {
-	f := &Ceph{pools: map[string]bool{}, images: map[rbdutil.ImageRef]*image{}}
+	f := &Ceph{pools: map[string]bool{}, images: map[rbdutil.ImageRef]*image{}, trash: map[rbdutil.ImageRef]*image{}}
 	for _, p := range pools {
 		f.pools[p] = true
 	}

@@ -21,7 +21,9 @@ func specOf(ref rbdutil.ImageRef) rbdutil.ImageSpec {
 }
 
 func expectationOf(spec rbdutil.ImageSpec) rbdutil.Expectation {
-	return rbdutil.Expectation{Owner: rbdutil.Owner{VolumeName: spec.Owner.VolumeName, ClusterID: spec.Owner.ClusterID}}
+	return rbdutil.Expectation{Owner: rbdutil.Owner{
+		VolumeName: spec.Owner.VolumeName, Provisioner: spec.Owner.Provisioner, ClusterID: spec.Owner.ClusterID,
+	}}
 }
 
 func ensureTwice(t *testing.T, h Harness, ref rbdutil.ImageRef) {

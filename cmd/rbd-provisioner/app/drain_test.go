@@ -21,9 +21,10 @@ func newDrainer(t *testing.T) (*drainer, *rbdfake.Ceph) {
 	t.Helper()
 	ceph, client := rbdfake.New("kube"), fake.NewSimpleClientset(exampleSecret())
 	informers := newInformers(client, 0)
+	images := rbdutil.NewImages(ceph)
 	return &drainer{Provisioner: provisioner.New(provisioner.Config{
 		Name: "ceph.com/rbd", ClusterID: "here", Timeout: time.Minute,
-		Images: rbdutil.NewImages(ceph), Secrets: client.CoreV1(),
+		Images: images, Trash: provisioner.NewPurger(images, "ceph.com/rbd", "here"), Secrets: client.CoreV1(),
 		Classes: informers.classes.Lister(), Nodes: informers.nodes.Lister(),
 		Events: &record.FakeRecorder{},
 	})}, ceph

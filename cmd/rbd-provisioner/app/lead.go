@@ -22,13 +22,14 @@ type replica struct {
 	informers *informers
 	work      *drainer
 	library   *controller.ProvisionController
-	sweeper   *provisioner.Sweeper // nil: none
+	sweeper   *provisioner.Sweeper
 }
 
 func newReplica(ctx context.Context, opts *Options, client kubernetes.Interface, informers *informers, images *rbdutil.Images, events record.EventRecorder, metrics *metrics) *replica {
 	p := provisioner.New(provisioner.Config{
 		Name: opts.ProvisionerName, ClusterID: opts.ClusterID, Timeout: opts.Timeout,
 		Images:  images,
+		Trash:   provisioner.NewPurger(images, opts.ProvisionerName, opts.ClusterID),
 		Secrets: client.CoreV1(),
 		Classes: informers.classes.Lister(), Nodes: informers.nodes.Lister(),
 		Events: events,
@@ -36,12 +37,10 @@ func newReplica(ctx context.Context, opts *Options, client kubernetes.Interface,
 	r := &replica{timeout: opts.Timeout, informers: informers, work: &drainer{Provisioner: p}}
 	saving := savingClient{client, saves{saved: r.work.saved, failed: tellClaim(events)}}
 	r.library = newLibrary(klog.FromContext(ctx), opts, saving, r.work, informers, metrics)
-	if opts.OrphanGrace > 0 {
-		r.sweeper = provisioner.NewSweeper(p, provisioner.SweeperConfig{
-			Images: images, Claims: informers.claims.Lister(), Volumes: informers.volumes.Lister(),
-			Live: client.CoreV1(), Grace: opts.OrphanGrace, Clock: clock.RealClock{},
-		})
-	}
+	r.sweeper = provisioner.NewSweeper(p, provisioner.SweeperConfig{
+		Images: images, Claims: informers.claims.Lister(), Volumes: informers.volumes.Lister(),
+		Live: client.CoreV1(), Grace: opts.OrphanGrace, Clock: clock.RealClock{},
+	})
 	return r
 }
 
@@ -54,13 +53,11 @@ func (r *replica) lead(ctx context.Context) {
 	}
 	var sweeping sync.WaitGroup
 	defer sweeping.Wait()
-	if r.sweeper != nil {
-		sweeping.Add(1)
-		go func() {
-			defer sweeping.Done()
-			r.sweeper.Run(ctx)
-		}()
-	}
+	sweeping.Add(1)
+	go func() {
+		defer sweeping.Done()
+		r.sweeper.Run(ctx)
+	}()
 	r.runLibrary(ctx)
 }
 

@@ -1,0 +1,166 @@
+package librbd
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+
+	"github.com/ceph/go-ceph/rados"
+	"github.com/ceph/go-ceph/rbd"
+
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+)
+
+// moveToTrash does what Ceph's own command leaves out: it looks who holds the image.
+// Once in the trash, the image cannot be opened by its name any more, so that who comes
+// to hold it in between is seen at the second look, and gets it back.
+func moveToTrash(pool *rados.IOContext, ref rbdutil.ImageRef, mark rbdutil.MetadataItem) error {
+	id, err := freeImage(pool, ref)
+	if err != nil {
+		return err
+	}
+	if err := setMark(pool, ref, mark); err != nil {
+		return err
+	}
+	const noDelay = 0
+	if err := rbd.GetImage(pool, ref.Name).Trash(noDelay); err != nil {
+		return removeError("move to the trash", ref, err)
+	}
+	image, err := rbd.OpenImageByIdReadOnly(pool, id, rbd.NoSnapshot)
+	if err != nil {
+		return nil // somebody else is purging it already
+	}
+	defer closeImage(image)
+	inUse := checkFree(image, ref)
+	if !errors.Is(inUse, rbdutil.ErrImageInUse) {
+		return nil
+	}
+	if err := rbd.TrashRestore(pool, id, ref.Name); err != nil {
+		return removeError("take out of the trash", ref, err)
+	}
+	return inUse
+}
+
+// freeImage returns the id of an image that nobody holds.
+func freeImage(pool *rados.IOContext, ref rbdutil.ImageRef) (id string, err error) {
+	image, err := rbd.OpenImageReadOnly(pool, ref.Name, rbd.NoSnapshot)
+	if err != nil {
+		return "", openError(pool, ref, err)
+	}
+	defer closeImage(image)
+	if err := checkFree(image, ref); err != nil {
+		return "", err
+	}
+	id, err = image.GetId()
+	return id, imageError("read", ref, err)
+}
+
+func checkFree(image *rbd.Image, ref rbdutil.ImageRef) error {
+	watchers, err := image.ListWatchers()
+	if err != nil {
+		return imageError("read", ref, err)
+	}
+	if len(watchers) > 0 {
+		return fmt.Errorf("%w: %s is mapped or open at %s", rbdutil.ErrImageInUse, ref, watchers[0].Addr)
+	}
+	group, err := image.GetGroup()
+	if err != nil {
+		return imageError("read", ref, err)
+	}
+	if group.Name != "" {
+		return fmt.Errorf("%w: %s is in group %s", rbdutil.ErrInGroup, ref, group.Name)
+	}
+	return nil
+}
+
+// setMark says on an image who puts it into the trash.
+func setMark(pool *rados.IOContext, ref rbdutil.ImageRef, mark rbdutil.MetadataItem) error {
+	image, err := rbd.OpenImage(pool, ref.Name, rbd.NoSnapshot)
+	if err != nil {
+		return imageError("open", ref, err)
+	}
+	defer closeImage(image)
+	return imageError("set metadata of", ref, image.SetMetadata(mark.Key, mark.Value))
+}
+
+// checkMark wants the mark on an image in the trash. One whose removal was cut short
+// may have nothing left that could bear it, and nothing that could be lost.
+func checkMark(pool *rados.IOContext, ref rbdutil.ImageRef, id string, want rbdutil.MetadataItem) error {
+	image, err := rbd.OpenImageByIdReadOnly(pool, id, rbd.NoSnapshot)
+	if err != nil {
+		err = imageError("open", ref, err)
+		if errors.Is(err, rbdutil.ErrImageNotFound) && !exists(pool, headerOf(id)) {
+			return nil
+		}
+		return err
+	}
+	defer closeImage(image)
+	// A missing key and a missing image are the same ENOENT; it is open, though.
+	got, err := image.GetMetadata(want.Key)
+	if err = imageError("read metadata of", ref, err); err != nil && !errors.Is(err, rbdutil.ErrImageNotFound) {
+		return err
+	}
+	if got != want.Value {
+		return fmt.Errorf("%w: image %s was put into the trash by %q", rbdutil.ErrNotOurs, ref, got)
+	}
+	return nil
+}
+
+// purge removes an image from the trash for good.
+func purge(pool *rados.IOContext, ref rbdutil.ImageRef, id string) error {
+	const force = false // not before its time
+	err := rbd.TrashRemove(pool, id, force)
+	if errnoOf(err) == syscall.EUCLEAN {
+		// It was cut short on its way into the trash.
+		if err := finishMove(pool, ref, id); err != nil {
+			return err
+		}
+		err = rbd.TrashRemove(pool, id, force)
+	}
+	if err != nil {
+		return removeError("purge", ref, err)
+	}
+	return nil
+}
+
+// finishMove moves an image into the trash that is half there. Ceph finds it by the name
+// that it had, if no other has that by now.
+func finishMove(pool *rados.IOContext, ref rbdutil.ImageRef, id string) error {
+	entries, err := rbd.GetTrashList(pool)
+	if err != nil {
+		return removeError("purge", ref, err)
+	}
+	for _, entry := range entries {
+		if entry.Id != id {
+			continue
+		}
+		if other := idOf(pool, entry.Name); other != "" && other != id {
+			return fmt.Errorf("purge image %s: %w: its name %s has been given to another", ref, rbdutil.ErrImageExists, entry.Name)
+		}
+		const noDelay = 0
+		if err := rbd.GetImage(pool, entry.Name).Trash(noDelay); err != nil {
+			return removeError("move to the trash", ref, err)
+		}
+	}
+	return nil
+}
+
+// headerOf is the RADOS object without which there is no image.
+func headerOf(id string) string { return "rbd_header." + id }
+
+// exists tells whether there is a RADOS object. When in doubt, there is.
+func exists(pool *rados.IOContext, object string) bool {
+	_, err := pool.Stat(object)
+	return !errors.Is(err, rados.ErrNotFound)
+}
+
+// idOf returns the id of the image that has the name, or nothing.
+func idOf(pool *rados.IOContext, name string) string {
+	const lengthPrefix = 4
+	data := make([]byte, 1024) // Ceph's ids are a few dozen characters long
+	n, err := pool.Read("rbd_id."+name, data, 0)
+	if err != nil || n <= lengthPrefix {
+		return ""
+	}
+	return string(data[lengthPrefix:n])
+}

@@ -1,0 +1,76 @@
+package rbdfake
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+)
+
+// Trash implements rbdutil.Store.
+func (f *Ceph) Trash(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef, mark rbdutil.MetadataItem) error {
+	return f.do(ctx, OpTrash, c, ref, func() error {
+		img, err := f.find(ref)
+		if err != nil {
+			return err
+		}
+		img.Metadata[mark.Key] = mark.Value
+		switch {
+		case len(img.Watchers) > 0:
+			return fmt.Errorf("move to the trash image %s: %w", ref, rbdutil.ErrImageInUse)
+		case img.grouped:
+			return fmt.Errorf("move to the trash image %s: %w", ref, rbdutil.ErrInGroup)
+		}
+		delete(f.images, ref)
+		f.ids++
+		f.trash[rbdutil.ImageRef{Pool: ref.Pool, Name: fmt.Sprintf("%012x", f.ids)}] = img
+		return nil
+	})
+}
+
+// Trashed implements rbdutil.Store.
+func (f *Ceph) Trashed(ctx context.Context, c rbdutil.Cluster, pool string) ([]rbdutil.TrashedImage, error) {
+	var trashed []rbdutil.TrashedImage
+	err := f.do(ctx, OpTrashed, c, rbdutil.ImageRef{Pool: pool}, func() error {
+		for key, img := range f.trash {
+			if key.Pool == pool {
+				trashed = append(trashed, rbdutil.TrashedImage{ID: key.Name, Name: img.Name})
+			}
+		}
+		return nil
+	})
+	return trashed, err
+}
+
+// Purge implements rbdutil.Store.
+func (f *Ceph) Purge(ctx context.Context, c rbdutil.Cluster, pool, id string, mark rbdutil.MetadataItem) error {
+	key := rbdutil.ImageRef{Pool: pool, Name: id}
+	return f.do(ctx, OpPurge, c, key, func() error {
+		img := f.trash[key]
+		switch {
+		case img == nil:
+			return fmt.Errorf("purge image %s: %w", key, rbdutil.ErrImageNotFound)
+		case img.Metadata[mark.Key] != mark.Value:
+			return fmt.Errorf("%w: image %s was put into the trash by %q", rbdutil.ErrNotOurs, key, img.Metadata[mark.Key])
+		case len(img.Watchers) > 0:
+			return fmt.Errorf("purge image %s: %w", key, rbdutil.ErrImageInUse)
+		case len(img.Snapshots) > 0:
+			return fmt.Errorf("purge image %s: %w", key, rbdutil.ErrHasSnapshots)
+		}
+		delete(f.trash, key)
+		return nil
+	})
+}
+
+// TrashedNames lists what is in the trash as POOL/NAME, sorted.
+func (f *Ceph) TrashedNames() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	names := make([]string, 0, len(f.trash))
+	for _, img := range f.trash {
+		names = append(names, img.ImageRef.String())
+	}
+	slices.Sort(names)
+	return names
+}
