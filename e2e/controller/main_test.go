@@ -3,6 +3,8 @@
 package controller
 
 import (
+	"fmt"
+	"os"
 	"testing"
 
 	"github.com/rbd-provisioner/rbd-provisioner/e2e/framework"
@@ -10,5 +12,10 @@ import (
 
 func TestMain(m *testing.M) {
 	framework.Parallel(8)
-	m.Run()
+	code := m.Run()
+	if err := thisRun.check(os.Stdout, code == 0); err != nil {
+		_, _ = fmt.Fprintf(os.Stdout, "--- FAIL: the whole run\n%v\n", err)
+		code = 1
+	}
+	os.Exit(code) //nolint:forbidigo // there is no other way to say it
 }

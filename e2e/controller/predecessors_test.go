@@ -46,6 +46,11 @@ func newDefaultEnv(t *testing.T) *framework.Env {
 			}
 			return nil
 		})
+	// As in a cluster in which it has never run: it creates the lease.
+	err := e.Client.CoordinationV1().Leases(framework.AccountNamespace).Delete(t.Context(), e.LeaseName(), metav1.DeleteOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
+		t.Fatal(err)
+	}
 	return e
 }
 
@@ -84,7 +89,7 @@ func TestVolumesOfTheRetiredProvisioner(t *testing.T) {
 	e.AwaitVolumeGone(t, withClass)
 	e.WantImage(t, framework.ImageOf(withClass), false)
 
-	secret := getClass(t, e, gone).Parameters["adminSecretName"]
+	parameters := getClass(t, e, gone).Parameters
 	e.DeleteClass(t, gone)
 	e.DeleteClaim(t, "without-class")
 	event := e.AwaitEvent(t, withoutClass, framework.Patience, "VolumeFailedDelete",
@@ -94,9 +99,9 @@ func TestVolumesOfTheRetiredProvisioner(t *testing.T) {
 	e.AwaitRepeat(t, event)
 	e.WantImage(t, framework.ImageOf(withoutClass), true)
 	annotate(t, e, withoutClass, map[string]string{
-		"volume.kubernetes.io/provisioner-deletion-secret-name":      secret,
-		"volume.kubernetes.io/provisioner-deletion-secret-namespace": "kube-system",
-		"rbd-provisioner.ceph.com/admin-id":                          "admin",
+		"volume.kubernetes.io/provisioner-deletion-secret-name":      parameters["adminSecretName"],
+		"volume.kubernetes.io/provisioner-deletion-secret-namespace": parameters["adminSecretNamespace"],
+		"rbd-provisioner.ceph.com/admin-id":                          parameters["adminId"],
 	})
 	e.AwaitVolumeGone(t, withoutClass)
 	e.WantImage(t, framework.ImageOf(withoutClass), false)

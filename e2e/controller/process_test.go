@@ -14,9 +14,13 @@ type process = framework.Process
 
 const operationTimeout = framework.OperationTimeout
 
+// newEnv is a place for a test, which counts in what is judged of the whole run.
 func newEnv(t *testing.T) *framework.Env {
 	t.Helper()
-	return framework.NewForProcess(t)
+	thisRun.watch(t)
+	e := framework.NewForProcess(t)
+	e.Cleanup(func(t *testing.T) { thisRun.addKeys(t, e.Keys()...) })
+	return e
 }
 
 func start(t *testing.T, e *framework.Env, flags ...string) *process {

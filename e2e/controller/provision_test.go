@@ -3,6 +3,8 @@
 package controller
 
 import (
+	"context"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -12,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/yaml"
 
 	"github.com/rbd-provisioner/rbd-provisioner/e2e/framework"
@@ -185,4 +188,26 @@ func TestTheOldAnnotationNamesTheClass(t *testing.T) {
 		t.Errorf("class %q, want %q", volume.Spec.StorageClassName, class)
 	}
 	e.WantImage(t, framework.ImageOf(volume), true)
+}
+
+// TestAClaimForANodeThatIsGone is given back to the scheduler.
+func TestAClaimForANodeThatIsGone(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	start(t, e)
+	class := e.Class(t, "late", func(class *storagev1.StorageClass) {
+		class.VolumeBindingMode = ptr.To(storagev1.VolumeBindingWaitForFirstConsumer)
+	})
+	const selected = "volume.kubernetes.io/selected-node"
+	claim := e.Claim(t, "late", class, func(claim *corev1.PersistentVolumeClaim) {
+		claim.Annotations = map[string]string{selected: "gone"}
+	})
+	e.AwaitEvent(t, claim, framework.Patience, "ProvisioningFailed", `node "gone" not found`)
+	e.Await(t, "no node to be selected", framework.Patience, func(context.Context) error {
+		if node, found := e.GetClaim(t, claim.Name).Annotations[selected]; found {
+			return fmt.Errorf("it is %s", node)
+		}
+		return nil
+	})
+	e.WantImage(t, e.ImageFor(claim), false)
 }

@@ -100,19 +100,33 @@ func asText(t *testing.T, object any) string {
 // revealed looks for a key as it is and in the forms in which one may miss it. It
 // returns in which form it was found.
 func revealed(text, key string) string {
-	for form, pattern := range map[string]string{
-		"as it is":  key,
-		"as base64": base64.StdEncoding.EncodeToString([]byte(key)),
-		"as hex":    hex.EncodeToString([]byte(key)),
-	} {
-		if strings.Contains(text, pattern) {
-			return form
+	for form, patterns := range formsOf(key) {
+		for _, pattern := range patterns {
+			if strings.Contains(text, pattern) {
+				return form
+			}
 		}
 	}
 	if bytes.Contains(hexDumped(text), []byte(key)) {
 		return "as a hex dump"
 	}
 	return ""
+}
+
+// formsOf are the forms in which a key may stand in a text.
+func formsOf(key string) map[string][]string {
+	forms := map[string][]string{
+		"as it is": {key},
+		"as hex":   {hex.EncodeToString([]byte(key))},
+	}
+	// As a part of something longer that is in base64, it looks otherwise, depending on
+	// where it begins. Of its ends, which then share a letter with their neighbours, only
+	// what is its own is looked for.
+	for before := range 3 {
+		encoded := base64.StdEncoding.EncodeToString(append(make([]byte, before), key...))
+		forms["as base64"] = append(forms["as base64"], encoded[(8*before+5)/6:8*(before+len(key))/6])
+	}
+	return forms
 }
 
 // dumpLine is a line of encoding/hex's Dump, as client-go logs what is not text.
@@ -144,6 +158,12 @@ func TestRevealedFinds(t *testing.T) {
 	} {
 		if got := revealed(text, key); got != form {
 			t.Errorf("found %q, want %q", got, form)
+		}
+		if got, want := newSearch([]string{key}).find(text) != "", form != ""; got != want {
+			t.Errorf("%s: the search for many keys finds it: %t, want %t", form, got, want)
+		}
+		if encoded := base64.StdEncoding.EncodeToString([]byte(text)); form == "as it is" && revealed(encoded, key) != "as base64" {
+			t.Errorf("not found in %s", encoded)
 		}
 		if form == "as a hex dump" {
 			// In JSON the line breaks are written out.

@@ -36,7 +36,7 @@ func TestSoak(t *testing.T) {
 	claims, kills := fromEnv(t, "SOAK_CLAIMS", 300), fromEnv(t, "SOAK_KILLS", 20)
 	seed := fromEnv(t, "SOAK_SEED", int(time.Now().UnixNano()))
 	t.Logf("SOAK_SEED=%d", seed)
-	e := framework.NewForProcess(t)
+	e := newEnv(t)
 	s := &soak{
 		Env: e, lot: rand.New(rand.NewPCG(uint64(seed), 0)), claims: claims, perRound: (claims + kills - 1) / kills,
 		classes: []string{

@@ -51,7 +51,7 @@ func TestKilledAtEveryRequest(t *testing.T) {
 // killAtEveryRequest kills at request 1, 2, … until a life comes to its end. After each
 // kill, andThen is done, and another provisioner has to leave the pool empty.
 func killAtEveryRequest(t *testing.T, answered bool, andThen func(*testing.T, *framework.Env, *corev1.PersistentVolumeClaim)) {
-	e := framework.NewForProcess(t)
+	e := newEnv(t)
 	class := e.Class(t, "steps")
 	gate := newRequestGate(t)
 	n := 1

@@ -52,7 +52,7 @@ func (s *surroundings) bound(t *testing.T, claim *corev1.PersistentVolumeClaim) 
 func TestBadSurroundings(t *testing.T) {
 	t.Parallel()
 	s := &surroundings{newEnv(t)}
-	start(t, s.Env)
+	start(t, s.Env, "-v=10") // where something goes wrong, more is said
 	// All in one call of Run, because the Env ends with the test that it is of.
 	t.Run("cases", func(t *testing.T) {
 		for name, run := range map[string]func(*testing.T, *surroundings, string){

@@ -3,6 +3,7 @@ package framework
 import (
 	"context"
 	"fmt"
+	"net/url"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -26,20 +27,29 @@ const (
 	AccountNamespace = metav1.NamespaceSystem
 )
 
+// LeaseRolePrefix begins the names of the roles for the leases of tests.
+const LeaseRolePrefix = "leases-"
+
+// Base is what deploy/base renders to, one text for each object.
+func Base(ctx context.Context) ([]string, error) {
+	rendered, err := TryKubectl(ctx, "", "kustomize", filepath.Join("..", "..", "deploy", "base"))
+	return strings.Split(rendered, "\n---\n"), err
+}
+
 // install applies all of deploy/base but the Deployment, once.
 var install = sync.OnceValue(func() error {
 	ctx := context.Background()
-	rendered, err := TryKubectl(ctx, "", "kustomize", filepath.Join("..", "..", "deploy", "base"))
+	rendered, err := Base(ctx)
 	if err != nil {
 		return err
 	}
 	var manifests []string
-	for _, manifest := range strings.Split(rendered, "\n---\n") {
+	for _, manifest := range rendered {
 		if !strings.Contains("\n"+manifest, "\nkind: Deployment\n") {
 			manifests = append(manifests, manifest)
 		}
 	}
-	if found := strings.Count(rendered, "\n---\n") + 1 - len(manifests); found != 1 {
+	if found := len(rendered) - len(manifests); found != 1 {
 		return fmt.Errorf("deploy/base has %d Deployments, want one", found)
 	}
 	_, err = TryKubectl(ctx, strings.Join(manifests, "\n---\n"), "apply", "--server-side", "--force-conflicts", "-f", "-")
@@ -74,10 +84,27 @@ func ServiceAccountConfig(t *testing.T) *rest.Config {
 // serviceAccountKubeconfig is the same in a file.
 func serviceAccountKubeconfig(t *testing.T) string {
 	t.Helper()
+	return kubeconfigFile(t, ServiceAccountConfig(t))
+}
+
+// ProxiedKubeconfig is a file like that, which leads through a proxy to the API server.
+func ProxiedKubeconfig(t *testing.T, api *Proxy) string {
+	t.Helper()
 	config := ServiceAccountConfig(t)
+	server, err := url.Parse(config.Host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.ServerName, config.Host = server.Hostname(), "https://"+api.Address()
+	return kubeconfigFile(t, config)
+}
+
+func kubeconfigFile(t *testing.T, config *rest.Config) string {
+	t.Helper()
 	kubeconfig := clientcmdapi.NewConfig()
 	kubeconfig.Clusters["c"] = &clientcmdapi.Cluster{
-		Server: config.Host, CertificateAuthorityData: config.CAData, InsecureSkipTLSVerify: config.Insecure,
+		Server: config.Host, TLSServerName: config.ServerName,
+		CertificateAuthorityData: config.CAData, InsecureSkipTLSVerify: config.Insecure,
 	}
 	kubeconfig.AuthInfos["a"] = &clientcmdapi.AuthInfo{Token: config.BearerToken}
 	kubeconfig.Contexts["x"] = &clientcmdapi.Context{Cluster: "c", AuthInfo: "a"}
@@ -108,7 +135,7 @@ func (e *Env) allowLease(t *testing.T) (namespace string) {
 	if e.LeaseNamespace() == AccountNamespace {
 		return AccountNamespace
 	}
-	meta := metav1.ObjectMeta{Name: "leases-" + e.LeaseName(), Namespace: e.Namespace}
+	meta := metav1.ObjectMeta{Name: LeaseRolePrefix + e.LeaseName(), Namespace: e.Namespace}
 	roles := e.Client.RbacV1().Roles(e.Namespace)
 	if _, err := roles.Get(t.Context(), meta.Name, metav1.GetOptions{}); err == nil {
 		return e.Namespace

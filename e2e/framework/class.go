@@ -74,6 +74,7 @@ func (e *Env) DeleteClass(t *testing.T, name string) {
 // PutSecret creates or replaces a Secret with a cephx key in the test's namespace.
 func (e *Env) PutSecret(t *testing.T, name, key string) {
 	t.Helper()
+	e.addKey(key)
 	secret := &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: e.Namespace},
 		Type:       "kubernetes.io/rbd",

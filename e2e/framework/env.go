@@ -2,6 +2,7 @@ package framework
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -44,6 +45,7 @@ type Env struct {
 	mu       sync.Mutex
 	cleanups []func(*testing.T)
 	logs     []namedLog
+	keys     []string
 }
 
 type namedLog struct {
@@ -91,6 +93,7 @@ func uniqueName(t *testing.T) string {
 func (e *Env) NewUser(t *testing.T, user string, pools ...string) rbdutil.Key {
 	t.Helper()
 	key := e.Ceph.CreateUser(t, user, pools...)
+	e.addKey(key.Reveal())
 	t.Cleanup(func() { e.Ceph.Run(t, "ceph", "auth", "rm", "client."+user) })
 	return key
 }
@@ -108,6 +111,19 @@ func (e *Env) AddLog(name string, read func(context.Context) string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.logs = append(e.logs, namedLog{name, read})
+}
+
+// Keys returns all keys that the test has had so far, of users and in Secrets.
+func (e *Env) Keys() []string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Clone(e.keys)
+}
+
+func (e *Env) addKey(key string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.keys = append(e.keys, key)
 }
 
 // close ends the Env: see there.

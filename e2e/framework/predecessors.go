@@ -42,7 +42,9 @@ func (e *Env) RetiredClass(t *testing.T) string {
 }
 
 // predecessorClass makes of an example what its reader would: the cluster's own
-// addresses, and Secrets with the keys of the users that the class names.
+// addresses, and Secrets with the keys of the users that the class names. In place of
+// Ceph's administrator, whom one of the examples names, it is the user with the rights
+// that our documentation asks for.
 func (e *Env) predecessorClass(t *testing.T, example string) string {
 	t.Helper()
 	var class storagev1.StorageClass
@@ -52,6 +54,9 @@ func (e *Env) predecessorClass(t *testing.T, example string) string {
 	class.Name = e.Namespace + "-" + class.Name + "-" + rand.String(5)
 	parameters := class.Parameters
 	parameters["monitors"] = strings.Join(e.Monitors, ",")
+	if parameters["adminId"] == "admin" {
+		parameters["adminId"] = parameters["userId"]
+	}
 	for _, who := range []string{"admin", "user"} {
 		name := who + "-" + class.Name
 		parameters[who+"SecretName"] = name
@@ -64,6 +69,7 @@ func (e *Env) predecessorClass(t *testing.T, example string) string {
 // secretIn creates a Secret in a namespace that is not the test's.
 func (e *Env) secretIn(t *testing.T, namespace, name, key string) {
 	t.Helper()
+	e.addKey(key)
 	secrets := e.Client.CoreV1().Secrets(namespace)
 	_, err := secrets.Create(t.Context(), &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Name: name},

@@ -26,7 +26,10 @@ type Process struct {
 	cmd      *exec.Cmd
 	logFile  string
 	endpoint string
+	folder   string        // its working directory, and where it would put temporary files
 	exited   chan struct{} // closed when it has
+	// MayBeForbidden is set where the API server was not itself for a while.
+	MayBeForbidden bool
 }
 
 var processes atomic.Int32
@@ -44,7 +47,11 @@ func NewForProcess(t *testing.T) *Env {
 // well then. Flags given overrule those that all have.
 func Start(t *testing.T, e *Env, flags ...string) *Process {
 	t.Helper()
-	p := &Process{endpoint: freeEndpoint(t), logFile: newLogFile(t, e), exited: make(chan struct{})}
+	folder, err := os.MkdirTemp("", "rbd-provisioner-e2e-") //nolint:usetesting // which would be gone before the process is
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &Process{endpoint: freeEndpoint(t), logFile: newLogFile(t, e), folder: folder, exited: make(chan struct{})}
 	args := []string{
 		"--kubeconfig=" + serviceAccountKubeconfig(t), "--provisioner-name=" + e.Provisioner,
 		"--leader-election-namespace=" + e.allowLease(t), "--leader-election-retry-period=500ms",
@@ -59,7 +66,8 @@ func Start(t *testing.T, e *Env, flags ...string) *Process {
 	p.cmd = exec.Command(binary(t), append(args, flags...)...)
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	// Nothing that could tell it of a cluster by another way than its flags.
-	p.cmd.Env = []string{"PATH=/nonexistent", "HOME=/nonexistent"}
+	p.cmd.Env = []string{"PATH=/nonexistent", "HOME=/nonexistent", "TMPDIR=" + p.folder}
+	p.cmd.Dir = p.folder
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -113,11 +121,14 @@ func (p *Process) end(t *testing.T) {
 			t.Errorf("the provisioner ended with exit code %d after SIGTERM", code)
 		}
 	}
-	for _, bad := range []string{"is forbidden", "panic", "DATA RACE"} {
-		if strings.Contains(p.Log(), bad) {
+	// A policy may forbid something, too, but then not because of who asks.
+	const forbidden = "is forbidden: User"
+	for _, bad := range []string{forbidden, "panic", "DATA RACE"} {
+		if strings.Contains(p.Log(), bad) && (bad != forbidden || !p.MayBeForbidden) {
 			t.Errorf("the provisioner's log %s has %q", p.logFile, bad)
 		}
 	}
+	p.wantNoFiles(t)
 }
 
 // Running tells whether it has not ended yet.
@@ -142,6 +153,7 @@ func (p *Process) Log() string {
 // Kill ends the process as a crash of its node would.
 func (p *Process) Kill(t *testing.T) {
 	t.Helper()
+	p.inspect(t)
 	p.signal(t, syscall.SIGKILL)
 	<-p.exited
 }
@@ -149,9 +161,25 @@ func (p *Process) Kill(t *testing.T) {
 // Wait returns when it has ended.
 func (p *Process) Wait() { <-p.exited }
 
+// Abort ends the process as a failed assertion inside Ceph's libraries does, and returns
+// its exit code.
+func (p *Process) Abort(t *testing.T) int {
+	t.Helper()
+	p.inspect(t)
+	p.signal(t, syscall.SIGABRT)
+	return p.AwaitExit(t)
+}
+
+// DumpedCore tells whether it left a core file when it ended.
+func (p *Process) DumpedCore() bool {
+	<-p.exited
+	return p.cmd.ProcessState.Sys().(syscall.WaitStatus).CoreDump()
+}
+
 // Terminate asks the process to end and returns its exit code.
 func (p *Process) Terminate(t *testing.T) int {
 	t.Helper()
+	p.inspect(t)
 	p.signal(t, syscall.SIGTERM)
 	return p.AwaitExit(t)
 }

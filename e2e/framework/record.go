@@ -1,0 +1,79 @@
+package framework
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"sync"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	clientinformers "k8s.io/client-go/informers"
+	"k8s.io/client-go/tools/cache"
+)
+
+// Record is a file with all events, claims, volumes and classes of the cluster, in
+// each of their versions that was seen: what a test had in hand is gone when it ends.
+type Record struct {
+	factory clientinformers.SharedInformerFactory
+	stop    context.CancelFunc
+
+	mu   sync.Mutex
+	file *os.File
+	err  error // of writing, the first
+}
+
+// StartRecord begins a record. It outlives the test, which is but the first.
+func StartRecord(t *testing.T, path string) *Record {
+	t.Helper()
+	file, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	r := &Record{factory: clientinformers.NewSharedInformerFactory(connect(t), 0), stop: stop, file: file}
+	for _, resource := range []schema.GroupVersionResource{
+		corev1.SchemeGroupVersion.WithResource("events"),
+		corev1.SchemeGroupVersion.WithResource("persistentvolumeclaims"),
+		corev1.SchemeGroupVersion.WithResource("persistentvolumes"),
+		storagev1.SchemeGroupVersion.WithResource("storageclasses"),
+	} {
+		informer, err := r.factory.ForResource(resource)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = informer.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
+			AddFunc: r.write, UpdateFunc: func(_, now any) { r.write(now) },
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.factory.Start(ctx.Done())
+	r.factory.WaitForCacheSync(ctx.Done())
+	return r
+}
+
+func (r *Record) write(object any) {
+	data, err := json.Marshal(object)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err == nil {
+		_, err = r.file.Write(append(data, '\n'))
+	}
+	if r.err == nil {
+		r.err = err
+	}
+}
+
+// Stop ends a record. Its error is that the record is not complete.
+func (r *Record) Stop() error {
+	r.stop()
+	r.factory.Shutdown()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return errors.Join(r.err, r.file.Close())
+}
