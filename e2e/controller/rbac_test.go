@@ -3,9 +3,12 @@
 package controller
 
 import (
+	"os"
+	"regexp"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
@@ -75,6 +78,31 @@ func TestRights(t *testing.T) {
 		if review.Status.Allowed != right.may {
 			t.Errorf("%s %s in namespace %q: allowed: %t, want %t (%s)",
 				right.verb, right.what, right.namespace, review.Status.Allowed, right.may, review.Status.Reason)
+		}
+	}
+}
+
+// TestRightsInCeph compares those of the users that all tests have with those that
+// deploy/example tells to create.
+func TestRightsInCeph(t *testing.T) {
+	t.Parallel()
+	example, err := os.ReadFile("../../deploy/example/secrets.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	documented := regexp.MustCompile(`mon '([^']+)' osd '([^']+)'`).FindAllStringSubmatch(string(example), -1)
+	if len(documented) != 2 {
+		t.Fatalf("deploy/example/secrets.yaml tells of the rights of %d users, want 2", len(documented))
+	}
+	e := newEnv(t)
+	for user, pool := range map[string]string{e.User: e.Pool, "kube": "kube"} {
+		var entities []struct{ Caps map[string]string }
+		e.Ceph.JSON(t, &entities, "ceph", "auth", "get", "client."+user)
+		for _, rights := range documented {
+			want := map[string]string{"mon": rights[1], "osd": strings.ReplaceAll(rights[2], "pool=kube", "pool="+pool)}
+			if diff := cmp.Diff(want, entities[0].Caps); diff != "" {
+				t.Errorf("rights of client.%s (-want +got):\n%s", user, diff)
+			}
 		}
 	}
 }

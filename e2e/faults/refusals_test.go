@@ -58,7 +58,7 @@ func revokeCaps(t *testing.T, r *rig) (end func()) {
 	r.Ceph.Run(t, "ceph", "auth", "caps", "client."+r.User, "mon", "profile rbd")
 	end = func() {
 		pool := "profile rbd pool=" + r.Pool
-		r.Ceph.Run(t, "ceph", "auth", "caps", "client."+r.User, "mon", "profile rbd", "osd", pool, "mgr", pool)
+		r.Ceph.Run(t, "ceph", "auth", "caps", "client."+r.User, "mon", "profile rbd", "osd", pool)
 	}
 	t.Cleanup(end)
 	r.reconnect(t)

@@ -97,14 +97,13 @@ type cephEntity struct {
 }
 
 func (c *Ceph) entities() []cephEntity {
-	pool := "profile rbd pool=" + c.opts.Pool
 	return []cephEntity{
 		{"mon.", [][2]string{{"mon", "allow *"}}},
 		{"client.admin", [][2]string{{"mon", "allow *"}, {"mgr", "allow *"}, {"osd", "allow *"}, {"mds", "allow *"}}},
 		{"mgr.x", [][2]string{{"mon", "allow profile mgr"}, {"osd", "allow *"}, {"mds", "allow *"}}},
 		{"osd.0", [][2]string{{"mon", "allow profile osd"}, {"mgr", "allow profile osd"}, {"osd", "allow *"}}},
 		// The least that a client for volumes in one pool gets by with.
-		{"client." + c.opts.Pool, [][2]string{{"mon", "profile rbd"}, {"mgr", pool}, {"osd", pool}}},
+		{"client." + c.opts.Pool, [][2]string{{"mon", "profile rbd"}, {"osd", "profile rbd pool=" + c.opts.Pool}}},
 	}
 }
 

@@ -62,7 +62,6 @@ func TestPoolClientHasTheLeastRights(t *testing.T) {
 	want := `[client.kube]
 	key = secret
 	caps mon = "profile rbd"
-	caps mgr = "profile rbd pool=kube"
 	caps osd = "profile rbd pool=kube"
 `
 	if diff := cmp.Diff(want, got); diff != "" {

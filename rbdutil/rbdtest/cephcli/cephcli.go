@@ -111,8 +111,7 @@ func (a Admin) CreateUser(t *testing.T, user string, pools ...string) rbdutil.Ke
 	for _, pool := range pools {
 		caps = append(caps, "profile rbd pool="+pool)
 	}
-	all := strings.Join(caps, ", ")
-	a.Run(t, "ceph", "auth", "get-or-create", "client."+user, "mon", "profile rbd", "osd", all)
+	a.Run(t, "ceph", "auth", "get-or-create", "client."+user, "mon", "profile rbd", "osd", strings.Join(caps, ", "))
 	return rbdutil.NewKey(a.Run(t, "ceph", "auth", "get-key", "client."+user))
 }
 
