@@ -23,13 +23,7 @@ func TestHealthAndMetrics(t *testing.T) {
 	standby := start(t, e)
 	standby.AwaitLog(t, e, "Waiting to lead")
 	for name, p := range map[string]*process{"leader": leader, "standby": standby} {
-		e.Await(t, name+" to be ready", framework.Patience, func(ctx context.Context) error {
-			status, body, err := p.TryGet(ctx, "/readyz?verbose")
-			if err == nil && status != http.StatusOK {
-				err = fmt.Errorf("%d: %s", status, body)
-			}
-			return err
-		})
+		awaitReady(t, e, p)
 		for path, want := range map[string]string{
 			"/readyz": "ok", "/livez": "ok", "/healthz": "ok", "/healthz/leader-election": "ok",
 			"/readyz?verbose": "[+]informers ok\n", "/livez?verbose": "[+]leader-election ok\n",
@@ -49,6 +43,18 @@ func TestHealthAndMetrics(t *testing.T) {
 	stop()
 	e.AwaitVolumeGone(t, volume)
 	wantMetrics(t, e, leader, standby, class, bad)
+}
+
+// awaitReady waits until a process says that it is ready, to lead or to take over.
+func awaitReady(t *testing.T, e *framework.Env, p *process) {
+	t.Helper()
+	e.Await(t, "the provisioner to be ready", framework.Patience, func(ctx context.Context) error {
+		status, body, err := p.TryGet(ctx, "/readyz?verbose")
+		if err == nil && status != http.StatusOK {
+			err = fmt.Errorf("%d: %s", status, body)
+		}
+		return err
+	})
 }
 
 func wantMetrics(t *testing.T, e *framework.Env, leader, standby *process, class, bad string) {
@@ -96,7 +102,19 @@ func wantMetrics(t *testing.T, e *framework.Env, leader, standby *process, class
 // samples are the metrics of a process, by name and labels.
 func samples(t *testing.T, p *process) map[string]float64 {
 	t.Helper()
-	_, text := p.Get(t, "/metrics")
+	values, err := samplesOf(t.Context(), p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return values
+}
+
+// samplesOf is samples for where a failure is not the end.
+func samplesOf(ctx context.Context, p *process) (map[string]float64, error) {
+	_, text, err := p.TryGet(ctx, "/metrics")
+	if err != nil {
+		return nil, err
+	}
 	values := map[string]float64{}
 	for _, line := range strings.Split(text, "\n") {
 		i := strings.LastIndexByte(line, ' ')
@@ -105,11 +123,11 @@ func samples(t *testing.T, p *process) map[string]float64 {
 		}
 		value, err := strconv.ParseFloat(line[i+1:], 64)
 		if err != nil {
-			t.Fatalf("metrics: %q: %v", line, err)
+			return nil, fmt.Errorf("metrics: %q: %w", line, err)
 		}
 		values[line[:i]] = value
 	}
-	return values
+	return values, nil
 }
 
 // documentedMetrics are the names of our own metrics that the documentation lists.

@@ -175,7 +175,7 @@ func TestAFrozenLeaderIsReplaced(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
 	class := e.Class(t, "busy")
-	flags := []string{"--leader-election-lease-duration=6s", "--leader-election-renew-deadline=4s", "--worker-threads=2"}
+	flags := []string{"--leader-election-lease-duration=10s", "--leader-election-renew-deadline=8s", "--worker-threads=2"}
 	frozen := start(t, e, flags...)
 	first := awaitHolder(t, e)
 	standby := start(t, e, flags...)

@@ -1,0 +1,55 @@
+//go:build e2e
+
+package controller
+
+import (
+	"context"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/rbd-provisioner/rbd-provisioner/e2e/framework"
+	"github.com/rbd-provisioner/rbd-provisioner/e2e/lab"
+)
+
+// TestTheAPIServerIsRestarted kills the real one in the middle of a crowd of claims.
+// It is not parallel: nothing else may need the API server meanwhile.
+func TestTheAPIServerIsRestarted(t *testing.T) {
+	name := os.Getenv("RBD_LAB")
+	if name == "" {
+		t.Skip("only a lab's API server may be killed")
+	}
+	l, err := lab.Open(name, lab.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err := l.Daemon("kube-apiserver")
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := newEnv(t)
+	class := e.Class(t, "busy")
+	p := start(t, e, "--worker-threads=2")
+	e.AwaitBound(t, e.Claim(t, "before", class))
+	before := awaitRest(t, e, p)
+	claims := createCrowd(t, e, class, crowd)
+	awaitImages(t, e, 3)
+	wantBusy(t, e, crowd)
+	if err := server.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	killed := time.Now()
+	awaitFailedRequests(t, e, p, 5)
+	if err := server.Start(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	e.Await(t, "the API server to be back", framework.Patience, func(ctx context.Context) error {
+		return e.Client.Discovery().RESTClient().Get().AbsPath("/readyz").Do(ctx).Error()
+	})
+	t.Logf("the API server was away for %s", time.Since(killed).Round(time.Millisecond))
+	// In the meantime it knew no roles yet and forbade what it allows now.
+	p.MayBeForbidden = true
+	thisRun.addRestart(killed, time.Now())
+	wantBoundOnce(t, e, append(claims, e.GetClaim(t, "before"), e.Claim(t, "afterwards", class)))
+	wantSameRest(t, e, p, before)
+}
