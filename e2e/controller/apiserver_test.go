@@ -162,7 +162,7 @@ func TestFailover(t *testing.T) {
 	e := newEnv(t)
 	class := e.Class(t, "plain")
 	const leaseDuration, rounds = 15 * time.Second, 3
-	replica := func() *process { return start(t, e, "--leader-election-retry-period=2s") }
+	replica := func() *process { return start(t, e) }
 	leader := replica()
 	awaitHolder(t, e)
 	var took []time.Duration

@@ -54,7 +54,7 @@ func Start(t *testing.T, e *Env, flags ...string) *Process {
 	p := &Process{endpoint: freeEndpoint(t), logFile: newLogFile(t, e), folder: folder, exited: make(chan struct{})}
 	args := []string{
 		"--kubeconfig=" + serviceAccountKubeconfig(t), "--provisioner-name=" + e.Provisioner,
-		"--leader-election-namespace=" + e.allowLease(t), "--leader-election-retry-period=500ms",
+		"--leader-election-namespace=" + e.allowLease(t),
 		"--timeout=" + OperationTimeout.String(), "--retry-interval-start=250ms", "--retry-interval-max=2s",
 		"--http-endpoint=" + p.endpoint, "-v=4",
 	}
