@@ -26,7 +26,7 @@ func TestHealthAndMetrics(t *testing.T) {
 		awaitReady(t, e, p)
 		for path, want := range map[string]string{
 			"/readyz": "ok", "/livez": "ok", "/healthz": "ok", "/healthz/leader-election": "ok",
-			"/readyz?verbose": "[+]informers ok\n", "/livez?verbose": "[+]leader-election ok\n",
+			"/readyz?verbose": "[+]informers ok\n[+]ceph ok\n", "/livez?verbose": "[+]leader-election ok\n",
 		} {
 			if status, body := p.Get(t, path); status != http.StatusOK || body != want {
 				t.Errorf("%s: %s: %d %q, want %q", name, path, status, body, want)

@@ -30,6 +30,7 @@ func TestRights(t *testing.T) {
 		// what is [GROUP/]RESOURCE[/SUBRESOURCE][:NAME], where core is no group.
 		what, namespace string
 	}{
+		{true, "get", "core/persistentvolumes", ""},
 		{true, "create", "core/persistentvolumes", ""},
 		{true, "patch", "core/persistentvolumes", ""},
 		{true, "delete", "core/persistentvolumes", ""},
