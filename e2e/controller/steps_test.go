@@ -208,6 +208,5 @@ func (g *requestGate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	p := <-victim
 	_ = syscall.Kill(p.PID(), syscall.SIGKILL)
-	p.Wait()
-	panic(http.ErrAbortHandler)
+	p.Wait() // then nobody is there any more who could take an answer
 }
