@@ -11,8 +11,6 @@ import (
 	"testing"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
 	"github.com/rbd-provisioner/rbd-provisioner/e2e/framework"
 )
 
@@ -187,40 +185,4 @@ func TestFailover(t *testing.T) {
 	leader.Kill(t)
 	e.AwaitBound(t, e.Claim(t, "killed", class))
 	t.Logf("from SIGKILL of the leader to the next bound claim: %s", time.Since(begun).Round(10*time.Millisecond))
-}
-
-// TestVolumesAreRefusedForAWhile: a policy keeps the API server from taking volumes
-// whose images have been made.
-func TestVolumesAreRefusedForAWhile(t *testing.T) {
-	t.Parallel()
-	e := newEnv(t)
-	class := e.Class(t, "refused")
-	p := start(t, e)
-	e.AwaitBound(t, e.Claim(t, "before", class))
-	before := awaitRest(t, e, p)
-	allow := refuseVolumes(t, e, class)
-	stays, goes := e.Claim(t, "stays", class), e.Claim(t, "goes", class)
-	for _, name := range []string{stays.Name, goes.Name} {
-		claim := e.GetClaim(t, name)
-		p.AwaitLog(t, e, "error saving volume pvc-"+string(claim.UID))
-		e.WantImage(t, e.ImageFor(claim), true)
-	}
-	e.DeleteClaim(t, goes.Name)
-	allow()
-	volume := e.AwaitBound(t, stays)
-	if got := framework.ImageOf(volume); got != e.ImageFor(stays) {
-		t.Errorf("image %s, want %s", got, e.ImageFor(stays))
-	}
-	// Its volume is made, and goes as one of a claim that is deleted.
-	e.Await(t, "the image of the deleted claim to be gone", framework.VolumePatience, func(ctx context.Context) error {
-		if e.ImageExists(t, e.ImageFor(goes)) {
-			return fmt.Errorf("it is there")
-		}
-		_, err := e.Client.CoreV1().PersistentVolumes().Get(ctx, "pvc-"+string(goes.UID), metav1.GetOptions{})
-		if err == nil {
-			return fmt.Errorf("its volume is there")
-		}
-		return nil
-	})
-	wantSameRest(t, e, p, before)
 }

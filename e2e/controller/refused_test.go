@@ -1,0 +1,102 @@
+//go:build e2e
+
+package controller
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/rbd-provisioner/rbd-provisioner/e2e/framework"
+)
+
+// TestVolumesAreRefusedForAWhile: a policy keeps the API server from taking volumes
+// whose images have been made.
+func TestVolumesAreRefusedForAWhile(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	class := e.Class(t, "refused")
+	p := start(t, e)
+	e.AwaitBound(t, e.Claim(t, "before", class))
+	before := awaitRest(t, e, p)
+	allow := refuseVolumes(t, e, class)
+	stays, goes := e.Claim(t, "stays", class), e.Claim(t, "goes", class)
+	awaitRefused(t, e, p, stays, goes)
+	e.DeleteClaim(t, goes.Name)
+	allow()
+	volume := e.AwaitBound(t, stays)
+	if got := framework.ImageOf(volume); got != e.ImageFor(stays) {
+		t.Errorf("image %s, want %s", got, e.ImageFor(stays))
+	}
+	awaitNothingOf(t, e, goes) // its volume is made, and goes as one of a claim that is deleted
+	wantSameRest(t, e, p, before)
+}
+
+// TestAnImageWhoseVolumeWasRefusedIsRemoved has the provisioner go while there are images
+// for which the API server takes no volumes, and one of the claims go after it. Nobody
+// has heard of its image then.
+func TestAnImageWhoseVolumeWasRefusedIsRemoved(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(*testing.T, *process){
+		"killed": func(t *testing.T, p *process) { p.Kill(t) },
+		"stopped": func(t *testing.T, p *process) {
+			if code := p.Terminate(t); code != 0 {
+				t.Errorf("exit code %d", code)
+			}
+			if !strings.Contains(p.Log(), "Not waiting any longer") {
+				t.Error("it has not waited for its volumes to be saved")
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e := newEnv(t)
+			class := e.Class(t, "refused")
+			allow := refuseVolumes(t, e, class)
+			// The timeout is how long it waits when it is to stop.
+			p := start(t, e, "--leader-election=false", "--timeout="+(4*time.Second).String())
+			stays, goes := e.Claim(t, "stays", class), e.Claim(t, "goes", class)
+			awaitRefused(t, e, p, stays, goes)
+			end(t, p)
+			e.DeleteClaim(t, goes.Name)
+			e.WantImage(t, e.ImageFor(goes), true)
+			start(t, e, "--leader-election=false", "--orphan-grace=1s")
+			allow()
+			awaitNothingOf(t, e, goes)
+			wantBoundOnce(t, e, []*corev1.PersistentVolumeClaim{stays})
+		})
+	}
+}
+
+// awaitRefused waits until the claims have images, and were refused their volumes.
+func awaitRefused(t *testing.T, e *framework.Env, p *process, claims ...*corev1.PersistentVolumeClaim) {
+	t.Helper()
+	for _, claim := range claims {
+		p.AwaitLog(t, e, "error saving volume pvc-"+string(claim.UID))
+		e.WantImage(t, e.ImageFor(claim), true)
+	}
+}
+
+// awaitNothingOf waits until a claim that is deleted has neither image nor volume.
+func awaitNothingOf(t *testing.T, e *framework.Env, claim *corev1.PersistentVolumeClaim) {
+	t.Helper()
+	e.Await(t, "image and volume of the deleted claim to be gone", framework.VolumePatience, func(ctx context.Context) error {
+		if e.ImageExists(t, e.ImageFor(claim)) {
+			return errors.New("its image is there")
+		}
+		_, err := e.Client.CoreV1().PersistentVolumes().Get(ctx, "pvc-"+string(claim.UID), metav1.GetOptions{})
+		if err == nil {
+			return errors.New("its volume is there")
+		}
+		if !apierrors.IsNotFound(err) {
+			return err
+		}
+		return nil
+	})
+}
