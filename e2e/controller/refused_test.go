@@ -27,7 +27,7 @@ func TestVolumesAreRefusedForAWhile(t *testing.T) {
 	before := awaitRest(t, e, p)
 	allow := refuseVolumes(t, e, class)
 	stays, goes := e.Claim(t, "stays", class), e.Claim(t, "goes", class)
-	awaitRefused(t, e, p, stays, goes)
+	awaitRefused(t, e, stays, goes)
 	e.DeleteClaim(t, goes.Name)
 	allow()
 	volume := e.AwaitBound(t, stays)
@@ -62,7 +62,7 @@ func TestAnImageWhoseVolumeWasRefusedIsRemoved(t *testing.T) {
 			// The timeout is how long it waits when it is to stop.
 			p := start(t, e, "--leader-election=false", "--timeout="+(4*time.Second).String())
 			stays, goes := e.Claim(t, "stays", class), e.Claim(t, "goes", class)
-			awaitRefused(t, e, p, stays, goes)
+			awaitRefused(t, e, stays, goes)
 			end(t, p)
 			e.DeleteClaim(t, goes.Name)
 			e.WantImage(t, e.ImageFor(goes), true)
@@ -74,11 +74,12 @@ func TestAnImageWhoseVolumeWasRefusedIsRemoved(t *testing.T) {
 	}
 }
 
-// awaitRefused waits until the claims have images, and were refused their volumes.
-func awaitRefused(t *testing.T, e *framework.Env, p *process, claims ...*corev1.PersistentVolumeClaim) {
+// awaitRefused waits until the claims have images, and have been told that they were
+// refused their volumes.
+func awaitRefused(t *testing.T, e *framework.Env, claims ...*corev1.PersistentVolumeClaim) {
 	t.Helper()
 	for _, claim := range claims {
-		p.AwaitLog(t, e, "error saving volume pvc-"+string(claim.UID))
+		e.AwaitEvent(t, claim, framework.Patience, "ProvisioningFailed", "the Kubernetes API server does not take it", refusal)
 		e.WantImage(t, e.ImageFor(claim), true)
 	}
 }
