@@ -65,7 +65,7 @@ func wantMetrics(t *testing.T, e *framework.Env, leader, standby *process, class
 		`controller_persistentvolumeclaim_provision_duration_seconds_count{class="` + class + `",source=""}`: 2,
 		`rbd_provisioner_ceph_operation_duration_seconds_count{operation="create",result="ok"}`:              2,
 		`rbd_provisioner_ceph_operation_duration_seconds_count{operation="complete",result="ok"}`:            2,
-		`rbd_provisioner_ceph_operation_duration_seconds_count{operation="remove",result="ok"}`:              1,
+		`rbd_provisioner_ceph_operation_duration_seconds_count{operation="trash",result="ok"}`:               1,
 		`rbd_provisioner_ceph_operations_in_flight{operation="create"}`:                                      0,
 		`rbd_provisioner_ceph_connections`:                                                                   1,
 		`leader_election_master_status{name="` + e.LeaseName() + `"}`:                                        1,

@@ -81,7 +81,7 @@ func deleteIfThere(t *testing.T, e *framework.Env, claim *corev1.PersistentVolum
 	}
 }
 
-// nothingLeft tells what is left of claims, volumes and images.
+// nothingLeft tells what is left of claims, volumes and images, in the trash, too.
 func nothingLeft(ctx context.Context, e *framework.Env) error {
 	claims, err := e.Claims(ctx)
 	if err != nil {
@@ -95,8 +95,12 @@ func nothingLeft(ctx context.Context, e *framework.Env) error {
 	if err != nil {
 		return err
 	}
-	if len(claims)+len(volumes)+len(images) > 0 {
-		return fmt.Errorf("%d claims, %d volumes and the images %q", len(claims), len(volumes), images)
+	trash, err := e.TryTrash(ctx)
+	if err != nil {
+		return err
+	}
+	if len(claims)+len(volumes)+len(images)+len(trash) > 0 {
+		return fmt.Errorf("%d claims, %d volumes, the images %q, and in the trash %q", len(claims), len(volumes), images, trash)
 	}
 	return nil
 }

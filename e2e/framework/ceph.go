@@ -40,6 +40,23 @@ func (e *Env) TryImages(ctx context.Context) ([]string, error) {
 	return names, json.Unmarshal(out, &names)
 }
 
+// TryTrash lists the names of the images in the trash of the test's pool.
+func (e *Env) TryTrash(ctx context.Context) ([]string, error) {
+	out, err := e.Ceph.Try(ctx, "rbd", "trash", "ls", "--all", e.Pool, "--format", "json")
+	if err != nil {
+		return nil, err
+	}
+	var entries []struct{ Name string }
+	if err := json.Unmarshal(out, &entries); err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, entry := range entries {
+		names = append(names, entry.Name)
+	}
+	return names, nil
+}
+
 // ImageExists tells whether the image is in its pool.
 func (e *Env) ImageExists(t *testing.T, ref rbdutil.ImageRef) bool {
 	t.Helper()

@@ -23,8 +23,12 @@ type callKey struct {
 	image    rbdutil.ImageRef
 }
 
-// begin claims the image for one call; end must be called when it has come back.
+// begin claims the image for one call; end must be called when it has come back. A
+// whole pool, which has no name in it, may be looked at by many.
 func (c *calls) begin(key callKey) (end func(), ok bool) {
+	if key.image.Name == "" {
+		return func() {}, true
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if _, busy := c.running[key]; busy {
