@@ -27,7 +27,7 @@ func TestMain(m *testing.M) {
 	if encoded := os.Getenv(victimEnv); encoded != "" {
 		if err := runVictim(encoded); err != nil {
 			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
+			os.Exit(1) //nolint:forbidigo // there is no other way to say it
 		}
 		return
 	}

@@ -69,7 +69,7 @@ func (f *Ceph) TrashedNames() []string {
 	defer f.mu.Unlock()
 	names := make([]string, 0, len(f.trash))
 	for _, img := range f.trash {
-		names = append(names, img.ImageRef.String())
+		names = append(names, img.String())
 	}
 	slices.Sort(names)
 	return names

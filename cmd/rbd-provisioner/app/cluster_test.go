@@ -77,8 +77,9 @@ func (c *cluster) newReplica(t *testing.T) *replica {
 	opts.OrphanGrace = c.orphanGrace
 	events := newEvents(t.Context(), c.client, opts.ProvisionerName)
 	t.Cleanup(events.shutdown)
-	return newReplica(t.Context(), opts, c.client, newInformers(c.client, opts.ResyncPeriod),
-		rbdutil.NewImages(c.ceph), events.recorder, newMetrics())
+	return newReplica(t.Context(), opts, parts{
+		c.client, newInformers(c.client, opts.ResyncPeriod), rbdutil.NewImages(c.ceph), events.recorder, newMetrics(),
+	})
 }
 
 // lead runs a replica until it is stopped or the test ends. It returns what does its

@@ -25,7 +25,17 @@ type replica struct {
 	sweeper   *provisioner.Sweeper
 }
 
-func newReplica(ctx context.Context, opts *Options, client kubernetes.Interface, informers *informers, images *rbdutil.Images, events record.EventRecorder, metrics *metrics) *replica {
+// parts are what a replica is put together from.
+type parts struct {
+	client    kubernetes.Interface
+	informers *informers
+	images    *rbdutil.Images
+	events    record.EventRecorder
+	metrics   *metrics
+}
+
+func newReplica(ctx context.Context, opts *Options, with parts) *replica {
+	client, informers, images, events := with.client, with.informers, with.images, with.events
 	p := provisioner.New(provisioner.Config{
 		Name: opts.ProvisionerName, ClusterID: opts.ClusterID, Timeout: opts.Timeout,
 		Images:  images,
@@ -36,7 +46,7 @@ func newReplica(ctx context.Context, opts *Options, client kubernetes.Interface,
 	})
 	r := &replica{timeout: opts.Timeout, informers: informers, work: &drainer{Provisioner: p}}
 	saving := savingClient{client, saves{saved: r.work.saved, failed: tellClaim(events)}}
-	r.library = newLibrary(klog.FromContext(ctx), opts, saving, r.work, informers, metrics)
+	r.library = newLibrary(klog.FromContext(ctx), opts, saving, r.work, informers, with.metrics)
 	r.sweeper = provisioner.NewSweeper(p, provisioner.SweeperConfig{
 		Images: images, Claims: informers.claims.Lister(), Volumes: informers.volumes.Lister(),
 		Live: client.CoreV1(), Grace: opts.OrphanGrace, Clock: clock.RealClock{},

@@ -72,7 +72,7 @@ func Run(ctx context.Context, opts *Options, newStore func(StoreOptions) Store) 
 	events := newEvents(ctx, clients.work, opts.ProvisionerName)
 	defer events.shutdown()
 	// Before the informers start: the library adds an index to them.
-	replica := newReplica(ctx, opts, clients.work, informers, images, events.recorder, metrics)
+	replica := newReplica(ctx, opts, parts{clients.work, informers, images, events.recorder, metrics})
 	informers.start(ctx)
 	return elector.run(ctx, replica.lead)
 }
