@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 	"sync"
+	"time"
 
 	"k8s.io/klog/v2"
 
@@ -13,6 +14,10 @@ import (
 // purgeLanes is how many images are removed from a pool's trash at a time. One that
 // is big and takes hours leaves the other lanes to the others.
 const purgeLanes = 4
+
+// purgePause is when it is tried again to remove what could not be removed: a process
+// that was killed over it holds an image for half a minute, say.
+const purgePause = time.Minute
 
 // TrashPurger removes from a pool's trash what was deleted there.
 type TrashPurger interface {
@@ -51,6 +56,8 @@ type lanes struct {
 	running int
 	// again: something was put into the trash that those who run may have missed.
 	again bool
+	// later: it will be tried again by itself.
+	later bool
 }
 
 // Purge empties the trash of a pool, in the background.
@@ -78,6 +85,7 @@ func (p *Purger) run(ctx context.Context, at place, c rbdutil.Cluster) {
 		purged, err := p.images.Purge(ctx, c, at.pool, imagePrefix, p.owner)
 		if err != nil {
 			logger.Info("Deleted images stay in the trash for now", "pool", at.pool, "err", err)
+			p.later(ctx, at, c)
 		}
 		if purged > 0 {
 			logger.V(2).Info("Removed deleted images from the trash", "pool", at.pool, "images", purged)
@@ -86,6 +94,23 @@ func (p *Purger) run(ctx context.Context, at place, c rbdutil.Cluster) {
 			return
 		}
 	}
+}
+
+// later tries again after a while, once for all lanes.
+func (p *Purger) later(ctx context.Context, at place, c rbdutil.Cluster) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	l := p.pools[at]
+	if l.later {
+		return
+	}
+	l.later = true
+	time.AfterFunc(purgePause, func() {
+		p.mu.Lock()
+		l.later = false
+		p.mu.Unlock()
+		p.Purge(ctx, c, at.pool)
+	})
 }
 
 // more ends a lane unless there may be more to do.
@@ -98,7 +123,7 @@ func (p *Purger) more(at place) bool {
 		return true
 	}
 	l.running--
-	if l.running == 0 {
+	if l.running == 0 && !l.later {
 		delete(p.pools, at)
 	}
 	return false

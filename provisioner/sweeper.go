@@ -32,6 +32,9 @@ type SweeperConfig struct {
 	Volumes corelisters.PersistentVolumeLister
 	// Live asks the API server itself, where caches may lag behind.
 	Live corev1client.PersistentVolumesGetter
+	// Reserve keeps a volume from being provisioned until it is released, unless it is
+	// being provisioned, or waits to be saved, right now.
+	Reserve func(volume string) (release func(), ok bool)
 	// Grace is how long an image must have been without claim and volume; 0 for ever.
 	Grace time.Duration
 	Clock clock.Clock
@@ -59,7 +62,7 @@ type suspect struct {
 }
 
 // pauses is how many times the grace it takes until all pools are looked at again, and
-// defaultPause how long it takes without a grace.
+// defaultPause how long it takes at most.
 const (
 	pauses       = 10
 	defaultPause = 10 * time.Minute
@@ -80,7 +83,7 @@ func (s *Sweeper) Run(ctx context.Context) {
 	for {
 		pause := defaultPause
 		if s.Grace > 0 {
-			pause = pauses * s.Grace
+			pause = min(pause, pauses*s.Grace)
 		}
 		if s.Sweep(ctx) > 0 {
 			pause = s.Grace
@@ -115,7 +118,13 @@ func (s *Sweeper) Sweep(ctx context.Context) int {
 	}
 	seen, unripe := map[suspect]time.Time{}, 0
 	for _, at := range pools {
-		for _, id := range s.suspectsIn(ctx, at, known) {
+		suspects, err := s.suspectsIn(ctx, at, known)
+		if err != nil {
+			klog.FromContext(ctx).V(2).Info("Not looking for images left behind", "pool", at.name, "err", err)
+			unripe += s.carryOver(at, seen)
+			continue
+		}
+		for _, id := range suspects {
 			since, again := s.suspects[id]
 			if !again {
 				since = s.Clock.Now()
@@ -125,11 +134,25 @@ func (s *Sweeper) Sweep(ctx context.Context) int {
 				unripe++
 				continue
 			}
-			s.reclaim(ctx, at.cluster, id)
+			if !s.reclaim(ctx, at.cluster, id) {
+				break
+			}
 		}
 	}
 	s.suspects = seen
 	return unripe
+}
+
+// carryOver keeps the suspicions of a pool that cannot be looked into now.
+func (s *Sweeper) carryOver(at pool, seen map[suspect]time.Time) int {
+	n := 0
+	for id, since := range s.suspects {
+		if id.place == placeOf(at.cluster, at.name) {
+			seen[id] = since
+			n++
+		}
+	}
+	return n
 }
 
 // knownClaims are the UIDs of the claims that are there, and of those whose volume
@@ -198,13 +221,12 @@ func (s *Sweeper) pools(ctx context.Context, volumes []*corev1.PersistentVolume)
 }
 
 // suspectsIn lists the images of a pool that have neither claim nor volume.
-func (s *Sweeper) suspectsIn(ctx context.Context, at pool, known sets.Set[string]) []suspect {
+func (s *Sweeper) suspectsIn(ctx context.Context, at pool, known sets.Set[string]) ([]suspect, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.p.timeout)
 	defer cancel()
 	names, err := s.Images.List(ctx, at.cluster, at.name)
 	if err != nil {
-		klog.FromContext(ctx).V(2).Info("Not looking for images left behind", "pool", at.name, "err", err)
-		return nil
+		return nil, err
 	}
 	var suspects []suspect
 	for _, name := range names {
@@ -214,21 +236,32 @@ func (s *Sweeper) suspectsIn(ctx context.Context, at pool, known sets.Set[string
 			suspects = append(suspects, id)
 		}
 	}
-	return suspects
+	here := sets.New(names...)
+	for id := range s.kept {
+		if id.place == placeOf(at.cluster, at.name) && !here.Has(id.image) {
+			s.kept.Delete(id)
+		}
+	}
+	return suspects, nil
 }
 
-// reclaim removes one image, or says why it stays. A volume that is being saved this
-// very moment is no danger: its claim is gone, so that it would be deleted at once.
-func (s *Sweeper) reclaim(ctx context.Context, c rbdutil.Cluster, id suspect) {
+// reclaim removes one image, or says why it stays. It tells whether there is any use
+// in going on with the others of its pool.
+func (s *Sweeper) reclaim(ctx context.Context, c rbdutil.Cluster, id suspect) (goOn bool) {
 	ref, uid := rbdutil.ImageRef{Pool: id.pool, Name: id.image}, strings.TrimPrefix(id.image, imagePrefix)
 	logger := klog.FromContext(ctx)
+	// The library may still be busy with a claim that is gone, as it was begun.
+	release, ok := s.Reserve(volumePrefix + uid)
+	if !ok {
+		return true
+	}
+	defer release()
 	ctx, cancel := context.WithTimeout(ctx, scanTimeout)
 	defer cancel()
-	_, err := s.Live.PersistentVolumes().Get(ctx, volumePrefix+uid, metav1.GetOptions{})
-	if !apierrors.IsNotFound(err) {
-		return
+	if _, err := s.Live.PersistentVolumes().Get(ctx, volumePrefix+uid, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+		return err == nil
 	}
-	err = s.Images.Reclaim(ctx, c, ref, rbdutil.Owner{ClaimUID: uid, Provisioner: s.p.name, ClusterID: s.p.clusterID})
+	err := s.Images.Reclaim(ctx, c, ref, rbdutil.Owner{ClaimUID: uid, Provisioner: s.p.name, ClusterID: s.p.clusterID})
 	switch {
 	case err == nil:
 		s.p.trash.Purge(ctx, c, id.pool)
@@ -239,7 +272,11 @@ func (s *Sweeper) reclaim(ctx context.Context, c rbdutil.Cluster, id suspect) {
 	case errors.Is(err, rbdutil.ErrHoldsData):
 		s.kept.Insert(id)
 		logger.Info("Image has no claim and no volume, but data, and stays", "image", ref)
+	case errors.Is(err, rbdutil.ErrImageInUse), errors.Is(err, rbdutil.ErrHasSnapshots), errors.Is(err, rbdutil.ErrInGroup):
+		logger.Info("Image has no claim and no volume, but somebody holds it", "image", ref, "err", err)
 	default:
-		logger.Info("Image has no claim and no volume, and cannot be removed yet", "image", ref, "err", err)
+		logger.Info("Not looking any further for images left behind", "image", ref, "err", err)
+		return false
 	}
+	return true
 }

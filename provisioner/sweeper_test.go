@@ -26,6 +26,7 @@ type sweptWorld struct {
 	*Sweeper
 	claims, volumes cache.Indexer
 	clock           *clocktesting.FakeClock
+	busy            string // the volume that cannot be reserved
 }
 
 func newSweptWorld(t *testing.T) *sweptWorld {
@@ -40,6 +41,7 @@ func newSweptWorld(t *testing.T) *sweptWorld {
 		Images: rbdutil.NewImages(w.ceph),
 		Claims: corelisters.NewPersistentVolumeClaimLister(w.claims), Volumes: corelisters.NewPersistentVolumeLister(w.volumes),
 		Live: w.client.CoreV1(), Grace: time.Minute, Clock: w.clock,
+		Reserve: func(volume string) (func(), bool) { return func() {}, volume != w.busy },
 	})
 	add(t, w.classes, classWith(nil))
 	return w
@@ -121,6 +123,7 @@ func TestSweepSpares(t *testing.T) {
 				t.Fatal(err)
 			}
 		},
+		"the image of a volume that waits to be saved": func(_ *testing.T, w *sweptWorld) { w.busy = "pvc-1" },
 		"all when the API server is silent": func(_ *testing.T, w *sweptWorld) {
 			w.client.PrependReactor("get", "persistentvolumes", func(clienttesting.Action) (bool, runtime.Object, error) {
 				return true, nil, errors.New("no answer")
@@ -213,6 +216,27 @@ func TestSweepForgetsASuspicionThatWasWrong(t *testing.T) {
 		t.Errorf("%d images are not ripe, want the one that was suspected before", unripe)
 	}
 	w.wantImages(t, "kube/kubernetes-dynamic-pvc-1")
+}
+
+// A pool that cannot be listed now and then must not keep its orphans for ever.
+func TestSweepRemembersSuspicionsOfAPoolThatCannotBeListed(t *testing.T) {
+	t.Parallel()
+	w := newSweptWorld(t)
+	w.orphan(t, "1")
+	w.Sweep(t.Context())
+	w.clock.Step(time.Minute)
+	w.ceph.Before = func(_ context.Context, op string, _ rbdutil.Cluster, _ rbdutil.ImageRef) error {
+		if op == rbdfake.OpList {
+			return rbdutil.ErrTimeout
+		}
+		return nil
+	}
+	if unripe := w.Sweep(t.Context()); unripe != 1 {
+		t.Errorf("%d images are to be looked at soon, want the one", unripe)
+	}
+	w.ceph.Before = nil
+	w.Sweep(t.Context())
+	w.wantImages(t)
 }
 
 // Of what cannot change, no more than one look is taken: there may be thousands.

@@ -31,8 +31,10 @@ type compartmentKey struct{ monitors, user, pool string }
 // compartment is one pool's share.
 type compartment struct {
 	running int
-	// progress is when an operation was last answered, or when the first one began.
+	// progress is when an operation was last answered or let in.
 	progress time.Time
+	// answer is when an operation was last answered; zero after a silence.
+	answer time.Time
 	// silence is what the last operation met instead of an answer; nil after an answer.
 	silence *Silence
 	// changed is closed and replaced whenever an operation ends.
@@ -54,9 +56,14 @@ const silenceMemory = 5 * time.Minute
 
 var _ Store = (*Bulkhead)(nil)
 
+// waits is how many times the patience an operation waits for room at most: in front of
+// a pool that is slow there must not stand all the workers that there are.
+const waits = 3
+
 // NewBulkhead lets at most limit operations run on each pool. An operation that finds
-// no room waits for as long as others are answered; when none has been for the time
-// of patience, it is refused with ErrNotAsked.
+// no room waits while others are answered; when none has been for the time of patience,
+// or it has waited three times as long, it is refused with ErrNotAsked. Operations that
+// take the longer the bigger the image is take no room, nor do they wait.
 func NewBulkhead(store Store, limit int, patience time.Duration) *Bulkhead {
 	return &Bulkhead{store: store, limit: limit, patience: patience, compartments: map[compartmentKey]*compartment{}}
 }
@@ -83,11 +90,11 @@ func (b *Bulkhead) Complete(ctx context.Context, c Cluster, ref ImageRef, metada
 
 // Remove implements Store.
 func (b *Bulkhead) Remove(ctx context.Context, c Cluster, ref ImageRef) error {
-	return b.do(ctx, c, ref.Pool, func() error { return lengthy(b.store.Remove(ctx, c, ref)) })
+	return b.doLengthy(c, ref.Pool, func() error { return b.store.Remove(ctx, c, ref) })
 }
 
 // Trash implements Store.
-func (b *Bulkhead) Trash(ctx context.Context, c Cluster, ref ImageRef, mark MetadataItem) error {
+func (b *Bulkhead) Trash(ctx context.Context, c Cluster, ref ImageRef, mark Mark) error {
 	return b.do(ctx, c, ref.Pool, func() error { return b.store.Trash(ctx, c, ref, mark) })
 }
 
@@ -102,8 +109,8 @@ func (b *Bulkhead) Trashed(ctx context.Context, c Cluster, pool string) ([]Trash
 }
 
 // Purge implements Store.
-func (b *Bulkhead) Purge(ctx context.Context, c Cluster, pool, id string, mark MetadataItem) error {
-	return b.do(ctx, c, pool, func() error { return lengthy(b.store.Purge(ctx, c, pool, id, mark)) })
+func (b *Bulkhead) Purge(ctx context.Context, c Cluster, pool string, img TrashedImage, mark Mark) error {
+	return b.doLengthy(c, pool, func() error { return b.store.Purge(ctx, c, pool, img, mark) })
 }
 
 // List implements Store.
@@ -119,22 +126,22 @@ func (b *Bulkhead) List(ctx context.Context, c Cluster, pool string) ([]string, 
 // Written implements Store.
 func (b *Bulkhead) Written(ctx context.Context, c Cluster, ref ImageRef) (bool, error) {
 	var written bool
-	err := b.do(ctx, c, ref.Pool, func() (err error) {
+	err := b.doLengthy(c, ref.Pool, func() (err error) {
 		written, err = b.store.Written(ctx, c, ref)
-		return lengthy(err)
+		return err
 	})
 	return written, err
 }
 
 // Silent lists the pools that do not answer, in a stable order, and tells whether any
-// other has answered lately.
+// other has answered when it was last asked.
 func (b *Bulkhead) Silent() (silent []Silence, answering bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for key, comp := range b.compartments {
 		switch {
 		case comp.silence == nil:
-			answering = answering || time.Since(comp.progress) < silenceMemory
+			answering = answering || !comp.answer.IsZero()
 		case time.Since(comp.silence.Last) < silenceMemory:
 			silent = append(silent, *comp.silence)
 		case comp.running == 0:
@@ -147,41 +154,78 @@ func (b *Bulkhead) Silent() (silent []Silence, answering bool) {
 	return silent, answering
 }
 
-// lengthyError is the end of a wait for an operation that takes the longer the
-// bigger the image is: that it is not over yet says nothing about Ceph.
-type lengthyError struct{ error }
-
-// Unwrap implements errors.Unwrap.
-func (e lengthyError) Unwrap() error { return e.error }
-
-func lengthy(err error) error {
-	if errors.Is(err, context.DeadlineExceeded) {
-		return lengthyError{err}
-	}
-	return err
-}
-
+// do runs an operation in the pool's compartment.
 func (b *Bulkhead) do(ctx context.Context, c Cluster, pool string, operation func() error) error {
-	key := compartmentKey{strings.Join(c.Monitors, ","), c.User, pool}
+	key := keyOf(c, pool)
 	if err := b.enter(ctx, key, c); err != nil {
 		return err
 	}
+	begun := time.Now()
 	err := operation()
-	b.leave(key, err)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	comp := b.compartments[key]
+	comp.running--
+	close(comp.changed)
+	comp.changed = make(chan struct{})
+	if errors.Is(err, context.DeadlineExceeded) && (comp.answer.After(begun) || time.Since(begun) < b.patience) {
+		return err // its own time was up, and that is all
+	}
+	comp.hear(key, err)
 	return err
+}
+
+// doLengthy runs an operation beside the compartment, where it keeps nobody out. That
+// it is not over yet says nothing about Ceph.
+func (b *Bulkhead) doLengthy(c Cluster, pool string, operation func() error) error {
+	key := keyOf(c, pool)
+	b.mu.Lock()
+	comp := b.compartmentOf(key)
+	silence := comp.silence
+	b.mu.Unlock()
+	if silence != nil {
+		return notAsked(key, c, silence.Err)
+	}
+	err := operation()
+	if errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.compartmentOf(key).hear(key, err)
+	return err
+}
+
+func keyOf(c Cluster, pool string) compartmentKey {
+	return compartmentKey{strings.Join(c.Monitors, ","), c.User, pool}
+}
+
+func notAsked(key compartmentKey, c Cluster, silence error) error {
+	return fmt.Errorf("%w: pool %s on %s does not answer: %w", ErrNotAsked, key.pool, c, silence)
+}
+
+func (b *Bulkhead) compartmentOf(key compartmentKey) *compartment {
+	comp := b.compartments[key]
+	if comp == nil {
+		comp = &compartment{changed: make(chan struct{}), progress: time.Now()}
+		b.compartments[key] = comp
+	}
+	return comp
 }
 
 // enter waits for room in the pool's compartment.
 func (b *Bulkhead) enter(ctx context.Context, key compartmentKey, c Cluster) error {
+	deadline := time.Now().Add(waits * b.patience)
 	for {
 		changed, left, silence := b.tryEnter(key)
+		left = min(left, time.Until(deadline))
 		switch {
 		case changed == nil:
 			return nil
 		case silence != nil:
-			return fmt.Errorf("%w: pool %s on %s does not answer: %w", ErrNotAsked, key.pool, c, silence)
+			return notAsked(key, c, silence)
 		case left <= 0:
-			return fmt.Errorf("%w: pool %s on %s is busy with %d operations and answers none: %w", ErrNotAsked, key.pool, c, b.limit, ErrTimeout)
+			return fmt.Errorf("%w: pool %s on %s is busy with %d operations: %w", ErrNotAsked, key.pool, c, b.limit, ErrTimeout)
 		}
 		timer := time.NewTimer(left)
 		select {
@@ -201,14 +245,7 @@ func (b *Bulkhead) enter(ctx context.Context, key compartmentKey, c Cluster) err
 func (b *Bulkhead) tryEnter(key compartmentKey) (changed chan struct{}, left time.Duration, silence error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	comp := b.compartments[key]
-	if comp == nil {
-		comp = &compartment{changed: make(chan struct{}), progress: time.Now()}
-		b.compartments[key] = comp
-	}
-	if comp.running == 0 && comp.silence == nil {
-		comp.progress = time.Now()
-	}
+	comp := b.compartmentOf(key)
 	limit := b.limit
 	if comp.silence != nil {
 		silence = comp.silence.Err
@@ -216,24 +253,23 @@ func (b *Bulkhead) tryEnter(key compartmentKey) (changed chan struct{}, left tim
 	}
 	if comp.running < limit {
 		comp.running++
+		if comp.silence == nil {
+			comp.progress = time.Now() // it has its own time to be answered
+		}
 		return nil, 0, nil
 	}
 	return comp.changed, b.patience - time.Since(comp.progress), silence
 }
 
-func (b *Bulkhead) leave(key compartmentKey, err error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	comp := b.compartments[key]
-	comp.running--
-	close(comp.changed)
-	comp.changed = make(chan struct{})
+// hear takes note of what became of an operation.
+func (comp *compartment) hear(key compartmentKey, err error) {
 	now := time.Now()
 	switch silence := silenceOf(err); {
 	case silence == nil && answered(err):
-		comp.progress, comp.silence = now, nil
+		comp.progress, comp.answer, comp.silence = now, now, nil
 	case silence == nil:
 	case comp.silence == nil:
+		comp.answer = time.Time{}
 		comp.silence = &Silence{Monitors: key.monitors, User: key.user, Pool: key.pool, Err: silence, Since: now, Last: now}
 	default:
 		comp.silence.Err, comp.silence.Last = silence, now
@@ -242,9 +278,6 @@ func (b *Bulkhead) leave(key compartmentKey, err error) {
 
 // silenceOf returns in which way Ceph has not answered, or nil.
 func silenceOf(err error) error {
-	if errors.As(err, new(lengthyError)) {
-		return nil
-	}
 	for _, silence := range []error{ErrUnreachable, ErrUnknownMonitor, ErrConnectionLost, ErrTimeout} {
 		if errors.Is(err, silence) {
 			return silence
@@ -256,5 +289,5 @@ func silenceOf(err error) error {
 // answered tells whether an operation shows that Ceph answers: not if it has come
 // to nothing on our own side.
 func answered(err error) bool {
-	return !errors.Is(err, ErrInProgress) && !errors.Is(err, ErrInvalidKey) && !errors.As(err, new(lengthyError))
+	return !errors.Is(err, ErrInProgress) && !errors.Is(err, ErrInvalidKey)
 }

@@ -1,5 +1,7 @@
 package rbdutil
 
+import "time"
+
 // ImageRef names an image inside a cluster.
 type ImageRef struct {
 	Pool string
@@ -60,4 +62,6 @@ type TrashedImage struct {
 	ID string
 	// Name is the one that it had.
 	Name string
+	// Trashed is when it was put there.
+	Trashed time.Time
 }

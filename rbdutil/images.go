@@ -57,10 +57,12 @@ func (i *Images) begin(ctx context.Context, c Cluster, spec ImageSpec) (Image, e
 		return Image{}, err
 	}
 	img, err := i.store.Get(ctx, c, spec.ImageRef)
+	makeRoom := i.store.Trash
 	switch {
 	case errors.Is(err, ErrImageNotFound):
 		// The name is taken, yet there is no image behind it: a creation was cut
 		// short between the name and the header. Nothing was ever stored there.
+		makeRoom = func(ctx context.Context, c Cluster, ref ImageRef, _ Mark) error { return i.removeRemains(ctx, c, ref) }
 	case err != nil:
 		// It may well be ours, from an earlier attempt.
 		return Image{}, fmt.Errorf("%w: %w", ErrUnfinished, err)
@@ -69,7 +71,7 @@ func (i *Images) begin(ctx context.Context, c Cluster, spec ImageSpec) (Image, e
 	case !discardable(img, spec):
 		return Image{}, usable(img, spec)
 	}
-	if err := i.store.Remove(ctx, c, spec.ImageRef); err != nil && !errors.Is(err, ErrImageNotFound) {
+	if err := makeRoom(ctx, c, spec.ImageRef, markOf(spec.Owner)); err != nil && !errors.Is(err, ErrImageNotFound) {
 		return Image{}, fmt.Errorf("%w: %w", ErrUnfinished, err)
 	}
 	if err := i.store.Create(ctx, c, spec.ImageRef, spec.Layout); err != nil {
@@ -132,11 +134,7 @@ func (i *Images) Delete(ctx context.Context, c Cluster, ref ImageRef, expect Exp
 func (i *Images) trash(ctx context.Context, c Cluster, ref ImageRef, owner Owner, check func(Image) error) error {
 	img, err := i.store.Get(ctx, c, ref)
 	if errors.Is(err, ErrImageNotFound) {
-		// A creation or removal that was cut short leaves the name behind.
-		if err := i.store.Remove(ctx, c, ref); err != nil && !errors.Is(err, ErrImageNotFound) {
-			return err
-		}
-		return nil
+		return i.removeRemains(ctx, c, ref)
 	}
 	if err != nil {
 		return err
@@ -157,6 +155,25 @@ func (i *Images) trash(ctx context.Context, c Cluster, ref ImageRef, owner Owner
 	return nil
 }
 
+// removeRemains takes the name away that a creation or removal leaves behind when it is
+// cut short. A way into the trash that is cut short looks alike, but there all data is
+// left: that is for Purge to finish, or for whoever put it there.
+func (i *Images) removeRemains(ctx context.Context, c Cluster, ref ImageRef) error {
+	trashed, err := i.store.Trashed(ctx, c, ref.Pool)
+	if err != nil {
+		return err
+	}
+	for _, img := range trashed {
+		if img.Name == ref.Name {
+			return nil
+		}
+	}
+	if err := i.store.Remove(ctx, c, ref); err != nil && !errors.Is(err, ErrImageNotFound) {
+		return err
+	}
+	return nil
+}
+
 // Purge removes the images from a pool's trash that Delete or Reclaim has put there
 // for the same cluster and provisioner, of those whose name began so. It returns how many
 // it removed, and why others stay; those are tried again when it is called again.
@@ -171,7 +188,7 @@ func (i *Images) Purge(ctx context.Context, c Cluster, pool, prefix string, owne
 		if !strings.HasPrefix(img.Name, prefix) {
 			continue
 		}
-		switch err := i.store.Purge(ctx, c, pool, img.ID, markOf(owner)); {
+		switch err := i.store.Purge(ctx, c, pool, img, markOf(owner)); {
 		case err == nil:
 			purged++
 		case errors.Is(err, ErrNotOurs), errors.Is(err, ErrImageNotFound), errors.Is(err, ErrInProgress):

@@ -83,9 +83,9 @@ func TestEnsurePassesErrorsThrough(t *testing.T) {
 		"of completing a new image":            {nil, 1, []string{"create", "complete"}, true},
 		"of looking at what is there":          {&fitting, 1, []string{"create", "get"}, true},
 		"of completing an older attempt's":     {&fitting, 2, []string{"create", "get", "complete"}, true},
-		"of removing what misfits":             {&misfit, 2, []string{"create", "get", "remove"}, true},
-		"of the creation in its place":         {&misfit, 3, []string{"create", "get", "remove", "create"}, false},
-		"of completing the image in its place": {&misfit, 4, []string{"create", "get", "remove", "create", "complete"}, true},
+		"of removing what misfits":             {&misfit, 2, []string{"create", "get", "trash"}, true},
+		"of the creation in its place":         {&misfit, 3, []string{"create", "get", "trash", "create"}, false},
+		"of completing the image in its place": {&misfit, 4, []string{"create", "get", "trash", "create", "complete"}, true},
 	} {
 		for sentinelName, sentinel := range sentinels {
 			t.Run(name+": "+sentinelName, func(t *testing.T) {
@@ -171,7 +171,7 @@ func TestEnsureGoesOnWhenSomebodyElseRemovesWhatIsInTheWay(t *testing.T) {
 	if _, err := rbdutil.NewImages(ceph).Ensure(t.Context(), cluster, spec); err != nil {
 		t.Fatal(err)
 	}
-	wantCalls(t, ceph, "create", "get", "remove", "create", "complete")
+	wantCalls(t, ceph, "create", "get", "trash", "create", "complete")
 	if got := ceph.image(t); got.Features != rbdutil.Layering || got.Size != spec.Size {
 		t.Errorf("image %+v does not fit %+v", got, spec)
 	}

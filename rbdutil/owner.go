@@ -12,14 +12,6 @@ const (
 	metaClusterID      = "kubernetes.io/created-by/cluster-id"
 )
 
-// metaDeletedBy is on images in the trash that may be removed from there, and says who
-// put them there. What others put there, they may want back.
-const metaDeletedBy = "kubernetes.io/deleted-by"
-
-func markOf(o Owner) MetadataItem {
-	return MetadataItem{metaDeletedBy, o.Provisioner + " in " + o.ClusterID}
-}
-
 // Owner says for which claim, by which provisioner and for which Kubernetes
 // cluster an image was made.
 type Owner struct {

@@ -25,19 +25,19 @@ type Store interface {
 	// Errors: ErrImageNotFound, ErrImageInUse, ErrHasSnapshots, ErrInGroup,
 	// ErrPoolNotFound.
 	Remove(ctx context.Context, c Cluster, ref ImageRef) error
-	// Trash marks the image with an item of metadata (`rbd image-meta set`) and moves
+	// Trash writes the mark into the image's metadata (`rbd image-meta set`) and moves
 	// it to the pool's trash (`rbd trash mv`), which takes the same time whatever its
 	// size. There it has no name any more.
 	// Errors: ErrImageNotFound, ErrImageInUse, ErrInGroup, ErrPoolNotFound.
-	Trash(ctx context.Context, c Cluster, ref ImageRef, mark MetadataItem) error
+	Trash(ctx context.Context, c Cluster, ref ImageRef, mark Mark) error
 	// Trashed lists the pool's trash (`rbd trash ls`).
 	// Errors: ErrPoolNotFound.
 	Trashed(ctx context.Context, c Cluster, pool string) ([]TrashedImage, error)
 	// Purge removes an image with the mark, and its data, from the trash (`rbd trash
 	// rm`), or what is left of one whose removal was cut short.
-	// Errors: ErrImageNotFound, ErrNotOurs (it has another mark, or none),
+	// Errors: ErrImageNotFound, ErrNotOurs (it has another mark, an old one or none),
 	// ErrImageInUse, ErrHasSnapshots, ErrPoolNotFound.
-	Purge(ctx context.Context, c Cluster, pool, id string, mark MetadataItem) error
+	Purge(ctx context.Context, c Cluster, pool string, img TrashedImage, mark Mark) error
 	// List returns the names of all images in a pool, in any order (`rbd ls`).
 	// Errors: ErrPoolNotFound.
 	List(ctx context.Context, c Cluster, pool string) ([]string, error)

@@ -96,7 +96,11 @@ func imageError(verb string, ref rbdutil.ImageRef, err error) error {
 func openError(pool *rados.IOContext, ref rbdutil.ImageRef, err error) error {
 	wrapped := imageError("open", ref, err)
 	if errors.Is(wrapped, rbdutil.ErrImageNotFound) {
-		if id := idOf(pool, ref.Name); id != "" && exists(pool, headerOf(id)) {
+		id, idErr := idOf(pool, ref.Name)
+		if idErr != nil {
+			return imageError("read the name of", ref, idErr)
+		}
+		if id != "" && exists(pool, headerOf(id)) {
 			return fmt.Errorf("open image %s: it is there, but what it is a clone of is not (%w)", ref, err)
 		}
 	}
@@ -109,5 +113,6 @@ func removeError(verb string, ref rbdutil.ImageRef, err error) error {
 		syscall.EBUSY:     rbdutil.ErrImageInUse,
 		syscall.ENOTEMPTY: rbdutil.ErrHasSnapshots,
 		syscall.EMLINK:    rbdutil.ErrInGroup,
+		syscall.ESTALE:    rbdutil.ErrInProgress, // somebody else has gone on with it
 	})
 }

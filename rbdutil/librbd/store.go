@@ -168,7 +168,7 @@ func (s *Store) Written(ctx context.Context, c rbdutil.Cluster, ref rbdutil.Imag
 // Trash implements rbdutil.Store.
 //
 // Similar to: rbd image-meta set POOL/IMAGE KEY VALUE; rbd trash mv POOL/IMAGE
-func (s *Store) Trash(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef, mark rbdutil.MetadataItem) error {
+func (s *Store) Trash(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef, mark rbdutil.Mark) error {
 	return s.call(ctx, "trash", c, ref, func(pool *rados.IOContext) error {
 		return moveToTrash(pool, ref, mark)
 	})
@@ -186,7 +186,7 @@ func (s *Store) Trashed(ctx context.Context, c rbdutil.Cluster, pool string) ([]
 		}
 		var trashed []rbdutil.TrashedImage
 		for _, entry := range entries {
-			trashed = append(trashed, rbdutil.TrashedImage{ID: entry.Id, Name: entry.Name})
+			trashed = append(trashed, rbdutil.TrashedImage{ID: entry.Id, Name: entry.Name, Trashed: entry.DeletionTime})
 		}
 		result <- trashed
 		return nil
@@ -200,13 +200,19 @@ func (s *Store) Trashed(ctx context.Context, c rbdutil.Cluster, pool string) ([]
 // Purge implements rbdutil.Store.
 //
 // Similar to: rbd trash rm POOL/ID
-func (s *Store) Purge(ctx context.Context, c rbdutil.Cluster, pool, id string, mark rbdutil.MetadataItem) error {
-	// Not a name that an image can have: the two must not guard one another.
-	ref := rbdutil.ImageRef{Pool: pool, Name: "trash/" + id}
+func (s *Store) Purge(ctx context.Context, c rbdutil.Cluster, pool string, img rbdutil.TrashedImage, mark rbdutil.Mark) error {
+	// Not before the call that puts it there has come back.
+	end, ok := s.calls.begin(callKey{keyOf(c).monitors, rbdutil.ImageRef{Pool: pool, Name: img.Name}})
+	if !ok {
+		return fmt.Errorf("purge image %s: %w", img.ID, rbdutil.ErrInProgress)
+	}
+	end()
+	// Not a name that an image can have: a new one of the old name is another image.
+	ref := rbdutil.ImageRef{Pool: pool, Name: "trash/" + img.ID}
 	return s.call(ctx, "purge", c, ref, func(ioctx *rados.IOContext) error {
-		if err := checkMark(ioctx, ref, id, mark); err != nil {
+		if err := checkMark(ioctx, ref, img, mark); err != nil {
 			return err
 		}
-		return purge(ioctx, ref, id)
+		return purge(ioctx, ref, img)
 	})
 }

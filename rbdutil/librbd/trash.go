@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"syscall"
+	"time"
 
 	"github.com/ceph/go-ceph/rados"
 	"github.com/ceph/go-ceph/rbd"
@@ -11,12 +12,11 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-// moveToTrash does what Ceph's own command leaves out: it looks who holds the image.
-// Once in the trash, the image cannot be opened by its name any more, so that who comes
-// to hold it in between is seen at the second look, and gets it back.
-func moveToTrash(pool *rados.IOContext, ref rbdutil.ImageRef, mark rbdutil.MetadataItem) error {
-	id, err := freeImage(pool, ref)
-	if err != nil {
+// moveToTrash does what Ceph's own command leaves out: it looks who holds the image. Who
+// comes to hold it a moment later keeps it for as long as he does, since Ceph removes
+// nothing from the trash that somebody holds.
+func moveToTrash(pool *rados.IOContext, ref rbdutil.ImageRef, mark rbdutil.Mark) error {
+	if err := checkFree(pool, ref); err != nil {
 		return err
 	}
 	if err := setMark(pool, ref, mark); err != nil {
@@ -26,36 +26,16 @@ func moveToTrash(pool *rados.IOContext, ref rbdutil.ImageRef, mark rbdutil.Metad
 	if err := rbd.GetImage(pool, ref.Name).Trash(noDelay); err != nil {
 		return removeError("move to the trash", ref, err)
 	}
-	image, err := rbd.OpenImageByIdReadOnly(pool, id, rbd.NoSnapshot)
-	if err != nil {
-		return nil // somebody else is purging it already
-	}
-	defer closeImage(image)
-	inUse := checkFree(image, ref)
-	if !errors.Is(inUse, rbdutil.ErrImageInUse) {
-		return nil
-	}
-	if err := rbd.TrashRestore(pool, id, ref.Name); err != nil {
-		return removeError("take out of the trash", ref, err)
-	}
-	return inUse
+	return nil
 }
 
-// freeImage returns the id of an image that nobody holds.
-func freeImage(pool *rados.IOContext, ref rbdutil.ImageRef) (id string, err error) {
+// checkFree wants nobody to hold the image.
+func checkFree(pool *rados.IOContext, ref rbdutil.ImageRef) error {
 	image, err := rbd.OpenImageReadOnly(pool, ref.Name, rbd.NoSnapshot)
 	if err != nil {
-		return "", openError(pool, ref, err)
+		return openError(pool, ref, err)
 	}
 	defer closeImage(image)
-	if err := checkFree(image, ref); err != nil {
-		return "", err
-	}
-	id, err = image.GetId()
-	return id, imageError("read", ref, err)
-}
-
-func checkFree(image *rbd.Image, ref rbdutil.ImageRef) error {
 	watchers, err := image.ListWatchers()
 	if err != nil {
 		return imageError("read", ref, err)
@@ -74,48 +54,48 @@ func checkFree(image *rbd.Image, ref rbdutil.ImageRef) error {
 }
 
 // setMark says on an image who puts it into the trash.
-func setMark(pool *rados.IOContext, ref rbdutil.ImageRef, mark rbdutil.MetadataItem) error {
+func setMark(pool *rados.IOContext, ref rbdutil.ImageRef, mark rbdutil.Mark) error {
 	image, err := rbd.OpenImage(pool, ref.Name, rbd.NoSnapshot)
 	if err != nil {
 		return imageError("open", ref, err)
 	}
 	defer closeImage(image)
-	return imageError("set metadata of", ref, image.SetMetadata(mark.Key, mark.Value))
+	return imageError("set metadata of", ref, image.SetMetadata(rbdutil.MetaDeletedBy, mark.At(time.Now())))
 }
 
 // checkMark wants the mark on an image in the trash. One whose removal was cut short
 // may have nothing left that could bear it, and nothing that could be lost.
-func checkMark(pool *rados.IOContext, ref rbdutil.ImageRef, id string, want rbdutil.MetadataItem) error {
-	image, err := rbd.OpenImageByIdReadOnly(pool, id, rbd.NoSnapshot)
+func checkMark(pool *rados.IOContext, ref rbdutil.ImageRef, trashed rbdutil.TrashedImage, want rbdutil.Mark) error {
+	image, err := rbd.OpenImageByIdReadOnly(pool, trashed.ID, rbd.NoSnapshot)
 	if err != nil {
 		err = imageError("open", ref, err)
-		if errors.Is(err, rbdutil.ErrImageNotFound) && !exists(pool, headerOf(id)) {
+		if errors.Is(err, rbdutil.ErrImageNotFound) && !exists(pool, headerOf(trashed.ID)) {
 			return nil
 		}
 		return err
 	}
 	defer closeImage(image)
 	// A missing key and a missing image are the same ENOENT; it is open, though.
-	got, err := image.GetMetadata(want.Key)
+	got, err := image.GetMetadata(rbdutil.MetaDeletedBy)
 	if err = imageError("read metadata of", ref, err); err != nil && !errors.Is(err, rbdutil.ErrImageNotFound) {
 		return err
 	}
-	if got != want.Value {
+	if !want.Covers(got, trashed.Trashed) {
 		return fmt.Errorf("%w: image %s was put into the trash by %q", rbdutil.ErrNotOurs, ref, got)
 	}
 	return nil
 }
 
 // purge removes an image from the trash for good.
-func purge(pool *rados.IOContext, ref rbdutil.ImageRef, id string) error {
+func purge(pool *rados.IOContext, ref rbdutil.ImageRef, trashed rbdutil.TrashedImage) error {
 	const force = false // not before its time
-	err := rbd.TrashRemove(pool, id, force)
+	err := rbd.TrashRemove(pool, trashed.ID, force)
 	if errnoOf(err) == syscall.EUCLEAN {
 		// It was cut short on its way into the trash.
-		if err := finishMove(pool, ref, id); err != nil {
+		if err := finishMove(pool, ref, trashed); err != nil {
 			return err
 		}
-		err = rbd.TrashRemove(pool, id, force)
+		err = rbd.TrashRemove(pool, trashed.ID, force)
 	}
 	if err != nil {
 		return removeError("purge", ref, err)
@@ -125,22 +105,17 @@ func purge(pool *rados.IOContext, ref rbdutil.ImageRef, id string) error {
 
 // finishMove moves an image into the trash that is half there. Ceph finds it by the name
 // that it had, if no other has that by now.
-func finishMove(pool *rados.IOContext, ref rbdutil.ImageRef, id string) error {
-	entries, err := rbd.GetTrashList(pool)
+func finishMove(pool *rados.IOContext, ref rbdutil.ImageRef, trashed rbdutil.TrashedImage) error {
+	other, err := idOf(pool, trashed.Name)
 	if err != nil {
-		return removeError("purge", ref, err)
+		return imageError("read the name of", ref, err)
 	}
-	for _, entry := range entries {
-		if entry.Id != id {
-			continue
-		}
-		if other := idOf(pool, entry.Name); other != "" && other != id {
-			return fmt.Errorf("purge image %s: %w: its name %s has been given to another", ref, rbdutil.ErrImageExists, entry.Name)
-		}
-		const noDelay = 0
-		if err := rbd.GetImage(pool, entry.Name).Trash(noDelay); err != nil {
-			return removeError("move to the trash", ref, err)
-		}
+	if other != "" && other != trashed.ID {
+		return fmt.Errorf("purge image %s: %w: its name %s has been given to another", ref, rbdutil.ErrImageExists, trashed.Name)
+	}
+	const noDelay = 0
+	if err := rbd.GetImage(pool, trashed.Name).Trash(noDelay); err != nil {
+		return removeError("move to the trash", ref, err)
 	}
 	return nil
 }
@@ -154,13 +129,16 @@ func exists(pool *rados.IOContext, object string) bool {
 	return !errors.Is(err, rados.ErrNotFound)
 }
 
-// idOf returns the id of the image that has the name, or nothing.
-func idOf(pool *rados.IOContext, name string) string {
+// idOf returns the id of the image that has the name, or nothing if none has.
+func idOf(pool *rados.IOContext, name string) (string, error) {
 	const lengthPrefix = 4
 	data := make([]byte, 1024) // Ceph's ids are a few dozen characters long
 	n, err := pool.Read("rbd_id."+name, data, 0)
-	if err != nil || n <= lengthPrefix {
-		return ""
+	if errors.Is(err, rados.ErrNotFound) {
+		return "", nil
 	}
-	return string(data[lengthPrefix:n])
+	if err != nil || n <= lengthPrefix {
+		return "", err
+	}
+	return string(data[lengthPrefix:n]), nil
 }

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
@@ -47,6 +48,7 @@ type Ceph struct {
 type image struct {
 	rbdutil.Image
 	written, grouped bool
+	trashed          time.Time
 	// remains: the name is taken, but the image behind it never came to be or
 	// is gone, as after a crash of the client in the middle of it.
 	remains bool

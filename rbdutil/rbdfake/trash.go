@@ -4,18 +4,18 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
 // Trash implements rbdutil.Store.
-func (f *Ceph) Trash(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef, mark rbdutil.MetadataItem) error {
+func (f *Ceph) Trash(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef, mark rbdutil.Mark) error {
 	return f.do(ctx, OpTrash, c, ref, func() error {
 		img, err := f.find(ref)
 		if err != nil {
 			return err
 		}
-		img.Metadata[mark.Key] = mark.Value
 		switch {
 		case len(img.Watchers) > 0:
 			return fmt.Errorf("move to the trash image %s: %w", ref, rbdutil.ErrImageInUse)
@@ -23,6 +23,8 @@ func (f *Ceph) Trash(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRe
 			return fmt.Errorf("move to the trash image %s: %w", ref, rbdutil.ErrInGroup)
 		}
 		delete(f.images, ref)
+		img.trashed = time.Now()
+		img.Metadata[rbdutil.MetaDeletedBy] = mark.At(img.trashed)
 		f.ids++
 		f.trash[rbdutil.ImageRef{Pool: ref.Pool, Name: fmt.Sprintf("%012x", f.ids)}] = img
 		return nil
@@ -35,7 +37,7 @@ func (f *Ceph) Trashed(ctx context.Context, c rbdutil.Cluster, pool string) ([]r
 	err := f.do(ctx, OpTrashed, c, rbdutil.ImageRef{Pool: pool}, func() error {
 		for key, img := range f.trash {
 			if key.Pool == pool {
-				trashed = append(trashed, rbdutil.TrashedImage{ID: key.Name, Name: img.Name})
+				trashed = append(trashed, rbdutil.TrashedImage{ID: key.Name, Name: img.Name, Trashed: img.trashed})
 			}
 		}
 		return nil
@@ -44,15 +46,15 @@ func (f *Ceph) Trashed(ctx context.Context, c rbdutil.Cluster, pool string) ([]r
 }
 
 // Purge implements rbdutil.Store.
-func (f *Ceph) Purge(ctx context.Context, c rbdutil.Cluster, pool, id string, mark rbdutil.MetadataItem) error {
-	key := rbdutil.ImageRef{Pool: pool, Name: id}
+func (f *Ceph) Purge(ctx context.Context, c rbdutil.Cluster, pool string, trashed rbdutil.TrashedImage, mark rbdutil.Mark) error {
+	key := rbdutil.ImageRef{Pool: pool, Name: trashed.ID}
 	return f.do(ctx, OpPurge, c, key, func() error {
 		img := f.trash[key]
 		switch {
 		case img == nil:
 			return fmt.Errorf("purge image %s: %w", key, rbdutil.ErrImageNotFound)
-		case img.Metadata[mark.Key] != mark.Value:
-			return fmt.Errorf("%w: image %s was put into the trash by %q", rbdutil.ErrNotOurs, key, img.Metadata[mark.Key])
+		case !mark.Covers(img.Metadata[rbdutil.MetaDeletedBy], img.trashed):
+			return fmt.Errorf("%w: image %s was put into the trash by %q", rbdutil.ErrNotOurs, key, img.Metadata[rbdutil.MetaDeletedBy])
 		case len(img.Watchers) > 0:
 			return fmt.Errorf("purge image %s: %w", key, rbdutil.ErrImageInUse)
 		case len(img.Snapshots) > 0:

@@ -6,19 +6,19 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-var mark = rbdutil.MetadataItem{Key: "kubernetes.io/deleted-by", Value: "ceph.com/rbd in here"}
+const mark = rbdutil.Mark("ceph.com/rbd in here")
 
-// trashedAs returns the id of the image in the trash that had the name, or nothing.
-func trashedAs(t *testing.T, h Harness, ref rbdutil.ImageRef) string {
+// trashedAs returns the image in the trash that had the name, or none.
+func trashedAs(t *testing.T, h Harness, ref rbdutil.ImageRef) rbdutil.TrashedImage {
 	t.Helper()
 	trashed, err := h.Store.Trashed(ctxOf(t), h.Cluster, ref.Pool)
 	must(t, err)
 	for _, img := range trashed {
 		if img.Name == ref.Name {
-			return img.ID
+			return img
 		}
 	}
-	return ""
+	return rbdutil.TrashedImage{}
 }
 
 func trashAndPurge(t *testing.T, h Harness, ref rbdutil.ImageRef) {
@@ -30,12 +30,10 @@ func trashAndPurge(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	wantErr(t, err, rbdutil.ErrImageNotFound)
 	wantErr(t, h.Store.Remove(ctxOf(t), h.Cluster, ref), rbdutil.ErrImageNotFound)
 	must(t, h.Store.Create(ctxOf(t), h.Cluster, ref, plain)) // the name is free
-	id := trashedAs(t, h, ref)
-	other := mark
-	other.Value = "ceph.com/rbd elsewhere"
-	wantErr(t, h.Store.Purge(ctxOf(t), h.Cluster, ref.Pool, id, other), rbdutil.ErrNotOurs)
-	must(t, h.Store.Purge(ctxOf(t), h.Cluster, ref.Pool, id, mark))
-	equal(t, "", trashedAs(t, h, ref))
+	trashed := trashedAs(t, h, ref)
+	wantErr(t, h.Store.Purge(ctxOf(t), h.Cluster, ref.Pool, trashed, "ceph.com/rbd elsewhere"), rbdutil.ErrNotOurs)
+	must(t, h.Store.Purge(ctxOf(t), h.Cluster, ref.Pool, trashed, mark))
+	equal(t, rbdutil.TrashedImage{}, trashedAs(t, h, ref))
 	get(t, h, ref) // the new one is not the old one
 }
 
@@ -62,7 +60,7 @@ func trashMissing(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 }
 
 func purgeMissing(t *testing.T, h Harness, ref rbdutil.ImageRef) {
-	wantErr(t, h.Store.Purge(ctxOf(t), h.Cluster, ref.Pool, "1e7f1e7f1e7f", mark), rbdutil.ErrImageNotFound)
+	wantErr(t, h.Store.Purge(ctxOf(t), h.Cluster, ref.Pool, rbdutil.TrashedImage{ID: "1e7f1e7f1e7f", Name: ref.Name}, mark), rbdutil.ErrImageNotFound)
 }
 
 func purgeSnapshots(t *testing.T, h Harness, ref rbdutil.ImageRef) {
@@ -80,7 +78,7 @@ func purgeDeleted(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	// Somebody has put another one there, and may want it back.
 	kept := rbdutil.ImageRef{Pool: ref.Pool, Name: ref.Name + "-kept"}
 	must(t, h.Store.Create(ctxOf(t), h.Cluster, kept, plain))
-	must(t, h.Store.Trash(ctxOf(t), h.Cluster, kept, rbdutil.MetadataItem{Key: "note", Value: "for later"}))
+	must(t, h.Store.Trash(ctxOf(t), h.Cluster, kept, "somebody who may want it back"))
 	purge := func(prefix string, owner rbdutil.Owner) {
 		t.Helper()
 		_, err := images.Purge(ctxOf(t), h.Cluster, ref.Pool, prefix, owner)
@@ -90,14 +88,14 @@ func purgeDeleted(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	elsewhere := spec.Owner
 	elsewhere.ClusterID = "elsewhere"
 	purge(ref.Name, elsewhere)
-	if trashedAs(t, h, ref) == "" {
+	if trashedAs(t, h, ref).ID == "" {
 		t.Error("it was purged for somebody else")
 	}
 	purge(ref.Name, spec.Owner)
-	if trashedAs(t, h, ref) != "" {
+	if trashedAs(t, h, ref).ID != "" {
 		t.Error("it is still in the trash")
 	}
-	if trashedAs(t, h, kept) == "" {
+	if trashedAs(t, h, kept).ID == "" {
 		t.Error("what somebody else has put into the trash was purged")
 	}
 }

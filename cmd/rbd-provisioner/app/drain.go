@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"fmt"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
@@ -19,6 +20,7 @@ type drainer struct {
 	mu       sync.Mutex
 	running  int
 	unsaved  map[string]struct{} // the names of volumes that Provision has returned
+	taken    map[string]struct{} // those of volumes that are being provisioned, or reserved
 	draining bool
 	idle     chan struct{} // closed when draining and nothing is left
 }
@@ -31,6 +33,10 @@ func (d *drainer) Provision(ctx context.Context, opts controller.ProvisionOption
 		return nil, controller.ProvisioningNoChange, errDraining()
 	}
 	defer d.end()
+	if !d.take(opts.PVName) {
+		return nil, controller.ProvisioningNoChange, fmt.Errorf("an image that was left behind for volume %s is being removed: it is tried again by itself", opts.PVName)
+	}
+	defer d.give(opts.PVName)
 	volume, state, err := d.Provisioner.Provision(ctx, opts)
 	if err == nil {
 		d.toBeSaved(volume.Name)
@@ -68,6 +74,42 @@ func (d *drainer) end() {
 	defer d.mu.Unlock()
 	d.running--
 	d.closeIfIdle()
+}
+
+// take makes the volume the caller's own, unless it is somebody's.
+func (d *drainer) take(volume string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if _, taken := d.taken[volume]; taken {
+		return false
+	}
+	if d.taken == nil {
+		d.taken = map[string]struct{}{}
+	}
+	d.taken[volume] = struct{}{}
+	return true
+}
+
+func (d *drainer) give(volume string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.taken, volume)
+}
+
+// reserve keeps a volume from being provisioned until it is released, unless it is being
+// provisioned, or waits to be saved, right now.
+func (d *drainer) reserve(volume string) (release func(), ok bool) {
+	if !d.take(volume) {
+		return nil, false
+	}
+	d.mu.Lock()
+	_, unsaved := d.unsaved[volume]
+	d.mu.Unlock()
+	if unsaved {
+		d.give(volume)
+		return nil, false
+	}
+	return func() { d.give(volume) }, true
 }
 
 // toBeSaved notes a volume without which its image would be nobody's.

@@ -112,6 +112,40 @@ func TestDrainWaitsForWhatRuns(t *testing.T) {
 	}
 }
 
+func TestAVolumeIsProvisionedOrReservedAndNeverBoth(t *testing.T) {
+	t.Parallel()
+	d, ceph := newDrainer(t)
+	release, ok := d.reserve("pvc-1")
+	if !ok {
+		t.Fatal("a volume that nobody has cannot be reserved")
+	}
+	if _, state, err := d.Provision(t.Context(), exampleOptions("1")); err == nil || state != controller.ProvisioningNoChange {
+		t.Errorf("what is reserved is provisioned: %v, %v", state, err)
+	}
+	release()
+	arrived, proceed := blocking(ceph, rbdfake.OpCreate)
+	ended := make(chan error, 1)
+	go func() {
+		_, _, err := d.Provision(t.Context(), exampleOptions("1"))
+		ended <- err
+	}()
+	await(t, "the operation", arrived)
+	if _, ok := d.reserve("pvc-1"); ok {
+		t.Error("what is being provisioned can be reserved")
+	}
+	proceed()
+	if err := await(t, "the end of it", ended); err != nil {
+		t.Error(err)
+	}
+	if _, ok := d.reserve("pvc-1"); ok {
+		t.Error("what waits to be saved can be reserved")
+	}
+	d.saved("pvc-1")
+	if _, ok := d.reserve("pvc-1"); !ok {
+		t.Error("what is saved cannot be reserved")
+	}
+}
+
 func TestDrainWaitsUntilVolumesAreSaved(t *testing.T) {
 	t.Parallel()
 	d, _ := newDrainer(t)

@@ -49,7 +49,7 @@ func newReplica(ctx context.Context, opts *Options, with parts) *replica {
 	r.library = newLibrary(klog.FromContext(ctx), opts, saving, r.work, informers, with.metrics)
 	r.sweeper = provisioner.NewSweeper(p, provisioner.SweeperConfig{
 		Images: images, Claims: informers.claims.Lister(), Volumes: informers.volumes.Lister(),
-		Live: client.CoreV1(), Grace: opts.OrphanGrace, Clock: clock.RealClock{},
+		Live: client.CoreV1(), Reserve: r.work.reserve, Grace: opts.OrphanGrace, Clock: clock.RealClock{},
 	})
 	return r
 }
