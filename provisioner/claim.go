@@ -1,9 +1,11 @@
 package provisioner
 
 import (
+	"math"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
@@ -24,11 +26,20 @@ func sizeOf(claim *corev1.PersistentVolumeClaim, layout rbdutil.Layout) (uint64,
 	if !given {
 		return 0, append(errs, field.Required(storage, "the size of the volume, such as 1Gi"))
 	}
-	size, err := rbdutil.SizeFor(request.Value(), layout)
+	size, err := rbdutil.SizeFor(bytesOf(request), layout)
 	if err != nil {
 		errs = append(errs, field.Invalid(storage, request.String(), err.Error()))
 	}
 	return size, errs
+}
+
+// bytesOf is the quantity's value, or the greatest there is for one beyond it, where
+// Value would begin anew.
+func bytesOf(q resource.Quantity) int64 {
+	if q.CmpInt64(math.MaxInt64) > 0 {
+		return math.MaxInt64
+	}
+	return q.Value()
 }
 
 func checkAccessModes(path *field.Path, modes []corev1.PersistentVolumeAccessMode) field.ErrorList {

@@ -274,7 +274,7 @@ func (r *parameterReader) objectSize() uint64 {
 		r.fail("objectSize", value, "not a quantity such as 4Mi")
 		return 0
 	}
-	size := uint64(max(quantity.Value(), 0))
+	size := uint64(max(bytesOf(quantity), 0))
 	if err := rbdutil.CheckObjectSize(size); err != nil {
 		r.fail("objectSize", value, err.Error())
 	}
