@@ -41,10 +41,10 @@ test-unit: ## Unit tests. No Ceph, no Kubernetes, no root (but for installing gc
 	@command -v gcc >/dev/null || $(MAKE) prepare
 	go test -race -shuffle=on $(UNIT)
 
-FUZZTIME ?= 10s
+FUZZTIME ?= 5s
 
 .PHONY: test-fuzz
-test-fuzz: ## Fuzz what reads classes, claims and secrets: each target for FUZZTIME, 10s unless given.
+test-fuzz: ## Fuzz what reads classes, claims and secrets: each target for FUZZTIME, 5s unless given.
 	@for package in ./provisioner ./rbdutil; do \
 		targets=$$(go test -list '^Fuzz' $$package | grep '^Fuzz'); \
 		for target in $$targets; do \
