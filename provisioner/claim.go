@@ -7,6 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/utils/ptr"
 
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
@@ -15,7 +16,7 @@ import (
 // everything that keeps us from serving the claim at all.
 func sizeOf(claim *corev1.PersistentVolumeClaim, layout rbdutil.Layout) (uint64, field.ErrorList) {
 	spec := field.NewPath("spec")
-	errs := checkAccessModes(spec.Child("accessModes"), claim.Spec.AccessModes)
+	errs := checkAccessModes(spec.Child("accessModes"), claim.Spec.AccessModes, sourceName(claim) != "")
 	errs = append(errs, checkSource(spec, claim)...)
 	if claim.Spec.Selector != nil {
 		errs = append(errs, field.Forbidden(spec.Child("selector"),
@@ -42,14 +43,14 @@ func bytesOf(q resource.Quantity) int64 {
 	return q.Value()
 }
 
-func checkAccessModes(path *field.Path, modes []corev1.PersistentVolumeAccessMode) field.ErrorList {
+func checkAccessModes(path *field.Path, modes []corev1.PersistentVolumeAccessMode, clone bool) field.ErrorList {
 	const allowed = "allowed: ReadWriteOnce, alone or with ReadOnlyMany"
 	var errs field.ErrorList
 	for i, mode := range modes {
 		switch mode {
 		case corev1.ReadWriteOnce:
 		case corev1.ReadOnlyMany:
-			if !slices.Contains(modes, corev1.ReadWriteOnce) {
+			if !clone && !slices.Contains(modes, corev1.ReadWriteOnce) {
 				errs = append(errs, field.Invalid(path.Index(i), mode,
 					"a new volume is empty, and nobody could ever write to it, "+allowed))
 			}
@@ -66,15 +67,42 @@ func checkAccessModes(path *field.Path, modes []corev1.PersistentVolumeAccessMod
 	return errs
 }
 
-// checkSource refuses a claim that is to begin with the data of something else:
-// an empty volume in its place would look like lost data.
+// readOnly tells whether nobody is to write to the claim's volume.
+func readOnly(claim *corev1.PersistentVolumeClaim) bool {
+	modes := claim.Spec.AccessModes
+	return slices.Contains(modes, corev1.ReadOnlyMany) && !slices.Contains(modes, corev1.ReadWriteOnce)
+}
+
+// checkSource refuses a claim that is to begin with the data of something that is no
+// claim: an empty volume in its place would look like lost data.
 func checkSource(spec *field.Path, claim *corev1.PersistentVolumeClaim) field.ErrorList {
-	const why = "this provisioner makes empty volumes only; remove it, or choose a class that can copy from it"
+	const why = "this provisioner copies PersistentVolumeClaims only; remove it, or choose a class that can copy from it"
 	var errs field.ErrorList
-	if source := claim.Spec.DataSource; source != nil {
+	if source := claim.Spec.DataSource; source != nil && !isClaim(source.APIGroup, source.Kind) {
 		errs = append(errs, field.Invalid(spec.Child("dataSource"), source.Kind+" "+source.Name, why))
 	} else if source := claim.Spec.DataSourceRef; source != nil {
-		errs = append(errs, field.Invalid(spec.Child("dataSourceRef"), source.Kind+" "+source.Name, why))
+		path := spec.Child("dataSourceRef")
+		switch {
+		case !isClaim(source.APIGroup, source.Kind):
+			errs = append(errs, field.Invalid(path, source.Kind+" "+source.Name, why))
+		case ptr.Deref(source.Namespace, claim.Namespace) != claim.Namespace:
+			errs = append(errs, field.Invalid(path.Child("namespace"), *source.Namespace, "a clone must be in the namespace of its source"))
+		}
 	}
 	return errs
+}
+
+func isClaim(group *string, kind string) bool {
+	return ptr.Deref(group, "") == "" && kind == "PersistentVolumeClaim"
+}
+
+// sourceName is the name of the claim that this one is to be a clone of, or nothing.
+func sourceName(claim *corev1.PersistentVolumeClaim) string {
+	switch spec := claim.Spec; {
+	case spec.DataSource != nil:
+		return spec.DataSource.Name
+	case spec.DataSourceRef != nil:
+		return spec.DataSourceRef.Name
+	}
+	return ""
 }

@@ -173,18 +173,24 @@ func TestClaimAccessModes(t *testing.T) {
 
 func TestClaimSources(t *testing.T) {
 	t.Parallel()
-	const why = ": this provisioner makes empty volumes only; remove it, or choose a class that can copy from it"
+	const why = ": this provisioner copies PersistentVolumeClaims only; remove it, or choose a class that can copy from it"
 	snapshot := &corev1.TypedLocalObjectReference{APIGroup: ptr.To("snapshot.storage.k8s.io"), Kind: "VolumeSnapshot", Name: "monday"}
 	snapshotRef := &corev1.TypedObjectReference{APIGroup: ptr.To("snapshot.storage.k8s.io"), Kind: "VolumeSnapshot", Name: "monday"}
 	for name, test := range map[string]struct {
 		change func(*corev1.PersistentVolumeClaim)
 		err    string
 	}{
-		"another claim": {
+		"a claim of another API": {
 			change: func(c *corev1.PersistentVolumeClaim) {
-				c.Spec.DataSource = &corev1.TypedLocalObjectReference{Kind: "PersistentVolumeClaim", Name: "db"}
+				c.Spec.DataSource = &corev1.TypedLocalObjectReference{APIGroup: ptr.To("example.com"), Kind: "PersistentVolumeClaim", Name: "db"}
 			},
 			err: `spec.dataSource: Invalid value: "PersistentVolumeClaim db"` + why,
+		},
+		"a claim of another namespace": {
+			change: func(c *corev1.PersistentVolumeClaim) {
+				c.Spec.DataSourceRef = &corev1.TypedObjectReference{Kind: "PersistentVolumeClaim", Name: "db", Namespace: ptr.To("other")}
+			},
+			err: `spec.dataSourceRef.namespace: Invalid value: "other": a clone must be in the namespace of its source`,
 		},
 		"a snapshot": {
 			change: func(c *corev1.PersistentVolumeClaim) { c.Spec.DataSource = snapshot },

@@ -217,8 +217,8 @@ func TestDeleteAgainAfterEveryFailure(t *testing.T) {
 					err := w.Delete(t.Context(), volume)
 					want := test.err
 					switch gone := errors.Is(want, rbdutil.ErrImageNotFound); {
-					case gone && op == rbdfake.OpTrash && !after:
-						want = rbdutil.ErrStays // as it can be read all the same
+					case gone && (op == rbdfake.OpGet || !after):
+						want = rbdutil.ErrStays // as it is there all the same
 					case gone:
 						want = nil
 					}

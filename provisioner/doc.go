@@ -5,6 +5,7 @@
 //
 // In reading order: provisioner.go (Provision), parameters.go and monitors.go (what
 // a StorageClass says), claim.go (what a claim asks), secrets.go, volume.go (the
-// PersistentVolume), delete.go, failure.go (what an error means for the claim and
+// PersistentVolume), source.go (what a clone begins with), delete.go, expander.go (what a
+// larger request sets going), sweeper.go and purger.go (what is left behind), failure.go (what an error means for the claim and
 // for the person who reads it), names.go (every annotation and event reason).
 package provisioner

@@ -27,6 +27,11 @@ func stateOf(err error) controller.ProvisioningState {
 	case errors.Is(err, rbdutil.ErrUnfinished):
 		// There is an image of ours, whatever else went wrong.
 		return controller.ProvisioningInBackground
+	case errors.Is(err, rbdutil.ErrSourceNotFound),
+		errors.Is(err, rbdutil.ErrSourceUnfit),
+		errors.Is(err, rbdutil.ErrCopying):
+		// It has not come to making the clone.
+		return controller.ProvisioningNoChange
 	case errors.Is(err, rbdutil.ErrNotOurs):
 		// The image of that name is somebody else's: there is none of ours.
 		return controller.ProvisioningFinished
@@ -60,8 +65,10 @@ type circumstances struct {
 	pool        string
 	dataPool    string
 	adminSecret types.NamespacedName
-	// deleting a volume: its class has no say any more.
-	deleting bool
+	// source is what a clone is made of; nil where none is made.
+	source *rbdutil.Source
+	// cloning, or deleting a volume: its class has no say any more then.
+	cloning, deleting bool
 }
 
 // explain adds what to do about an error. The library shows its text in the events
@@ -75,6 +82,12 @@ func explain(err error, c circumstances) error {
 
 func hintFor(err error, c circumstances) string {
 	switch {
+	case errors.Is(err, rbdutil.ErrCopying):
+		return "a clone is given all of its data where its source is itself a clone of a clone, and so on, or has very many clones; it goes on by itself"
+	case c.cloning && errors.Is(err, rbdutil.ErrImageInUse):
+		return "a clone that is ReadOnlyMany, or annotated with " + annCloneUnmounted + ", is made when no node has its source mounted"
+	case errors.Is(err, rbdutil.ErrSourceNotFound) && c.source != nil:
+		return fmt.Sprintf("the class must be for the Ceph cluster in which %s is, and client.%s have the right to its pool", c.source.ImageRef, c.cluster.User)
 	case errors.Is(err, rbdutil.ErrUnreachable):
 		return "check the monitor addresses, the network between this provisioner and them, and that a monitor runs"
 	case errors.Is(err, rbdutil.ErrUnknownMonitor):
@@ -122,8 +135,12 @@ func deletionHintFor(err error) string {
 
 // poolOrBoth names the pools as capabilities do.
 func (c circumstances) poolOrBoth() string {
-	if c.dataPool == "" {
-		return c.pool
+	pools := c.pool
+	if c.dataPool != "" {
+		pools += ", profile rbd pool=" + c.dataPool
 	}
-	return c.pool + ", profile rbd pool=" + c.dataPool
+	if c.source != nil && c.source.Pool != c.pool {
+		pools += ", profile rbd pool=" + c.source.Pool
+	}
+	return pools
 }

@@ -34,7 +34,7 @@ var failures = map[string]struct {
 	"ErrPoolNotFound":     {rbdutil.ErrPoolNotFound, noChange, "create pool kube (`ceph osd pool create`, `rbd pool init`) or name another in the class"},
 	"ErrDataPoolNotFound": {rbdutil.ErrDataPoolNotFound, noChange, "create data pool kube-ec or name another in the class"},
 	"ErrAccessDenied": {rbdutil.ErrAccessDenied, noChange, "check that secret ceph/admin holds the key of client.kube and that its capabilities include " +
-		"mon 'profile rbd' and osd 'profile rbd pool=kube, profile rbd pool=kube-ec' (`ceph auth get client.kube`)"},
+		"mon 'profile rbd' and osd 'profile rbd pool=kube, profile rbd pool=kube-ec, profile rbd pool=data' (`ceph auth get client.kube`)"},
 	"ErrInvalidKey":     {rbdutil.ErrInvalidKey, noChange, "put the output of `ceph auth get-key client.kube` into secret ceph/admin"},
 	"ErrUnreachable":    {rbdutil.ErrUnreachable, noChange, "check the monitor addresses, the network between this provisioner and them, and that a monitor runs"},
 	"ErrUnknownMonitor": {rbdutil.ErrUnknownMonitor, noChange, "check the spelling of the monitors and the name service of this provisioner's pod"},
@@ -58,6 +58,13 @@ var failures = map[string]struct {
 	// other's way; the next attempt sorts it out.
 	"ErrImageNotFound": {rbdutil.ErrImageNotFound, background, ""},
 	"ErrImageExists":   {rbdutil.ErrImageExists, background, ""},
+	// Of these, nothing is made of the clone yet.
+	"ErrSourceNotFound": {rbdutil.ErrSourceNotFound, noChange, "the class must be for the Ceph cluster in which data/base is, and client.kube have the right to its pool"},
+	"ErrSourceUnfit":    {rbdutil.ErrSourceUnfit, noChange, ""},
+	"ErrCopying": {rbdutil.ErrCopying, noChange,
+		"a clone is given all of its data where its source is itself a clone of a clone, and so on, or has very many clones; it goes on by itself"},
+	// It keeps images in the trash, and snapshots.
+	"ErrHasClones": {rbdutil.ErrHasClones, background, ""},
 	// It keeps images that no volume has.
 	"ErrHoldsData": {rbdutil.ErrHoldsData, background, ""},
 }
@@ -65,6 +72,7 @@ var failures = map[string]struct {
 var exampleCircumstances = circumstances{
 	cluster: rbdutil.Cluster{Monitors: []string{"mon"}, User: "kube", Key: rbdutil.NewKey(adminKeyText)},
 	pool:    "kube", dataPool: "kube-ec",
+	source:      &rbdutil.Source{ImageRef: rbdutil.ImageRef{Pool: "data", Name: "base"}},
 	adminSecret: types.NamespacedName{Namespace: "ceph", Name: "admin"},
 }
 
@@ -153,7 +161,7 @@ func TestExplain(t *testing.T) {
 func TestHintsThatDependOnTheCircumstances(t *testing.T) {
 	t.Parallel()
 	onePool := exampleCircumstances
-	onePool.dataPool = ""
+	onePool.dataPool, onePool.source = "", nil
 	deleting := exampleCircumstances
 	deleting.deleting = true
 	for name, test := range map[string]struct {

@@ -38,6 +38,8 @@ type world struct {
 	client  *fake.Clientset
 	classes cache.Indexer
 	nodes   cache.Indexer
+	claims  cache.Indexer
+	volumes cache.Indexer
 	events  *record.FakeRecorder
 	purged  *[]string
 }
@@ -62,6 +64,8 @@ func newWorld(t *testing.T, objects ...runtime.Object) *world {
 		client:  client,
 		classes: cache.NewIndexer(cache.MetaNamespaceKeyFunc, cache.Indexers{}),
 		nodes:   cache.NewIndexer(cache.MetaNamespaceKeyFunc, cache.Indexers{}),
+		claims:  cache.NewIndexer(cache.MetaNamespaceKeyFunc, cache.Indexers{}),
+		volumes: cache.NewIndexer(cache.MetaNamespaceKeyFunc, cache.Indexers{}),
 		events:  record.NewFakeRecorder(10),
 		purged:  new([]string),
 	}
@@ -70,6 +74,8 @@ func newWorld(t *testing.T, objects ...runtime.Object) *world {
 		Images: rbdutil.NewImages(w.ceph), Trash: purges{w.purged}, Secrets: client.CoreV1(),
 		Classes: storagelisters.NewStorageClassLister(w.classes),
 		Nodes:   corelisters.NewNodeLister(w.nodes),
+		Claims:  corelisters.NewPersistentVolumeClaimLister(w.claims),
+		Volumes: corelisters.NewPersistentVolumeLister(w.volumes),
 		Events:  w.events,
 	})
 	return w

@@ -27,6 +27,14 @@ const (
 	annImageFeatures = "imageFeatures"
 )
 
+// annCloneUnmounted, with the value "true", is what people write on a claim that is to
+// be a clone of a volume that no node has mounted, whose file system is clean.
+const annCloneUnmounted = "rbd-provisioner.ceph.com/clone-unmounted"
+
+// annPreResizeCapacity is Kubernetes' own: a volume with it is larger than the file
+// system on it, which has the size that it says.
+const annPreResizeCapacity = "volume.alpha.kubernetes.io/pre-resize-capacity"
+
 // annPredecessor is on every PersistentVolume that the retired rbd-provisioner
 // made, with its identity as value.
 const annPredecessor = "rbdProvisionerIdentity"
@@ -36,4 +44,10 @@ const annPredecessor = "rbdProvisionerIdentity"
 const (
 	// reasonUserSecret: the volume is there, but nodes may fail to mount it.
 	reasonUserSecret = "UserSecretDoubtful"
+	// These are external-resizer's: the image is being grown; its growing failed; it is
+	// done, and the file system is the kubelet's; it is done, and that is all.
+	reasonResizing         = "Resizing"
+	reasonResizeFailed     = "VolumeResizeFailed"
+	reasonFileSystemResize = "FileSystemResizeRequired"
+	reasonResizeSuccess    = "VolumeResizeSuccessful"
 )

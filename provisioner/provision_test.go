@@ -22,6 +22,7 @@ func (w *world) image(t *testing.T, ref rbdutil.ImageRef) rbdutil.Image {
 	if err != nil {
 		t.Fatal(err)
 	}
+	img.ID = "" // Ceph's own choice
 	return img
 }
 

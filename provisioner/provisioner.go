@@ -43,8 +43,11 @@ type Config struct {
 	// Classes are asked only for volumes that do not carry what deletion needs.
 	Classes storagelisters.StorageClassLister
 	// Nodes tell which volumes they have in use.
-	Nodes  corelisters.NodeLister
-	Events record.EventRecorder
+	Nodes corelisters.NodeLister
+	// Claims and Volumes are what clones are made of.
+	Claims  corelisters.PersistentVolumeClaimLister
+	Volumes corelisters.PersistentVolumeLister
+	Events  record.EventRecorder
 }
 
 // Provisioner serves the claims of its name. It keeps no state of its own.
@@ -57,6 +60,8 @@ type Provisioner struct {
 	secrets   corev1client.SecretsGetter
 	classes   storagelisters.StorageClassLister
 	nodes     corelisters.NodeLister
+	claims    corelisters.PersistentVolumeClaimLister
+	volumes   corelisters.PersistentVolumeLister
 	events    record.EventRecorder
 }
 
@@ -69,7 +74,8 @@ var (
 func New(c Config) *Provisioner {
 	return &Provisioner{
 		name: c.Name, clusterID: c.ClusterID, timeout: c.Timeout,
-		images: c.Images, trash: c.Trash, secrets: c.Secrets, classes: c.Classes, nodes: c.Nodes, events: c.Events,
+		images: c.Images, trash: c.Trash, secrets: c.Secrets, classes: c.Classes, nodes: c.Nodes,
+		claims: c.Claims, volumes: c.Volumes, events: c.Events,
 	}
 }
 
@@ -81,7 +87,7 @@ func (p *Provisioner) SupportsBlock(context.Context) bool { return true }
 func (p *Provisioner) Provision(ctx context.Context, opts controller.ProvisionOptions) (*corev1.PersistentVolume, controller.ProvisioningState, error) {
 	ctx, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()
-	params, spec, err := p.request(opts)
+	params, spec, source, err := p.request(opts)
 	if err != nil {
 		return nil, stateOf(err), err
 	}
@@ -97,27 +103,36 @@ func (p *Provisioner) Provision(ctx context.Context, opts controller.ProvisionOp
 			p.trash.Purge(ctx, cluster, params.pool)
 		}
 		return nil, stateOf(err), explain(err, circumstances{
-			cluster: cluster, pool: params.pool, dataPool: params.layout.DataPool, adminSecret: params.adminSecret,
+			cluster: cluster, pool: params.pool, dataPool: params.layout.DataPool, source: spec.Source, adminSecret: params.adminSecret,
+			cloning: spec.Source != nil,
 		})
 	}
 	klog.FromContext(ctx).V(2).Info("Image is ready", "claim", klog.KObj(opts.PVC), "image", img.ImageRef, "bytes", img.Size)
 	p.warnOfUserSecret(ctx, opts.PVC, params)
-	return volumeFor(opts, params, img), controller.ProvisioningFinished, nil
+	volume := volumeFor(opts, params, img)
+	if source != nil {
+		source.adapt(volume, opts.PVC)
+	}
+	return volume, controller.ProvisioningFinished, nil
 }
 
 // request turns class and claim into an image, or says all that is wrong with both.
-func (p *Provisioner) request(opts controller.ProvisionOptions) (parameters, rbdutil.ImageSpec, error) {
+func (p *Provisioner) request(opts controller.ProvisionOptions) (parameters, rbdutil.ImageSpec, *source, error) {
 	params, errs := parseParameters(opts.StorageClass.Parameters)
 	if len(errs) > 0 {
-		return parameters{}, rbdutil.ImageSpec{}, refusef("StorageClass %s (replace it; the claim then goes on by itself): %w",
+		return parameters{}, rbdutil.ImageSpec{}, nil, refusef("StorageClass %s (replace it; the claim then goes on by itself): %w",
 			opts.StorageClass.Name, errs.ToAggregate())
 	}
-	var size uint64
-	if size, errs = sizeOf(opts.PVC, params.layout); len(errs) > 0 {
-		return parameters{}, rbdutil.ImageSpec{}, refusef("claim: %w", errs.ToAggregate())
-	}
 	claim := opts.PVC
-	return params, rbdutil.ImageSpec{
+	size, errs := sizeOf(claim, params.layout)
+	if len(errs) > 0 {
+		return parameters{}, rbdutil.ImageSpec{}, nil, refusef("claim: %w", errs.ToAggregate())
+	}
+	source, err := p.sourceOf(claim, params, size)
+	if err != nil {
+		return parameters{}, rbdutil.ImageSpec{}, nil, err
+	}
+	spec := rbdutil.ImageSpec{
 		ImageRef: rbdutil.ImageRef{Pool: params.pool, Name: imagePrefix + string(claim.UID)},
 		Layout:   params.layout,
 		Size:     size,
@@ -125,7 +140,13 @@ func (p *Provisioner) request(opts controller.ProvisionOptions) (parameters, rbd
 			ClaimUID: string(claim.UID), ClaimNamespace: claim.Namespace, ClaimName: claim.Name,
 			VolumeName: opts.PVName, Provisioner: p.name, ClusterID: p.clusterID,
 		},
-	}, nil
+	}
+	if source != nil {
+		spec.Source = &rbdutil.Source{
+			ImageRef: source.image(), Expect: p.expectationFor(source.volume), Unmounted: source.unmounted(claim),
+		}
+	}
+	return params, spec, source, nil
 }
 
 // warnOfUserSecret tells the claim's owner now what would otherwise come out when a

@@ -23,6 +23,7 @@ import (
 type Reclaimer interface {
 	List(ctx context.Context, c rbdutil.Cluster, pool string) ([]string, error)
 	Reclaim(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef, owner rbdutil.Owner) error
+	ReleaseOrphans(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef, owner rbdutil.Owner, useless func(clone string) bool) error
 }
 
 // SweeperConfig is what a Sweeper needs beside the Provisioner.
@@ -53,6 +54,9 @@ type Sweeper struct {
 	suspects map[suspect]time.Time
 	// kept are images that are somebody else's or hold data. That does not change.
 	kept sets.Set[suspect]
+	// looked are images at whose snapshots this process has looked: it leaves none
+	// behind itself, but what was before it may have.
+	looked sets.Set[suspect]
 }
 
 // suspect is an image in a pool.
@@ -74,7 +78,7 @@ const scanTimeout = 10 * time.Minute
 
 // NewSweeper returns a Sweeper for the images of p.
 func NewSweeper(p *Provisioner, c SweeperConfig) *Sweeper {
-	return &Sweeper{SweeperConfig: c, p: p, suspects: map[suspect]time.Time{}, kept: sets.New[suspect]()}
+	return &Sweeper{SweeperConfig: c, p: p, suspects: map[suspect]time.Time{}, kept: sets.New[suspect](), looked: sets.New[suspect]()}
 }
 
 // Run sweeps at once and then from time to time, until ctx is done. The caches must
@@ -118,13 +122,14 @@ func (s *Sweeper) Sweep(ctx context.Context) int {
 	}
 	seen, unripe := map[suspect]time.Time{}, 0
 	for _, at := range pools {
-		suspects, err := s.suspectsIn(ctx, at, known)
+		names, err := s.list(ctx, at)
 		if err != nil {
 			klog.FromContext(ctx).V(2).Info("Not looking for images left behind", "pool", at.name, "err", err)
 			unripe += s.carryOver(at, seen)
 			continue
 		}
-		for _, id := range suspects {
+		s.releaseSnapshots(ctx, at, names, known)
+		for _, id := range s.suspectsAmong(names, at, known) {
 			since, again := s.suspects[id]
 			if !again {
 				since = s.Clock.Now()
@@ -220,14 +225,14 @@ func (s *Sweeper) pools(ctx context.Context, volumes []*corev1.PersistentVolume)
 	return pools
 }
 
-// suspectsIn lists the images of a pool that have neither claim nor volume.
-func (s *Sweeper) suspectsIn(ctx context.Context, at pool, known sets.Set[string]) ([]suspect, error) {
+func (s *Sweeper) list(ctx context.Context, at pool) ([]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.p.timeout)
 	defer cancel()
-	names, err := s.Images.List(ctx, at.cluster, at.name)
-	if err != nil {
-		return nil, err
-	}
+	return s.Images.List(ctx, at.cluster, at.name)
+}
+
+// suspectsAmong are the images of a pool that have neither claim nor volume.
+func (s *Sweeper) suspectsAmong(names []string, at pool, known sets.Set[string]) []suspect {
 	var suspects []suspect
 	for _, name := range names {
 		uid, prefixed := strings.CutPrefix(name, imagePrefix)
@@ -237,12 +242,49 @@ func (s *Sweeper) suspectsIn(ctx context.Context, at pool, known sets.Set[string
 		}
 	}
 	here := sets.New(names...)
-	for id := range s.kept {
-		if id.place == placeOf(at.cluster, at.name) && !here.Has(id.image) {
-			s.kept.Delete(id)
+	for _, remembered := range []sets.Set[suspect]{s.kept, s.looked} {
+		for id := range remembered {
+			if id.place == placeOf(at.cluster, at.name) && !here.Has(id.image) {
+				remembered.Delete(id)
+			}
 		}
 	}
-	return suspects, nil
+	return suspects
+}
+
+// releaseSnapshots looks, once in the life of the process, at the snapshots of each image
+// that were taken for clones: those whose claim is gone, and which became no clone, are
+// of no use.
+func (s *Sweeper) releaseSnapshots(ctx context.Context, at pool, names []string, known sets.Set[string]) {
+	useless := func(clone string) bool {
+		uid, prefixed := strings.CutPrefix(clone, imagePrefix)
+		if !prefixed || known.Has(uid) {
+			return false
+		}
+		release, ok := s.Reserve(volumePrefix + uid)
+		if ok {
+			release()
+		}
+		return ok
+	}
+	for _, name := range names {
+		id := suspect{placeOf(at.cluster, at.name), name}
+		if !strings.HasPrefix(name, imagePrefix) || s.looked.Has(id) || ctx.Err() != nil {
+			continue
+		}
+		ref, owner := rbdutil.ImageRef{Pool: at.name, Name: name}, rbdutil.Owner{Provisioner: s.p.name, ClusterID: s.p.clusterID}
+		if err := s.releaseOrphans(ctx, at, ref, owner, useless); err != nil {
+			klog.FromContext(ctx).V(2).Info("Not looking any further for snapshots left behind", "image", ref, "err", err)
+			return
+		}
+		s.looked.Insert(id)
+	}
+}
+
+func (s *Sweeper) releaseOrphans(ctx context.Context, at pool, ref rbdutil.ImageRef, owner rbdutil.Owner, useless func(string) bool) error {
+	ctx, cancel := context.WithTimeout(ctx, s.p.timeout)
+	defer cancel()
+	return s.Images.ReleaseOrphans(ctx, at.cluster, ref, owner, useless)
 }
 
 // reclaim removes one image, or says why it stays. It tells whether there is any use
@@ -261,7 +303,9 @@ func (s *Sweeper) reclaim(ctx context.Context, c rbdutil.Cluster, id suspect) (g
 	if _, err := s.Live.PersistentVolumes().Get(ctx, volumePrefix+uid, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
 		return err == nil
 	}
-	err := s.Images.Reclaim(ctx, c, ref, rbdutil.Owner{ClaimUID: uid, Provisioner: s.p.name, ClusterID: s.p.clusterID})
+	err := s.Images.Reclaim(ctx, c, ref, rbdutil.Owner{
+		ClaimUID: uid, VolumeName: volumePrefix + uid, Provisioner: s.p.name, ClusterID: s.p.clusterID,
+	})
 	switch {
 	case err == nil:
 		s.p.trash.Purge(ctx, c, id.pool)

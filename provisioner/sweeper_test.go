@@ -258,8 +258,8 @@ func TestSweepLooksAtOthersImagesOnce(t *testing.T) {
 	for range 3 {
 		w.sweepTwice(t)
 	}
-	if looks != 2 {
-		t.Errorf("%d looks at two images", looks)
+	if looks != 4 {
+		t.Errorf("%d looks at the owners and the snapshots of two images", looks)
 	}
 }
 

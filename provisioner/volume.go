@@ -14,7 +14,7 @@ import (
 // by hand. The library adds the claim reference, the class and provisioned-by.
 func volumeFor(opts controller.ProvisionOptions, params parameters, img rbdutil.Image) *corev1.PersistentVolume {
 	class, claim := opts.StorageClass, opts.PVC
-	mode := ptr.Deref(claim.Spec.VolumeMode, corev1.PersistentVolumeFilesystem)
+	mode := modeOf(claim)
 	reclaim := ptr.Deref(class.ReclaimPolicy, corev1.PersistentVolumeReclaimDelete)
 	return &corev1.PersistentVolume{
 		ObjectMeta: metav1.ObjectMeta{

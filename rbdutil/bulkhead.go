@@ -88,9 +88,9 @@ func (b *Bulkhead) Complete(ctx context.Context, c Cluster, ref ImageRef, metada
 	return b.do(ctx, c, ref.Pool, func() error { return b.store.Complete(ctx, c, ref, metadata, size) })
 }
 
-// Remove implements Store.
-func (b *Bulkhead) Remove(ctx context.Context, c Cluster, ref ImageRef) error {
-	return b.doLengthy(c, ref.Pool, func() error { return b.store.Remove(ctx, c, ref) })
+// RemoveRemains implements Store.
+func (b *Bulkhead) RemoveRemains(ctx context.Context, c Cluster, ref ImageRef) error {
+	return b.do(ctx, c, ref.Pool, func() error { return b.store.RemoveRemains(ctx, c, ref) })
 }
 
 // Trash implements Store.
@@ -124,13 +124,43 @@ func (b *Bulkhead) List(ctx context.Context, c Cluster, pool string) ([]string, 
 }
 
 // Written implements Store.
-func (b *Bulkhead) Written(ctx context.Context, c Cluster, ref ImageRef) (bool, error) {
+func (b *Bulkhead) Written(ctx context.Context, c Cluster, ref ImageRef, since string) (bool, error) {
 	var written bool
 	err := b.doLengthy(c, ref.Pool, func() (err error) {
-		written, err = b.store.Written(ctx, c, ref)
+		written, err = b.store.Written(ctx, c, ref, since)
 		return err
 	})
 	return written, err
+}
+
+// Snapshot implements Store.
+func (b *Bulkhead) Snapshot(ctx context.Context, c Cluster, ref ImageRef, name string) error {
+	return b.do(ctx, c, ref.Pool, func() error { return b.store.Snapshot(ctx, c, ref, name) })
+}
+
+// Release implements Store.
+func (b *Bulkhead) Release(ctx context.Context, c Cluster, snapshot SnapshotRef) error {
+	return b.do(ctx, c, snapshot.Pool, func() error { return b.store.Release(ctx, c, snapshot) })
+}
+
+// Clone implements Store.
+func (b *Bulkhead) Clone(ctx context.Context, c Cluster, parent ImageRef, snapshot string, ref ImageRef, layout Layout) error {
+	return b.do(ctx, c, ref.Pool, func() error { return b.store.Clone(ctx, c, parent, snapshot, ref, layout) })
+}
+
+// Depth implements Store.
+func (b *Bulkhead) Depth(ctx context.Context, c Cluster, ref ImageRef) (int, error) {
+	depth := 0
+	err := b.do(ctx, c, ref.Pool, func() (err error) {
+		depth, err = b.store.Depth(ctx, c, ref)
+		return err
+	})
+	return depth, err
+}
+
+// Flatten implements Store.
+func (b *Bulkhead) Flatten(ctx context.Context, c Cluster, ref ImageRef) error {
+	return b.doLengthy(c, ref.Pool, func() error { return b.store.Flatten(ctx, c, ref) })
 }
 
 // Silent lists the pools that do not answer, in a stable order, and tells whether any

@@ -212,10 +212,10 @@ func TestBulkheadDoesNotTakeALongRemovalForSilence(t *testing.T) {
 	answer := fmt.Errorf("remove: %w (%w)", rbdutil.ErrTimeout, context.DeadlineExceeded)
 	b := rbdutil.NewBulkhead(answers(&answer), 3, time.Hour)
 	ref := rbdutil.ImageRef{Pool: "kube", Name: "x"}
-	if err := b.Remove(t.Context(), clusterAt("mon"), ref); !errors.Is(err, rbdutil.ErrTimeout) {
+	if err := b.Purge(t.Context(), clusterAt("mon"), "kube", rbdutil.TrashedImage{ID: "x"}, ""); !errors.Is(err, rbdutil.ErrTimeout) {
 		t.Error(err)
 	}
-	if _, err := b.Written(t.Context(), clusterAt("mon"), ref); !errors.Is(err, rbdutil.ErrTimeout) {
+	if _, err := b.Written(t.Context(), clusterAt("mon"), ref, ""); !errors.Is(err, rbdutil.ErrTimeout) {
 		t.Error(err)
 	}
 	if silent, _ := b.Silent(); len(silent) != 0 {

@@ -20,6 +20,14 @@ var (
 	ErrImageInUse = errors.New("image is in use")
 	// ErrHasSnapshots: the image has snapshots, which Ceph does not remove with it.
 	ErrHasSnapshots = errors.New("image has snapshots")
+	// ErrHasClones: other images get their data from a snapshot of it.
+	ErrHasClones = errors.New("image has clones")
+	// ErrSourceNotFound: the image that a clone is to be made of is not there.
+	ErrSourceNotFound = errors.New("image to clone not found")
+	// ErrSourceUnfit: no clone like that can be made of that image.
+	ErrSourceUnfit = errors.New("image cannot be cloned so")
+	// ErrCopying: the clone is being made one that needs its source no more.
+	ErrCopying = errors.New("data is being copied")
 	// ErrInGroup: the image is a member of a group of images, which Ceph keeps whole.
 	ErrInGroup = errors.New("image is in a group")
 	// ErrStays: the image does not go, though Ceph names no reason.

@@ -30,11 +30,39 @@ type ImageSpec struct {
 	Size uint64
 	// Owner is written into the image's metadata and decides whose image it is.
 	Owner Owner
+	// Source is what the image is to begin with; nil for nothing.
+	Source *Source
 }
+
+// Source is the image that a clone begins with.
+type Source struct {
+	ImageRef
+	// Expect is what must be true of it; else it is another image of that name.
+	Expect Expectation
+	// Unmounted wants nobody to have it mapped at the moment of which the clone shows
+	// the data, so that its file system needs no recovery.
+	Unmounted bool
+}
+
+// SnapshotRef names a snapshot of an image that may have lost its name: one that is a
+// parent may be in the trash.
+type SnapshotRef struct {
+	Pool string
+	// ImageID is what Ceph knows the image by.
+	ImageID string
+	Name    string
+}
+
+// String is the form in which a clone's metadata keeps it.
+func (r SnapshotRef) String() string { return r.Pool + "/" + r.ImageID + "@" + r.Name }
 
 // Image is an image as Ceph shows it.
 type Image struct {
 	ImageRef
+	// ID is what Ceph knows it by, whatever becomes of its name.
+	ID string
+	// Parent is the snapshot that it is a clone of; nil if it is none.
+	Parent *SnapshotRef
 	// Size in bytes.
 	Size uint64
 	// Features includes those that Ceph added by itself.
@@ -49,7 +77,8 @@ type Image struct {
 	// Snapshots are the names of the user's snapshots.
 	Snapshots []string
 	// Clones are the images that share data with the snapshots, as POOL/NAME, as far
-	// as the user may see them.
+	// as the user may see them. They are looked for only where others than us have taken
+	// snapshots.
 	Clones []string
 }
 

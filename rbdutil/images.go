@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -15,7 +16,8 @@ import (
 // has no owner and a size was made by somebody else; whatever has size 0 holds no
 // byte of anybody's data.
 type Images struct {
-	store Store
+	store  Store
+	copies copies
 }
 
 // NewImages returns the idempotent layer over a Store.
@@ -25,6 +27,9 @@ func NewImages(store Store) *Images { return &Images{store: store} }
 // of that name that has another owner, or ours with another size or other
 // features, is left untouched and answered with ErrNotOurs or ErrMismatch.
 func (i *Images) Ensure(ctx context.Context, c Cluster, spec ImageSpec) (Image, error) {
+	if spec.Source != nil {
+		return i.ensureClone(ctx, c, spec)
+	}
 	img, err := i.begin(ctx, c, spec)
 	if err != nil {
 		return Image{}, err
@@ -90,13 +95,18 @@ func usable(img Image, spec ImageSpec) error {
 		return fmt.Errorf("%w: %s already exists with a size of %d bytes, wanted are %d",
 			ErrMismatch, img.ImageRef, img.Size, spec.Size)
 	}
-	if got := img.Features.Requested(); !got.SameAs(spec.Features) {
-		return fmt.Errorf("%w: %s already exists with features %s, wanted are %s",
-			ErrMismatch, img.ImageRef, got, spec.Features)
-	}
 	if spec.ObjectSize != 0 && img.ObjectSize != spec.ObjectSize {
 		return fmt.Errorf("%w: %s already exists with objects of %d bytes, wanted are %d",
 			ErrMismatch, img.ImageRef, img.ObjectSize, spec.ObjectSize)
+	}
+	return sameLayout(img, spec)
+}
+
+// sameLayout tells whether the image has the features and the data pool of the spec.
+func sameLayout(img Image, spec ImageSpec) error {
+	if got := img.Features.Requested(); !got.SameAs(spec.Features) {
+		return fmt.Errorf("%w: %s already exists with features %s, wanted are %s",
+			ErrMismatch, img.ImageRef, got, spec.Features)
 	}
 	if has := img.Features.Has(dataPool); has != (spec.DataPool != "") {
 		return fmt.Errorf("%w: %s already exists with a data pool of its own: %t, wanted: %t",
@@ -168,16 +178,33 @@ func (i *Images) removeRemains(ctx context.Context, c Cluster, ref ImageRef) err
 			return nil
 		}
 	}
-	if err := i.store.Remove(ctx, c, ref); err != nil && !errors.Is(err, ErrImageNotFound) {
+	switch err := i.store.RemoveRemains(ctx, c, ref); {
+	case errors.Is(err, ErrImageNotFound):
+		return nil
+	case errors.Is(err, ErrImageExists):
+		return fmt.Errorf("%w: %s is whole, though it could not be found", ErrStays, ref)
+	default:
 		return err
 	}
-	return nil
 }
 
 // Purge removes the images from a pool's trash that Delete or Reclaim has put there
 // for the same cluster and provisioner, of those whose name began so. It returns how many
-// it removed, and why others stay; those are tried again when it is called again.
+// it removed, and why others stay; those are tried again when it is called again. One
+// that has clones stays without a word: it can go when the last of them is removed.
 func (i *Images) Purge(ctx context.Context, c Cluster, pool, prefix string, owner Owner) (int, error) {
+	total := 0
+	for {
+		purged, err := i.purgeOnce(ctx, c, pool, prefix, owner)
+		total += purged
+		// What was removed may have been the last clone of another.
+		if purged == 0 || err != nil {
+			return total, err
+		}
+	}
+}
+
+func (i *Images) purgeOnce(ctx context.Context, c Cluster, pool, prefix string, owner Owner) (int, error) {
 	trashed, err := i.store.Trashed(ctx, c, pool)
 	if err != nil {
 		return 0, err
@@ -191,7 +218,7 @@ func (i *Images) Purge(ctx context.Context, c Cluster, pool, prefix string, owne
 		switch err := i.store.Purge(ctx, c, pool, img, markOf(owner)); {
 		case err == nil:
 			purged++
-		case errors.Is(err, ErrNotOurs), errors.Is(err, ErrImageNotFound), errors.Is(err, ErrInProgress):
+		case errors.Is(err, ErrNotOurs), errors.Is(err, ErrImageNotFound), errors.Is(err, ErrInProgress), errors.Is(err, ErrHasClones):
 		default:
 			errs = append(errs, err)
 		}
@@ -199,7 +226,8 @@ func (i *Images) Purge(ctx context.Context, c Cluster, pool, prefix string, owne
 	return purged, errors.Join(errs...)
 }
 
-func deletable(img Image, expect Expectation) error {
+// belongs tells whether the image is the one expected.
+func belongs(img Image, expect Expectation) error {
 	owner := img.Owner()
 	switch {
 	case owner.Unknown() && !expect.AllowUnknown:
@@ -208,9 +236,20 @@ func deletable(img Image, expect Expectation) error {
 	case !owner.Unknown() && !owner.SameVolume(expect.Owner):
 		return fmt.Errorf("%w: the metadata of %s names %s (volume %q, cluster %q), not volume %q of cluster %q",
 			ErrNotOurs, img.ImageRef, owner, owner.VolumeName, owner.ClusterID, expect.Owner.VolumeName, expect.Owner.ClusterID)
-	case len(img.Watchers) > 0:
+	}
+	return nil
+}
+
+// deletable tells whether the image may go into the trash. Snapshots that clones of ours
+// are made of go there with it, and serve them from there.
+func deletable(img Image, expect Expectation) error {
+	if err := belongs(img, expect); err != nil {
+		return err
+	}
+	if len(img.Watchers) > 0 {
 		return inUse(img)
-	case len(img.Snapshots) > 0:
+	}
+	if img.Snapshots = slices.DeleteFunc(slices.Clone(img.Snapshots), ofOurs); len(img.Snapshots) > 0 {
 		return hasSnapshots(img)
 	}
 	return nil

@@ -164,7 +164,7 @@ func TestEnsureGoesOnWhenSomebodyElseRemovesWhatIsInTheWay(t *testing.T) {
 			before := ceph.Before
 			ceph.Before, ceph.After = nil, nil
 			defer func() { ceph.Before = before }()
-			return ceph.Remove(ctx, c, ref)
+			return ceph.Trash(ctx, c, ref, "")
 		}
 		return nil
 	}

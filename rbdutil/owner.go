@@ -10,6 +10,8 @@ const (
 	metaVolumeName     = "kubernetes.io/created-for/pv/name"
 	metaProvisioner    = "kubernetes.io/created-by/provisioner"
 	metaClusterID      = "kubernetes.io/created-by/cluster-id"
+	// metaSource is the snapshot that a clone was made of, as a SnapshotRef.
+	metaSource = "kubernetes.io/created-from/snapshot"
 )
 
 // Owner says for which claim, by which provisioner and for which Kubernetes
@@ -85,6 +87,12 @@ func (o Owner) SameClaim(other Owner) bool {
 func (o Owner) madeBy(other Owner) bool {
 	return o.SameClaim(other) &&
 		(o.Provisioner == "" || o.Provisioner == other.Provisioner)
+}
+
+// sameMaker tells whether nothing says that the two are of different provisioners or
+// clusters.
+func (o Owner) sameMaker(other Owner) bool {
+	return (o.Provisioner == "" || o.Provisioner == other.Provisioner) && (o.ClusterID == "" || o.ClusterID == other.ClusterID)
 }
 
 // SameVolume tells whether both name the same PersistentVolume. A cluster id that

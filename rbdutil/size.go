@@ -30,13 +30,16 @@ func SizeFor(request int64, layout Layout) (uint64, error) {
 	if objectSize == 0 {
 		objectSize = DefaultObjectSize
 	}
-	size := (uint64(request) + MiB - 1) / MiB * MiB
+	size := RoundUp(request)
 	if most := MaxObjects * objectSize; size > most {
 		return 0, fmt.Errorf("an image cannot be so large: ask for %s or less (%d objects of %s each; a larger objectSize allows for more)",
 			quantity(most), MaxObjects, quantity(objectSize))
 	}
 	return size, nil
 }
+
+// RoundUp returns so many bytes or a little more, in whole MiB.
+func RoundUp(bytes int64) uint64 { return (uint64(bytes) + MiB - 1) / MiB * MiB }
 
 // CheckObjectSize tells whether Ceph takes the size, in bytes, for an image's objects.
 func CheckObjectSize(size uint64) error {

@@ -36,6 +36,8 @@ func TestRights(t *testing.T) {
 		{true, "delete", "core/persistentvolumes", ""},
 		{false, "update", "core/persistentvolumes", ""},
 		{true, "list", "core/persistentvolumeclaims", ""},
+		{true, "patch", "core/persistentvolumeclaims/status", "default"},
+		{false, "patch", "core/persistentvolumeclaims", "default"},
 		{false, "create", "core/persistentvolumeclaims", "default"},
 		{false, "delete", "core/persistentvolumeclaims", "default"},
 		{true, "watch", "storage.k8s.io/storageclasses", ""},

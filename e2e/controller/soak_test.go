@@ -204,5 +204,9 @@ func (s *soak) atRest(ctx context.Context) error {
 	if diff := cmp.Diff(expected, images); diff != "" {
 		return fmt.Errorf("images (-want +got):\n%s", diff)
 	}
-	return nil
+	trash, err := s.TryTrash(ctx)
+	if err == nil && len(trash) > 0 {
+		err = fmt.Errorf("in the trash are %q", trash)
+	}
+	return err
 }

@@ -3,7 +3,9 @@
 package controller
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -26,7 +28,7 @@ import (
 )
 
 // TestKilledAtEveryRequest kills the provisioner at each request that it sends to the
-// API server in a life in which it starts, makes a volume and deletes it. (What it
+// API server in a life in which it starts, makes a volume, grows it and deletes it. (What it
 // sends to Ceph in between is swept in rbdutil/librbd.)
 func TestKilledAtEveryRequest(t *testing.T) {
 	t.Parallel()
@@ -34,9 +36,10 @@ func TestKilledAtEveryRequest(t *testing.T) {
 		t.Parallel()
 		killAtEveryRequest(t, false, func(t *testing.T, e *framework.Env, claim *corev1.PersistentVolumeClaim) {
 			// A claim that was not served yet is served now, once.
-			if _, err := e.Client.CoreV1().PersistentVolumeClaims(e.Namespace).Get(t.Context(), claim.Name, metav1.GetOptions{}); err == nil {
+			if now, err := e.Client.CoreV1().PersistentVolumeClaims(e.Namespace).Get(t.Context(), claim.Name, metav1.GetOptions{}); err == nil {
 				volume := e.AwaitBound(t, claim)
 				e.WantImage(t, framework.ImageOf(volume), true)
+				e.AwaitSize(t, claim.Name, now.Spec.Resources.Requests.Storage().String(), framework.Patience)
 			}
 			deleteIfThere(t, e, claim)
 		})
@@ -52,11 +55,11 @@ func TestKilledAtEveryRequest(t *testing.T) {
 // kill, andThen is done, and another provisioner has to leave the pool empty.
 func killAtEveryRequest(t *testing.T, answered bool, andThen func(*testing.T, *framework.Env, *corev1.PersistentVolumeClaim)) {
 	e := newEnv(t)
-	class := e.Class(t, "steps")
+	class := e.Class(t, "steps", framework.Expandable)
 	gate := newRequestGate(t)
 	n := 1
 	for ; ; n++ {
-		claim := e.Claim(t, fmt.Sprintf("claim-%d", n), class)
+		claim := e.Claim(t, fmt.Sprintf("claim-%d", n), class, framework.Block)
 		if !gate.live(t, e, claim, n, answered) {
 			break
 		}
@@ -68,8 +71,8 @@ func killAtEveryRequest(t *testing.T, answered bool, andThen func(*testing.T, *f
 		p.Kill(t)
 	}
 	t.Logf("killed at %d requests, the last one being %s", n-1, gate.last())
-	// Four lists, four watches, a key, a volume, its finalizer, its end, some events.
-	if n < 14 {
+	// Four lists, four watches, keys, a volume, its finalizer, its growth, its end, events.
+	if n < 20 {
 		t.Errorf("%d requests are too few for a whole life", n-1)
 	}
 }
@@ -148,8 +151,8 @@ func newRequestGate(t *testing.T) *requestGate {
 	return g
 }
 
-// live has a provisioner serve the claim and then delete it, and kills it at request
-// n. It tells whether that came to pass.
+// live has a provisioner serve the claim, let it grow and then delete it, and kills it at
+// request n. It tells whether that came to pass.
 func (g *requestGate) live(t *testing.T, e *framework.Env, claim *corev1.PersistentVolumeClaim, n int, answered bool) (killed bool) {
 	t.Helper()
 	victim := make(chan *framework.Process, 1)
@@ -158,7 +161,7 @@ func (g *requestGate) live(t *testing.T, e *framework.Env, claim *corev1.Persist
 	g.mu.Unlock()
 	p := framework.Start(t, e, "--kubeconfig="+g.kubeconfig, "--leader-election=false", "--orphan-grace=0")
 	victim <- p
-	deleted := false
+	asked, deleted := false, false
 	e.Await(t, fmt.Sprintf("a kill at request %d, or the end of the claim", n), framework.Patience, func(ctx context.Context) error {
 		if !p.Running() {
 			return nil
@@ -167,6 +170,13 @@ func (g *requestGate) live(t *testing.T, e *framework.Env, claim *corev1.Persist
 			now, err := e.Client.CoreV1().PersistentVolumeClaims(e.Namespace).Get(ctx, claim.Name, metav1.GetOptions{})
 			if err != nil || now.Status.Phase != corev1.ClaimBound {
 				return fmt.Errorf("the claim is not bound: %w", err)
+			}
+			if !asked {
+				asked = true
+				return cmp.Or(e.TryAsk(ctx, claim.Name, "2Gi"), errors.New("the claim has just asked for more"))
+			}
+			if has := now.Status.Capacity.Storage(); has.Cmp(*now.Spec.Resources.Requests.Storage()) < 0 {
+				return fmt.Errorf("the claim has %s", has)
 			}
 			deleted = true
 			if err := e.Client.CoreV1().PersistentVolumeClaims(e.Namespace).Delete(ctx, claim.Name, metav1.DeleteOptions{}); err != nil {

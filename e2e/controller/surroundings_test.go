@@ -187,11 +187,8 @@ func accessModes(t *testing.T, s *surroundings, name string) {
 
 func dataSource(t *testing.T, s *surroundings, name string) {
 	class := s.Class(t, name)
-	const why = "this provisioner makes empty volumes only"
-	s.refused(t, name, class, []string{`spec.dataSource: Invalid value: "PersistentVolumeClaim other"`, why},
-		func(claim *corev1.PersistentVolumeClaim) {
-			claim.Spec.DataSource = &corev1.TypedLocalObjectReference{Kind: "PersistentVolumeClaim", Name: "other"}
-		})
+	const why = "this provisioner copies PersistentVolumeClaims only"
+	s.refused(t, name, class, []string{"source claim other does not exist in namespace " + s.Namespace}, framework.CloneOf("other"))
 	s.DeleteClaim(t, name)
 	// The API server copies it to dataSource.
 	s.refused(t, name, class, []string{`spec.dataSource: Invalid value: "Backup monday"`, why},

@@ -34,6 +34,13 @@ func Block(claim *corev1.PersistentVolumeClaim) {
 	claim.Spec.VolumeMode = ptr.To(corev1.PersistentVolumeBlock)
 }
 
+// CloneOf asks for the data of another claim.
+func CloneOf(source string) ClaimOption {
+	return func(claim *corev1.PersistentVolumeClaim) {
+		claim.Spec.DataSource = &corev1.TypedLocalObjectReference{Kind: "PersistentVolumeClaim", Name: source}
+	}
+}
+
 // ClassByAnnotation names the class as Kubernetes 1.4 did.
 func ClassByAnnotation(class string) ClaimOption {
 	return func(claim *corev1.PersistentVolumeClaim) {

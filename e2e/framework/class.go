@@ -8,6 +8,7 @@ import (
 	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 )
 
 // ClassOption changes a StorageClass before it is created.
@@ -22,6 +23,9 @@ func Parameter(key, value string) ClassOption {
 func NoParameter(key string) ClassOption {
 	return func(class *storagev1.StorageClass) { delete(class.Parameters, key) }
 }
+
+// Expandable lets claims of the class ask for more.
+func Expandable(class *storagev1.StorageClass) { class.AllowVolumeExpansion = ptr.To(true) }
 
 // Class creates a StorageClass for the test's pool and user, and returns its name.
 // It goes with the test.

@@ -81,6 +81,16 @@ func (e *Env) Pod(t *testing.T, name string, options ...PodOption) *corev1.Pod {
 	return pod
 }
 
+// GetPod reads a pod as it is now.
+func (e *Env) GetPod(t *testing.T, name string) *corev1.Pod {
+	t.Helper()
+	pod, err := e.Client.CoreV1().Pods(e.Namespace).Get(t.Context(), name, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pod
+}
+
 // RunPod creates a pod and waits until it is ready.
 func (e *Env) RunPod(t *testing.T, name string, options ...PodOption) *corev1.Pod {
 	t.Helper()

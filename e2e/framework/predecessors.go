@@ -36,16 +36,16 @@ func (e *Env) KubernetesClass(t *testing.T) string {
 
 // RetiredClass creates the retired rbd-provisioner's example class and returns its
 // name. It is for the pool "kube".
-func (e *Env) RetiredClass(t *testing.T) string {
+func (e *Env) RetiredClass(t *testing.T, options ...ClassOption) string {
 	t.Helper()
-	return e.predecessorClass(t, retiredClass)
+	return e.predecessorClass(t, retiredClass, options...)
 }
 
 // predecessorClass makes of an example what its reader would: the cluster's own
 // addresses, and Secrets with the keys of the users that the class names. In place of
 // Ceph's administrator, whom one of the examples names, it is the user with the rights
 // that our documentation asks for.
-func (e *Env) predecessorClass(t *testing.T, example string) string {
+func (e *Env) predecessorClass(t *testing.T, example string, options ...ClassOption) string {
 	t.Helper()
 	var class storagev1.StorageClass
 	if err := yaml.UnmarshalStrict([]byte(example), &class); err != nil {
@@ -62,6 +62,9 @@ func (e *Env) predecessorClass(t *testing.T, example string) string {
 		parameters[who+"SecretName"] = name
 		key := e.Ceph.Run(t, "ceph", "auth", "get-key", "client."+parameters[who+"Id"])
 		e.secretIn(t, parameters[who+"SecretNamespace"], name, key)
+	}
+	for _, option := range options {
+		option(&class)
 	}
 	return e.CreateClass(t, &class)
 }

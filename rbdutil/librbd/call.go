@@ -13,9 +13,13 @@ import (
 
 // calls remembers which images have a call inside librbd.
 type calls struct {
-	mu      sync.Mutex
-	running map[callKey]struct{}
+	mu sync.Mutex
+	// running counts those that only read, of which there may be many; changing is -1.
+	running map[callKey]int
 }
+
+// changing is how a call counts that changes the image: it is alone with it.
+const changing = -1
 
 // callKey names an image whoever asks for it: a new key makes it no other image.
 type callKey struct {
@@ -25,40 +29,65 @@ type callKey struct {
 
 // begin claims the image for one call; end must be called when it has come back. A
 // whole pool, which has no name in it, may be looked at by many.
-func (c *calls) begin(key callKey) (end func(), ok bool) {
+func (c *calls) begin(key callKey, reads bool) (end func(), ok bool) {
 	if key.image.Name == "" {
 		return func() {}, true
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if _, busy := c.running[key]; busy {
+	if now := c.running[key]; now == changing || now > 0 && !reads {
 		return nil, false
 	}
 	if c.running == nil {
-		c.running = map[callKey]struct{}{}
+		c.running = map[callKey]int{}
 	}
-	c.running[key] = struct{}{}
+	if reads {
+		c.running[key]++
+	} else {
+		c.running[key] = changing
+	}
 	return func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		delete(c.running, key)
+		if c.running[key]--; c.running[key] <= 0 {
+			delete(c.running, key)
+		}
 	}, true
 }
 
-// call runs one operation on an image's pool and returns its error, or ErrTimeout
-// when ctx is done before the operation is.
+// operation is one call on an image.
+type operation struct {
+	name string
+	// image is what it is about: a second call on it has to wait for this one.
+	image rbdutil.ImageRef
+	// reads: it changes nothing, so that others may read at the same time.
+	reads bool
+}
+
+// call runs one operation that changes an image, on its pool.
 func (s *Store) call(ctx context.Context, op string, c rbdutil.Cluster, ref rbdutil.ImageRef, fn func(*rados.IOContext) error) error {
+	return s.do(ctx, operation{name: op, image: ref}, c, func(_ *rados.Conn, pool *rados.IOContext) error { return fn(pool) })
+}
+
+// read runs one that changes nothing.
+func (s *Store) read(ctx context.Context, op string, c rbdutil.Cluster, ref rbdutil.ImageRef, fn func(*rados.IOContext) error) error {
+	return s.do(ctx, operation{name: op, image: ref, reads: true}, c, func(_ *rados.Conn, pool *rados.IOContext) error { return fn(pool) })
+}
+
+// do runs one operation, on the image's pool and whatever others it opens, and returns
+// its error, or ErrTimeout when ctx is done before the operation is.
+func (s *Store) do(ctx context.Context, op operation, c rbdutil.Cluster, fn func(*rados.Conn, *rados.IOContext) error) error {
 	if err := ctx.Err(); err != nil {
-		return timeoutError(op, c, ref, err)
+		return timeoutError(op, c, err)
 	}
-	end, ok := s.calls.begin(callKey{keyOf(c).monitors, ref})
+	end, ok := s.calls.begin(callKey{keyOf(c).monitors, op.image}, op.reads)
 	if !ok {
-		return fmt.Errorf("%s: %w", what(op, ref), rbdutil.ErrInProgress)
+		return fmt.Errorf("%s: %w", op, rbdutil.ErrInProgress)
 	}
-	observed := s.observe(op)
+	observed := s.observe(op.name)
 	done := make(chan error, 1)
 	go func() {
-		err := s.run(c, ref.Pool, fn)
+		err := s.run(c, op.image.Pool, fn)
 		end()
 		observed(err)
 		done <- err
@@ -67,17 +96,17 @@ func (s *Store) call(ctx context.Context, op string, c rbdutil.Cluster, ref rbdu
 	case err := <-done:
 		return err
 	case <-ctx.Done():
-		return timeoutError(op, c, ref, ctx.Err())
+		return timeoutError(op, c, ctx.Err())
 	}
 }
 
 // run does the operation on the cluster's shared connection.
-func (s *Store) run(c rbdutil.Cluster, pool string, fn func(*rados.IOContext) error) error {
+func (s *Store) run(c rbdutil.Cluster, pool string, fn func(*rados.Conn, *rados.IOContext) error) error {
 	conn, err := s.conns.acquire(c)
 	if err != nil {
 		return err
 	}
-	err = onPool(conn.rados, pool, fn)
+	err = onPool(conn.rados, pool, func(ioctx *rados.IOContext) error { return fn(conn.rados, ioctx) })
 	if spoilsConnection(err) {
 		s.conns.drop(conn)
 	}
@@ -108,14 +137,14 @@ func spoilsConnection(err error) bool {
 		errors.Is(err, rbdutil.ErrAccessDenied)
 }
 
-func timeoutError(op string, c rbdutil.Cluster, ref rbdutil.ImageRef, cause error) error {
-	return fmt.Errorf("%s on %s: %w (%w)", what(op, ref), c, rbdutil.ErrTimeout, cause)
+func timeoutError(op operation, c rbdutil.Cluster, cause error) error {
+	return fmt.Errorf("%s on %s: %w (%w)", op, c, rbdutil.ErrTimeout, cause)
 }
 
-// what names an operation for an error. One on a whole pool has no image name.
-func what(op string, ref rbdutil.ImageRef) string {
-	if ref.Name == "" {
-		return op + " pool " + ref.Pool
+// String names an operation for an error. One on a whole pool has no image name.
+func (op operation) String() string {
+	if op.image.Name == "" {
+		return op.name + " pool " + op.image.Pool
 	}
-	return op + " image " + ref.String()
+	return op.name + " image " + op.image.String()
 }

@@ -42,9 +42,17 @@ func describe(image *rbd.Image, ref rbdutil.ImageRef) (rbdutil.Image, error) {
 	if err != nil {
 		return rbdutil.Image{}, err
 	}
+	id, err := image.GetId()
+	if err != nil && errnoOf(err) != syscall.EINVAL { // which is what one of format 1 says
+		return rbdutil.Image{}, err
+	}
+	parent, err := parentOf(image)
+	if err != nil {
+		return rbdutil.Image{}, err
+	}
 	img := rbdutil.Image{
-		ImageRef: ref, Size: stat.Size, ObjectSize: stat.Obj_size,
-		Features: rbdutil.Features(features), Metadata: metadata,
+		ImageRef: ref, ID: id, Size: stat.Size, ObjectSize: stat.Obj_size,
+		Features: rbdutil.Features(features), Metadata: metadata, Parent: parent,
 	}
 	watchers, err := image.ListWatchers()
 	if err != nil {
@@ -57,10 +65,13 @@ func describe(image *rbd.Image, ref rbdutil.ImageRef) (rbdutil.Image, error) {
 	if err != nil {
 		return rbdutil.Image{}, err
 	}
+	foreign := false
 	for _, s := range snapshots {
 		img.Snapshots = append(img.Snapshots, s.Name)
+		_, ours := rbdutil.CloneOf(s.Name)
+		foreign = foreign || !ours
 	}
-	if len(snapshots) > 0 {
+	if foreign { // Ceph goes through all pools for each snapshot
 		img.Clones, err = clonesOf(image)
 	}
 	return img, err
@@ -104,15 +115,16 @@ func grow(image *rbd.Image, ref rbdutil.ImageRef, size uint64) error {
 	return nil
 }
 
-// written tells whether the image has any data of its own.
-func written(image *rbd.Image) (bool, error) {
+// written tells whether the image has any data of its own, or any that came since a
+// snapshot.
+func written(image *rbd.Image, since string) (bool, error) {
 	size, err := image.GetSize()
 	if err != nil || size == 0 {
 		return false, err
 	}
 	found := false
 	err = image.DiffIterate(rbd.DiffIterateConfig{
-		Offset: 0, Length: size, IncludeParent: rbd.ExcludeParent, WholeObject: rbd.EnableWholeObject,
+		SnapName: since, Offset: 0, Length: size, IncludeParent: rbd.ExcludeParent, WholeObject: rbd.EnableWholeObject,
 		Callback: func(_, _ uint64, exists int, _ interface{}) int {
 			found = found || exists != 0
 			if found {

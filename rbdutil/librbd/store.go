@@ -70,7 +70,7 @@ func (s *Store) Get(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef
 	// The result is handed over as a whole, because this function may have
 	// returned long before the call comes back.
 	result := make(chan rbdutil.Image, 1)
-	err := s.call(ctx, "get", c, ref, func(pool *rados.IOContext) error {
+	err := s.read(ctx, "get", c, ref, func(pool *rados.IOContext) error {
 		// Opened for reading only: an image that is open for writing has a
 		// watcher, and a watcher keeps nodes from mapping it.
 		image, err := rbd.OpenImageReadOnly(pool, ref.Name, rbd.NoSnapshot)
@@ -110,16 +110,11 @@ func (s *Store) Complete(ctx context.Context, c rbdutil.Cluster, ref rbdutil.Ima
 	})
 }
 
-// Remove implements rbdutil.Store.
+// RemoveRemains implements rbdutil.Store.
 //
 // Similar to: rbd rm POOL/IMAGE
-func (s *Store) Remove(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef) error {
-	return s.call(ctx, "remove", c, ref, func(pool *rados.IOContext) error {
-		if err := rbd.RemoveImage(pool, ref.Name); err != nil {
-			return removeError("remove", ref, err)
-		}
-		return nil
-	})
+func (s *Store) RemoveRemains(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef) error {
+	return s.call(ctx, "remove", c, ref, func(pool *rados.IOContext) error { return removeRemains(pool, ref) })
 }
 
 // List implements rbdutil.Store.
@@ -127,7 +122,7 @@ func (s *Store) Remove(ctx context.Context, c rbdutil.Cluster, ref rbdutil.Image
 // Similar to: rbd ls POOL
 func (s *Store) List(ctx context.Context, c rbdutil.Cluster, pool string) ([]string, error) {
 	result := make(chan []string, 1)
-	err := s.call(ctx, "list", c, rbdutil.ImageRef{Pool: pool}, func(ioctx *rados.IOContext) error {
+	err := s.read(ctx, "list", c, rbdutil.ImageRef{Pool: pool}, func(ioctx *rados.IOContext) error {
 		names, err := rbd.GetImageNames(ioctx)
 		if err != nil {
 			return wrap("list pool "+pool, err, nil)
@@ -143,16 +138,16 @@ func (s *Store) List(ctx context.Context, c rbdutil.Cluster, pool string) ([]str
 
 // Written implements rbdutil.Store.
 //
-// Similar to: rbd diff POOL/IMAGE
-func (s *Store) Written(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef) (bool, error) {
+// Similar to: rbd diff [--from-snap SNAPSHOT] POOL/IMAGE
+func (s *Store) Written(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef, since string) (bool, error) {
 	result := make(chan bool, 1)
-	err := s.call(ctx, "diff", c, ref, func(pool *rados.IOContext) error {
+	err := s.read(ctx, "diff", c, ref, func(pool *rados.IOContext) error {
 		image, err := rbd.OpenImageReadOnly(pool, ref.Name, rbd.NoSnapshot)
 		if err != nil {
 			return imageError("open", ref, err)
 		}
 		defer closeImage(image)
-		has, err := written(image)
+		has, err := written(image, since)
 		if err != nil {
 			return imageError("read", ref, err)
 		}
@@ -179,7 +174,7 @@ func (s *Store) Trash(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageR
 // Similar to: rbd trash ls POOL
 func (s *Store) Trashed(ctx context.Context, c rbdutil.Cluster, pool string) ([]rbdutil.TrashedImage, error) {
 	result := make(chan []rbdutil.TrashedImage, 1)
-	err := s.call(ctx, "trash-list", c, rbdutil.ImageRef{Pool: pool}, func(ioctx *rados.IOContext) error {
+	err := s.read(ctx, "trash-list", c, rbdutil.ImageRef{Pool: pool}, func(ioctx *rados.IOContext) error {
 		entries, err := rbd.GetTrashList(ioctx)
 		if err != nil {
 			return wrap("list the trash of pool "+pool, err, nil)
@@ -202,17 +197,26 @@ func (s *Store) Trashed(ctx context.Context, c rbdutil.Cluster, pool string) ([]
 // Similar to: rbd trash rm POOL/ID
 func (s *Store) Purge(ctx context.Context, c rbdutil.Cluster, pool string, img rbdutil.TrashedImage, mark rbdutil.Mark) error {
 	// Not before the call that puts it there has come back.
-	end, ok := s.calls.begin(callKey{keyOf(c).monitors, rbdutil.ImageRef{Pool: pool, Name: img.Name}})
+	end, ok := s.calls.begin(callKey{keyOf(c).monitors, rbdutil.ImageRef{Pool: pool, Name: img.Name}}, false)
 	if !ok {
 		return fmt.Errorf("purge image %s: %w", img.ID, rbdutil.ErrInProgress)
 	}
 	end()
 	// Not a name that an image can have: a new one of the old name is another image.
 	ref := rbdutil.ImageRef{Pool: pool, Name: "trash/" + img.ID}
-	return s.call(ctx, "purge", c, ref, func(ioctx *rados.IOContext) error {
-		if err := checkMark(ioctx, ref, img, mark); err != nil {
+	return s.do(ctx, operation{name: "purge", image: ref}, c, func(conn *rados.Conn, ioctx *rados.IOContext) error {
+		left, err := checkMark(ioctx, ref, img, mark)
+		if err != nil {
 			return err
 		}
-		return purge(ioctx, ref, img)
+		for _, snapshot := range left.snapshots {
+			if err := release(ioctx, rbdutil.SnapshotRef{Pool: pool, ImageID: img.ID, Name: snapshot}); err != nil {
+				return err
+			}
+		}
+		if err := purge(ioctx, ref, img); err != nil {
+			return err
+		}
+		return releaseParent(conn, left.parent)
 	})
 }

@@ -63,27 +63,46 @@ func setMark(pool *rados.IOContext, ref rbdutil.ImageRef, mark rbdutil.Mark) err
 	return imageError("set metadata of", ref, image.SetMetadata(rbdutil.MetaDeletedBy, mark.At(time.Now())))
 }
 
+// remains are what an image in the trash has to do with others.
+type remains struct {
+	// snapshots are those that we took for clones of it.
+	snapshots []string
+	// parent is the snapshot that it is a clone of itself, or nil.
+	parent *rbdutil.SnapshotRef
+}
+
 // checkMark wants the mark on an image in the trash. One whose removal was cut short
 // may have nothing left that could bear it, and nothing that could be lost.
-func checkMark(pool *rados.IOContext, ref rbdutil.ImageRef, trashed rbdutil.TrashedImage, want rbdutil.Mark) error {
+func checkMark(pool *rados.IOContext, ref rbdutil.ImageRef, trashed rbdutil.TrashedImage, want rbdutil.Mark) (remains, error) {
 	image, err := rbd.OpenImageByIdReadOnly(pool, trashed.ID, rbd.NoSnapshot)
 	if err != nil {
 		err = imageError("open", ref, err)
 		if errors.Is(err, rbdutil.ErrImageNotFound) && !exists(pool, headerOf(trashed.ID)) {
-			return nil
+			return remains{}, nil
 		}
-		return err
+		return remains{}, err
 	}
 	defer closeImage(image)
 	// A missing key and a missing image are the same ENOENT; it is open, though.
 	got, err := image.GetMetadata(rbdutil.MetaDeletedBy)
 	if err = imageError("read metadata of", ref, err); err != nil && !errors.Is(err, rbdutil.ErrImageNotFound) {
-		return err
+		return remains{}, err
 	}
 	if !want.Covers(got, trashed.Trashed) {
-		return fmt.Errorf("%w: image %s was put into the trash by %q", rbdutil.ErrNotOurs, ref, got)
+		return remains{}, fmt.Errorf("%w: image %s was put into the trash by %q", rbdutil.ErrNotOurs, ref, got)
 	}
-	return nil
+	snapshots, err := image.GetSnapshotNames()
+	if err != nil {
+		return remains{}, imageError("read", ref, err)
+	}
+	var left remains
+	for _, snapshot := range snapshots {
+		if _, ours := rbdutil.CloneOf(snapshot.Name); ours {
+			left.snapshots = append(left.snapshots, snapshot.Name)
+		}
+	}
+	left.parent, err = parentOf(image)
+	return left, imageError("read", ref, err)
 }
 
 // purge removes an image from the trash for good.
@@ -141,4 +160,30 @@ func idOf(pool *rados.IOContext, name string) (string, error) {
 		return "", err
 	}
 	return string(data[lengthPrefix:n]), nil
+}
+
+// removeRemains takes a name away that has no image. Not by Ceph's own way of removing
+// images: it puts them into the trash as well, and when it is cut short there, they are
+// in no list of the trash, and double in that of the pool once the name is given anew.
+func removeRemains(pool *rados.IOContext, ref rbdutil.ImageRef) error {
+	id, err := idOf(pool, ref.Name)
+	if err != nil {
+		return imageError("read the name of", ref, err)
+	}
+	if id != "" && exists(pool, headerOf(id)) {
+		return fmt.Errorf("remove image %s: %w: it is whole", ref, rbdutil.ErrImageExists)
+	}
+	const noDelay, force = 0, false
+	err = rbd.GetImage(pool, ref.Name).Trash(noDelay)
+	if errnoOf(err) == syscall.ENOENT {
+		// The pool does not list it yet, so that there is nothing but the name.
+		return removeError("remove", ref, rbd.RemoveImage(pool, ref.Name))
+	}
+	if err != nil {
+		return removeError("remove", ref, err)
+	}
+	if id == "" {
+		return nil // it is for Purge, who knows its id
+	}
+	return removeError("remove", ref, rbd.TrashRemove(pool, id, force))
 }

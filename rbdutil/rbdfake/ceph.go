@@ -21,12 +21,17 @@ const (
 	OpCreate   = "create"
 	OpGet      = "get"
 	OpComplete = "complete"
-	OpRemove   = "remove"
+	OpRemains  = "remains"
 	OpList     = "list"
 	OpWritten  = "written"
 	OpTrash    = "trash"
 	OpTrashed  = "trashed"
 	OpPurge    = "purge"
+	OpSnapshot = "snapshot"
+	OpRelease  = "release"
+	OpClone    = "clone"
+	OpDepth    = "depth"
+	OpFlatten  = "flatten"
 )
 
 // Ceph is a rbdutil.Store over maps. Its zero value has no pools; use New.
@@ -49,9 +54,18 @@ type image struct {
 	rbdutil.Image
 	written, grouped bool
 	trashed          time.Time
+	// snapshots are those that were taken by Snapshot, and what they show.
+	snapshots map[string]*snapshot
 	// remains: the name is taken, but the image behind it never came to be or
 	// is gone, as after a crash of the client in the middle of it.
 	remains bool
+}
+
+// snapshot is what an image was at one moment.
+type snapshot struct {
+	size uint64
+	// overwritten tells whether the image was written to since.
+	overwritten bool
 }
 
 // New returns a cluster with the pools given.
@@ -83,7 +97,7 @@ func (f *Ceph) Create(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageR
 			objectSize = defaultObjectSize
 		}
 		f.images[ref] = &image{Image: rbdutil.Image{
-			ImageRef: ref, Features: features, ObjectSize: objectSize, Metadata: map[string]string{},
+			ImageRef: ref, ID: f.newID(), Features: features, ObjectSize: objectSize, Metadata: map[string]string{},
 		}}
 		return nil
 	})
@@ -102,6 +116,13 @@ func (f *Ceph) Get(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef)
 		got.Watchers = slices.Clone(img.Watchers)
 		got.Snapshots = slices.Clone(img.Snapshots)
 		got.Clones = slices.Clone(img.Clones)
+		foreign := slices.ContainsFunc(img.Snapshots, func(name string) bool { return img.snapshots[name] == nil })
+		for _, name := range img.Snapshots {
+			if !foreign {
+				break
+			}
+			got.Clones = append(got.Clones, f.clonesOf(rbdutil.SnapshotRef{Pool: ref.Pool, ImageID: img.ID, Name: name})...)
+		}
 		return nil
 	})
 	return got, err
@@ -125,19 +146,15 @@ func (f *Ceph) Complete(ctx context.Context, c rbdutil.Cluster, ref rbdutil.Imag
 	})
 }
 
-// Remove implements rbdutil.Store.
-func (f *Ceph) Remove(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef) error {
-	return f.do(ctx, OpRemove, c, ref, func() error {
+// RemoveRemains implements rbdutil.Store.
+func (f *Ceph) RemoveRemains(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef) error {
+	return f.do(ctx, OpRemains, c, ref, func() error {
 		img := f.images[ref]
 		switch {
 		case img == nil:
 			return fmt.Errorf("remove image %s: %w", ref, rbdutil.ErrImageNotFound)
-		case len(img.Watchers) > 0:
-			return fmt.Errorf("remove image %s: %w", ref, rbdutil.ErrImageInUse)
-		case len(img.Snapshots) > 0:
-			return fmt.Errorf("remove image %s: %w", ref, rbdutil.ErrHasSnapshots)
-		case img.grouped:
-			return fmt.Errorf("remove image %s: %w", ref, rbdutil.ErrInGroup)
+		case !img.remains:
+			return fmt.Errorf("remove image %s: %w", ref, rbdutil.ErrImageExists)
 		}
 		delete(f.images, ref)
 		return nil
@@ -159,7 +176,7 @@ func (f *Ceph) List(ctx context.Context, c rbdutil.Cluster, pool string) ([]stri
 }
 
 // Written implements rbdutil.Store.
-func (f *Ceph) Written(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef) (bool, error) {
+func (f *Ceph) Written(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef, since string) (bool, error) {
 	var written bool
 	err := f.do(ctx, OpWritten, c, ref, func() error {
 		img, err := f.find(ref)
@@ -167,6 +184,13 @@ func (f *Ceph) Written(ctx context.Context, c rbdutil.Cluster, ref rbdutil.Image
 			return err
 		}
 		written = img.written
+		if since != "" {
+			s := img.snapshots[since]
+			if s == nil {
+				return fmt.Errorf("read image %s@%s: %w", ref, since, rbdutil.ErrImageNotFound)
+			}
+			written = s.overwritten
+		}
 		return nil
 	})
 	return written, err
@@ -198,6 +222,12 @@ func (f *Ceph) locked(ref rbdutil.ImageRef, effect func() error) error {
 		return fmt.Errorf("open pool %s: %w", ref.Pool, rbdutil.ErrPoolNotFound)
 	}
 	return effect()
+}
+
+// newID returns an id that no image has had yet.
+func (f *Ceph) newID() string {
+	f.ids++
+	return fmt.Sprintf("%012x", f.ids)
 }
 
 func (f *Ceph) find(ref rbdutil.ImageRef) (*image, error) {

@@ -39,6 +39,9 @@ func (f *Ceph) Put(img rbdutil.Image) {
 	if img.ObjectSize == 0 {
 		img.ObjectSize = defaultObjectSize
 	}
+	if img.ID == "" {
+		img.ID = f.newID()
+	}
 	f.images[img.ImageRef] = &image{Image: img}
 }
 
@@ -63,6 +66,9 @@ func (f *Ceph) Write(ref rbdutil.ImageRef) error {
 		return err
 	}
 	img.written = true
+	for _, s := range img.snapshots {
+		s.overwritten = true
+	}
 	return nil
 }
 

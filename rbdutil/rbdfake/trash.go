@@ -25,8 +25,7 @@ func (f *Ceph) Trash(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRe
 		delete(f.images, ref)
 		img.trashed = time.Now()
 		img.Metadata[rbdutil.MetaDeletedBy] = mark.At(img.trashed)
-		f.ids++
-		f.trash[rbdutil.ImageRef{Pool: ref.Pool, Name: fmt.Sprintf("%012x", f.ids)}] = img
+		f.trash[rbdutil.ImageRef{Pool: ref.Pool, Name: img.ID}] = img
 		return nil
 	})
 }
@@ -57,10 +56,25 @@ func (f *Ceph) Purge(ctx context.Context, c rbdutil.Cluster, pool string, trashe
 			return fmt.Errorf("%w: image %s was put into the trash by %q", rbdutil.ErrNotOurs, key, img.Metadata[rbdutil.MetaDeletedBy])
 		case len(img.Watchers) > 0:
 			return fmt.Errorf("purge image %s: %w", key, rbdutil.ErrImageInUse)
-		case len(img.Snapshots) > 0:
+		}
+		for name := range img.snapshots {
+			if err := f.release(img, name); err != nil {
+				return fmt.Errorf("purge image %s: %w", key, err)
+			}
+		}
+		if len(img.Snapshots) > 0 {
 			return fmt.Errorf("purge image %s: %w", key, rbdutil.ErrHasSnapshots)
 		}
 		delete(f.trash, key)
+		if img.Parent == nil {
+			return nil
+		}
+		if _, ours := rbdutil.CloneOf(img.Parent.Name); ours {
+			// Other clones may be left, and the parent may be gone.
+			if parent := f.byID(img.Parent.Pool, img.Parent.ImageID); parent != nil {
+				_ = f.release(parent, img.Parent.Name)
+			}
+		}
 		return nil
 	})
 }

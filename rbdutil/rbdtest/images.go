@@ -1,6 +1,7 @@
 package rbdtest
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -69,21 +70,22 @@ func (c *cutter) Complete(ctx context.Context, cl rbdutil.Cluster, ref rbdutil.I
 	for n := range items {
 		if err := c.step(); err != nil {
 			// The steps before this one did happen; the size is the last.
-			if n > 0 {
-				if err := c.Store.Complete(ctx, cl, ref, items[:n], 0); err != nil {
-					return err
-				}
-			}
-			return err
+			return cmp.Or(c.sizeless(ctx, cl, ref, items[:n]), err)
 		}
 	}
 	if err := c.step(); err != nil {
-		if err := c.Store.Complete(ctx, cl, ref, items, 0); err != nil {
-			return err
-		}
-		return err
+		return cmp.Or(c.sizeless(ctx, cl, ref, items), err)
 	}
 	return c.Store.Complete(ctx, cl, ref, items, size)
+}
+
+// sizeless sets metadata and leaves the size as it is.
+func (c *cutter) sizeless(ctx context.Context, cl rbdutil.Cluster, ref rbdutil.ImageRef, items []rbdutil.MetadataItem) error {
+	img, err := c.Store.Get(ctx, cl, ref)
+	if err != nil || len(items) == 0 {
+		return err
+	}
+	return c.Store.Complete(ctx, cl, ref, items, img.Size)
 }
 
 func ensureResumes(t *testing.T, h Harness, ref rbdutil.ImageRef) {

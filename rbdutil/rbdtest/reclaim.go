@@ -14,7 +14,7 @@ func listNames(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	if !slices.Contains(names, ref.Name) {
 		t.Errorf("%s is not among %q", ref.Name, names)
 	}
-	must(t, h.Store.Remove(ctxOf(t), h.Cluster, ref))
+	must(t, h.Store.Trash(ctxOf(t), h.Cluster, ref, mark))
 	names, err = h.Store.List(ctxOf(t), h.Cluster, ref.Pool)
 	must(t, err)
 	if slices.Contains(names, ref.Name) {
@@ -31,14 +31,14 @@ func writtenTells(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	must(t, h.Store.Create(ctxOf(t), h.Cluster, ref, plain))
 	for _, size := range []uint64{0, 64 * rbdutil.MiB} {
 		must(t, h.Store.Complete(ctxOf(t), h.Cluster, ref, nil, size))
-		written, err := h.Store.Written(ctxOf(t), h.Cluster, ref)
+		written, err := h.Store.Written(ctxOf(t), h.Cluster, ref, "")
 		must(t, err)
 		if written {
 			t.Errorf("of a size of %d bytes nothing was written, and yet it is said to be", size)
 		}
 	}
 	h.Write(t, ref)
-	written, err := h.Store.Written(ctxOf(t), h.Cluster, ref)
+	written, err := h.Store.Written(ctxOf(t), h.Cluster, ref, "")
 	must(t, err)
 	if !written {
 		t.Error("what was written is not seen")
@@ -46,7 +46,7 @@ func writtenTells(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 }
 
 func writtenMissing(t *testing.T, h Harness, ref rbdutil.ImageRef) {
-	_, err := h.Store.Written(ctxOf(t), h.Cluster, ref)
+	_, err := h.Store.Written(ctxOf(t), h.Cluster, ref, "")
 	wantErr(t, err, rbdutil.ErrImageNotFound)
 }
 

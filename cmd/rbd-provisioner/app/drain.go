@@ -53,6 +53,14 @@ func (d *drainer) Delete(ctx context.Context, volume *corev1.PersistentVolume) e
 	return d.Provisioner.Delete(ctx, volume)
 }
 
+// beginExpansion counts an expansion among the operations, until its end.
+func (d *drainer) beginExpansion() (end func(), ok bool) {
+	if !d.begin() {
+		return nil, false
+	}
+	return d.end, true
+}
+
 // errDraining makes the library pass over the object without an event. It must not
 // be wrapped: the library compares types.
 func errDraining() error {

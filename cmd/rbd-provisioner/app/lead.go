@@ -23,6 +23,8 @@ type replica struct {
 	work      *drainer
 	library   *controller.ProvisionController
 	sweeper   *provisioner.Sweeper
+	expander  *provisioner.Expander
+	workers   int
 }
 
 // parts are what a replica is put together from.
@@ -42,14 +44,18 @@ func newReplica(ctx context.Context, opts *Options, with parts) *replica {
 		Trash:   provisioner.NewPurger(images, opts.ProvisionerName, opts.ClusterID),
 		Secrets: client.CoreV1(),
 		Classes: informers.classes.Lister(), Nodes: informers.nodes.Lister(),
+		Claims: informers.claims.Lister(), Volumes: informers.volumes.Lister(),
 		Events: events,
 	})
-	r := &replica{timeout: opts.Timeout, informers: informers, work: &drainer{Provisioner: p}}
+	r := &replica{timeout: opts.Timeout, informers: informers, work: &drainer{Provisioner: p}, workers: opts.WorkerThreads}
 	saving := savingClient{client, saves{saved: r.work.saved, failed: tellClaim(events)}}
 	r.library = newLibrary(klog.FromContext(ctx), opts, saving, r.work, informers, with.metrics)
 	r.sweeper = provisioner.NewSweeper(p, provisioner.SweeperConfig{
 		Images: images, Claims: informers.claims.Lister(), Volumes: informers.volumes.Lister(),
 		Live: client.CoreV1(), Reserve: r.work.reserve, Grace: opts.OrphanGrace, Clock: clock.RealClock{},
+	})
+	r.expander = provisioner.NewExpander(p, provisioner.ExpanderConfig{
+		Images: images, Client: client.CoreV1(), Begin: r.work.beginExpansion, Limiter: retries(opts),
 	})
 	return r
 }
@@ -61,14 +67,25 @@ func (r *replica) lead(ctx context.Context) {
 	if !r.informers.wait(ctx) {
 		return
 	}
-	var sweeping sync.WaitGroup
-	defer sweeping.Wait()
-	sweeping.Add(1)
-	go func() {
-		defer sweeping.Done()
-		r.sweeper.Run(ctx)
-	}()
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	for _, run := range []func(){
+		func() { r.sweeper.Run(ctx) },
+		func() { r.expand(ctx) },
+	} {
+		beside.Add(1)
+		go func() {
+			defer beside.Done()
+			run()
+		}()
+	}
 	r.runLibrary(ctx)
+}
+
+func (r *replica) expand(ctx context.Context) {
+	if err := r.expander.Run(ctx, r.informers.claims.Informer(), r.workers); err != nil {
+		klog.FromContext(ctx).Error(err, "Cannot hear of claims that ask for more")
+	}
 }
 
 func (r *replica) runLibrary(ctx context.Context) {
@@ -96,22 +113,24 @@ func (r *replica) runLibrary(ctx context.Context) {
 	<-stopped
 }
 
+// retries says when what has failed is tried again.
+func retries(opts *Options) workqueue.RateLimiter {
+	return workqueue.NewItemExponentialFailureRateLimiter(opts.RetryIntervalStart, opts.RetryIntervalMax)
+}
+
 // newLibrary sets the library up so that it keeps out of what we do ourselves:
 // leader election, metrics, giving up.
 func newLibrary(logger klog.Logger, opts *Options, client kubernetes.Interface, work controller.Provisioner, informers *informers, metrics *metrics) *controller.ProvisionController {
-	limiter := func() workqueue.RateLimiter {
-		return workqueue.NewItemExponentialFailureRateLimiter(opts.RetryIntervalStart, opts.RetryIntervalMax)
-	}
 	return controller.NewProvisionController(logger, client, opts.ProvisionerName, work,
 		// The library's own ends the process with an error at every SIGTERM.
 		controller.LeaderElection(false),
 		// Never give up: a claim that is given up leaks its image.
 		controller.FailedProvisionThreshold(0),
 		controller.FailedDeleteThreshold(0),
-		controller.RateLimiter(limiter()),
+		controller.RateLimiter(retries(opts)),
 		// Save volumes in the background for as long as it takes. Without it, the
 		// library deletes the image of a volume that it could not save.
-		controller.CreateProvisionedPVLimiter(limiter()),
+		controller.CreateProvisionedPVLimiter(retries(opts)),
 		controller.Threadiness(opts.WorkerThreads),
 		controller.AddFinalizer(true),
 		controller.ClaimsInformer(informers.claimEvents),

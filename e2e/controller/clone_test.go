@@ -1,0 +1,213 @@
+//go:build e2e
+
+package controller
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/rbd-provisioner/rbd-provisioner/e2e/framework"
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+)
+
+// purgePatience covers a purge that is tried again after a minute.
+const purgePatience = framework.Patience + time.Minute
+
+// sumOf is the checksum of so much of an image, in bytes.
+func sumOf(t *testing.T, e *framework.Env, image rbdutil.ImageRef, size int) string {
+	t.Helper()
+	data, err := e.Ceph.Try(t.Context(), "rbd", "export", "--no-progress", image.String(), "-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(data) < size || strings.Trim(string(data[size:]), "\x00") != "" {
+		t.Fatalf("image %s has %d bytes, or some behind the first %d", image, len(data), size)
+	}
+	sum := sha256.Sum256(data[:size])
+	return hex.EncodeToString(sum[:])
+}
+
+// fill writes data that is the same nowhere else all over an image.
+func fill(t *testing.T, e *framework.Env, image rbdutil.ImageRef) {
+	t.Helper()
+	e.Ceph.Run(t, "rbd", "bench", "--io-type", "write", "--io-pattern", "rand", "--io-size", "64K", "--io-total", "8M", image.String())
+}
+
+func TestClones(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	start(t, e)
+	class := e.Class(t, "clones", framework.Expandable)
+	const size = 32 << 20
+	source := e.AwaitBound(t, e.Claim(t, "source", class, framework.Size("32Mi")))
+	image := framework.ImageOf(source)
+	fill(t, e, image)
+	sum := sumOf(t, e, image, size)
+	volumes := []*corev1.PersistentVolume{source}
+	for _, clone := range []struct {
+		name, source string
+		options      []framework.ClaimOption
+		capacity     string
+	}{
+		{"same", "source", nil, "32Mi"},
+		{"larger", "source", []framework.ClaimOption{framework.Size("64Mi")}, "64Mi"},
+		{"readers", "source", []framework.ClaimOption{framework.Modes(corev1.ReadOnlyMany)}, "32Mi"},
+		{"of-a-clone", "same", nil, "32Mi"},
+	} {
+		claim := e.Claim(t, clone.name, class, append([]framework.ClaimOption{framework.Size("32Mi"), framework.CloneOf(clone.source)}, clone.options...)...)
+		volume := e.AwaitBound(t, claim)
+		ref := framework.ImageOf(volume)
+		if got := sumOf(t, e, ref, size); got != sum {
+			t.Errorf("%s has other data than its source", clone.name)
+		}
+		info := e.ImageInfo(t, ref)
+		if !slices.Equal(info.Features, []string{"layering"}) || info.Format != 2 {
+			t.Errorf("%s has format %d and the features %q", clone.name, info.Format, info.Features)
+		}
+		if got := volume.Spec.Capacity.Storage().String(); got != clone.capacity {
+			t.Errorf("%s has %s, want %s", clone.name, got, clone.capacity)
+		}
+		volumes = append(volumes, volume)
+	}
+	// What is written to one is in no other.
+	fill(t, e, image)
+	if sumOf(t, e, image, size) == sum {
+		t.Fatal("nothing was written")
+	}
+	for _, volume := range volumes[1:] {
+		if sumOf(t, e, framework.ImageOf(volume), size) != sum {
+			t.Errorf("what was written to the source is in the clone of %s", volume.Spec.ClaimRef.Name)
+		}
+	}
+	// The sources first. What they have is needed until the last clone goes.
+	for i, volume := range volumes {
+		e.DeleteClaim(t, volume.Spec.ClaimRef.Name)
+		e.AwaitVolumeGone(t, volume)
+		for _, left := range volumes[i+1:] {
+			if sumOf(t, e, framework.ImageOf(left), size) != sum {
+				t.Errorf("%s has lost its data with %s", left.Spec.ClaimRef.Name, volume.Spec.ClaimRef.Name)
+			}
+		}
+	}
+	wantPoolEmpty(t, e)
+}
+
+// wantPoolEmpty waits until the trash is empty, and then wants nothing in the pool that
+// takes any space.
+func wantPoolEmpty(t *testing.T, e *framework.Env) {
+	t.Helper()
+	e.AwaitTrashEmpty(t, purgePatience)
+	// Ceph removes what snapshots have kept a while after them.
+	e.Await(t, "the last object to go", framework.Patience, func(ctx context.Context) error {
+		out, err := e.Ceph.Try(ctx, "rados", "--pool", e.Pool, "ls")
+		objects := slices.DeleteFunc(strings.Fields(string(out)), func(name string) bool {
+			return slices.Contains([]string{"rbd_directory", "rbd_info", "rbd_trash", "rbd_children"}, name)
+		})
+		if err == nil && len(objects) > 0 {
+			err = fmt.Errorf("left are %q", objects)
+		}
+		return err
+	})
+	e.Await(t, "the pool's statistics to say so", framework.Patience, func(ctx context.Context) error {
+		out, err := e.Ceph.Try(ctx, "rados", "df", "--pool", e.Pool, "--format", "json")
+		if err != nil {
+			return err
+		}
+		var df struct {
+			Pools []struct {
+				SizeBytes json.Number `json:"size_bytes"`
+			}
+		}
+		if err := json.Unmarshal(out, &df); err != nil {
+			return err
+		}
+		const least = 1 << 20
+		if len(df.Pools) != 1 {
+			return fmt.Errorf("there are %d pools", len(df.Pools))
+		}
+		if used, err := df.Pools[0].SizeBytes.Int64(); err != nil || used > least {
+			return fmt.Errorf("it has %s bytes", df.Pools[0].SizeBytes)
+		}
+		return nil
+	})
+}
+
+// TestManyClonesOfOneSource also deletes the source under them.
+func TestManyClonesOfOneSource(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	start(t, e)
+	class := e.Class(t, "clones")
+	const clones, size = 40, 16 << 20
+	source := e.AwaitBound(t, e.Claim(t, "source", class, framework.Size("16Mi")))
+	fill(t, e, framework.ImageOf(source))
+	sum := sumOf(t, e, framework.ImageOf(source), size)
+	var claims []*corev1.PersistentVolumeClaim
+	for i := range clones {
+		claims = append(claims, e.Claim(t, fmt.Sprintf("clone-%d", i), class, framework.Size("16Mi"), framework.CloneOf("source")))
+	}
+	var volumes []*corev1.PersistentVolume
+	for _, claim := range claims {
+		volumes = append(volumes, e.AwaitBound(t, claim))
+	}
+	e.DeleteClaim(t, "source")
+	e.AwaitVolumeGone(t, source)
+	for _, volume := range volumes {
+		if sumOf(t, e, framework.ImageOf(volume), size) != sum {
+			t.Errorf("%s has other data than its source had", volume.Spec.ClaimRef.Name)
+		}
+	}
+	for _, claim := range claims {
+		e.DeleteClaim(t, claim.Name)
+	}
+	for _, volume := range volumes {
+		e.AwaitVolumeGone(t, volume)
+	}
+	wantPoolEmpty(t, e)
+}
+
+// TestCloneAwaitsItsSource: a claim may be created before what it is to be a clone of.
+func TestCloneAwaitsItsSource(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	start(t, e, "--retry-interval-max=2s")
+	class := e.Class(t, "clones")
+	clone := e.Claim(t, "clone", class, framework.CloneOf("source"))
+	e.AwaitEvent(t, clone, framework.Patience, "ProvisioningFailed", "source claim source does not exist")
+	e.Claim(t, "source", class)
+	e.AwaitBound(t, clone)
+}
+
+// TestReadersAndTheUnmountedAwaitTheEndOfWriters has a client that has the source mapped.
+func TestReadersAndTheUnmountedAwaitTheEndOfWriters(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	start(t, e, "--retry-interval-max=2s")
+	class := e.Class(t, "clones")
+	image := framework.ImageOf(e.AwaitBound(t, e.Claim(t, "source", class)))
+	unmap := e.Ceph.Watch(t, image)
+	e.AwaitBound(t, e.Claim(t, "at-any-moment", class, framework.CloneOf("source")))
+	waiting := []*corev1.PersistentVolumeClaim{
+		e.Claim(t, "readers", class, framework.CloneOf("source"), framework.Modes(corev1.ReadOnlyMany)),
+		e.Claim(t, "unmounted", class, framework.CloneOf("source"), func(claim *corev1.PersistentVolumeClaim) {
+			claim.Annotations = map[string]string{"rbd-provisioner.ceph.com/clone-unmounted": "true"}
+		}),
+	}
+	for _, claim := range waiting {
+		event := e.AwaitEvent(t, claim, framework.Patience, "ProvisioningFailed", "image is in use: "+image.String(), "when no node has its source mounted")
+		e.AwaitRepeat(t, event)
+	}
+	unmap()
+	for _, claim := range waiting {
+		e.AwaitBound(t, claim)
+	}
+}

@@ -1,0 +1,128 @@
+//go:build e2e
+
+package controller
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+
+	"github.com/rbd-provisioner/rbd-provisioner/e2e/framework"
+)
+
+// The controller manager of the lab has no rbd command, as that of the stock image, and
+// tries to expand every rbd volume all the same.
+
+func TestExpansion(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	start(t, e)
+	class := e.Class(t, "growing", framework.Expandable)
+	volumes := map[string]*corev1.PersistentVolume{
+		"filesystem": e.AwaitBound(t, e.Claim(t, "filesystem", class)),
+		"block":      e.AwaitBound(t, e.Claim(t, "block", class, framework.Block)),
+	}
+	for name := range volumes {
+		e.Ask(t, name, "2Gi")
+	}
+	for name, volume := range volumes {
+		e.AwaitVolumeSize(t, volume.Name, "2Gi")
+		e.AwaitEvent(t, e.GetClaim(t, name), framework.Patience, map[string]string{
+			"filesystem": "FileSystemResizeRequired", "block": "VolumeResizeSuccessful",
+		}[name], "the image of volume "+volume.Name+" has 2Gi")
+	}
+	e.AwaitFileSystemPending(t, "filesystem")
+	e.AwaitSize(t, "block", "2Gi", framework.Patience)
+	if has := e.GetClaim(t, "filesystem").Status.Capacity[corev1.ResourceStorage]; !has.Equal(resource.MustParse("1Gi")) {
+		t.Errorf("a claim whose file system nobody has grown has %s", has.String())
+	}
+	// Again and again, faster than it is done.
+	for n := 3; n <= 9; n++ {
+		for name := range volumes {
+			e.Ask(t, name, fmt.Sprint(n, "Gi"))
+		}
+	}
+	for _, volume := range volumes {
+		e.AwaitVolumeSize(t, volume.Name, "9Gi")
+	}
+	e.AwaitSize(t, "block", "9Gi", framework.Patience)
+	e.AwaitFileSystemPending(t, "filesystem")
+}
+
+func TestExpansionOfAnImageThatIsLargerAlready(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	start(t, e)
+	class := e.Class(t, "growing", framework.Expandable)
+	volume := e.AwaitBound(t, e.Claim(t, "data", class, framework.Block))
+	e.Ceph.Run(t, "rbd", "resize", "--no-progress", "--size", "5G", framework.ImageOf(volume).String())
+	e.Ask(t, "data", "2Gi")
+	e.AwaitVolumeSize(t, volume.Name, "5Gi")
+	e.AwaitSize(t, "data", "5Gi", framework.Patience)
+}
+
+// TestExpansionWhileThePoolIsFull is told to the claim, and done when there is room. An
+// image without object map takes no room for being larger.
+func TestExpansionWhileThePoolIsFull(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	start(t, e, "--retry-interval-max=2s")
+	mapped := e.AwaitBound(t, e.Claim(t, "mapped", e.Class(t, "mapped", framework.Expandable,
+		framework.Parameter("imageFeatures", "layering,exclusive-lock,object-map,fast-diff")), framework.Block))
+	plain := e.AwaitBound(t, e.Claim(t, "plain", e.Class(t, "plain", framework.Expandable), framework.Block))
+	setQuota(t, e, 1)
+	e.Ask(t, "plain", "1Ti")
+	e.AwaitVolumeSize(t, plain.Name, "1Ti")
+	e.Ask(t, "mapped", "1Ti")
+	event := e.AwaitEvent(t, e.GetClaim(t, "mapped"), framework.Patience, "VolumeResizeFailed", "no space left", "raise the quota of pool "+e.Pool)
+	e.AwaitRepeat(t, event)
+	if capacity := e.GetVolume(t, mapped.Name).Spec.Capacity.Storage(); capacity.String() != "1Gi" {
+		t.Errorf("the volume has %s", capacity)
+	}
+	setQuota(t, e, 0)
+	e.AwaitVolumeSize(t, mapped.Name, "1Ti")
+	e.AwaitSize(t, "mapped", "1Ti", framework.Patience)
+}
+
+// setQuota limits the number of objects in the test's pool, 0 for not, and waits until
+// that shows.
+func setQuota(t *testing.T, e *framework.Env, objects int) {
+	t.Helper()
+	e.Ceph.Run(t, "ceph", "osd", "pool", "set-quota", e.Pool, "max_objects", fmt.Sprint(objects))
+	e.Await(t, "the quota to show", framework.Patience, func(ctx context.Context) error {
+		out, err := e.Ceph.Try(ctx, "ceph", "osd", "pool", "ls", "detail", "--format", "json")
+		if err != nil {
+			return err
+		}
+		var pools []struct {
+			Name  string `json:"pool_name"`
+			Flags string `json:"flags_names"`
+		}
+		if err := json.Unmarshal(out, &pools); err != nil {
+			return err
+		}
+		for _, pool := range pools {
+			if pool.Name == e.Pool && strings.Contains(pool.Flags, "full") == (objects > 0) {
+				return nil
+			}
+		}
+		return errors.New("it does not yet")
+	})
+}
+
+// TestExpansionOfVolumesOfTheRetiredProvisioner needs the class for what they lack.
+func TestExpansionOfVolumesOfTheRetiredProvisioner(t *testing.T) {
+	e := newDefaultEnv(t)
+	class := e.RetiredClass(t, framework.Expandable)
+	volume := retiredVolume(t, e, "old", class)
+	start(t, e)
+	e.Ask(t, "old", "3Gi")
+	e.AwaitVolumeSize(t, volume.Name, "3Gi")
+	e.AwaitFileSystemPending(t, "old")
+}

@@ -1,0 +1,114 @@
+//go:build e2e
+
+package specs
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/rbd-provisioner/rbd-provisioner/e2e/framework"
+)
+
+// writeData fills a file with what is nowhere else, and returns its checksum.
+func writeData(t *testing.T, e *framework.Env, pod string) string {
+	t.Helper()
+	e.Exec(t, pod, "dd if=/dev/urandom of=/data/file bs=1M count=16 2>/dev/null && sync")
+	return checksum(t, e, pod)
+}
+
+func checksum(t *testing.T, e *framework.Env, pod string) string {
+	t.Helper()
+	return strings.Fields(e.Exec(t, pod, "sha256sum /data/file"))[0]
+}
+
+// wantData wants the file to be what was written.
+func wantData(t *testing.T, e *framework.Env, pod, sum string) {
+	t.Helper()
+	if got := checksum(t, e, pod); got != sum {
+		t.Errorf("%s: the file has sha256 %s, it was written with %s", pod, got, sum)
+	}
+}
+
+// wantFileSystem wants the pod's file system to have nearly so many MiB.
+func wantFileSystem(t *testing.T, e *framework.Env, pod string, mib int) {
+	t.Helper()
+	fields := strings.Fields(e.Exec(t, pod, "df -m /data | tail -n 1"))
+	if got, err := strconv.Atoi(fields[1]); err != nil || got > mib || got < mib*9/10 {
+		t.Errorf("%s: the file system has %s MiB, want nearly %d (%v)", pod, fields[1], mib, err)
+	}
+}
+
+// TestExpansionWhileMounted grows volumes under pods that do not notice.
+func TestExpansionWhileMounted(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	pods, sums := map[string]*corev1.Pod{}, map[string]string{}
+	for _, fsType := range []string{"ext4", "xfs"} {
+		e.Claim(t, fsType, e.Class(t, fsType, framework.Expandable, framework.Parameter("fsType", fsType)))
+		pods[fsType] = e.Pod(t, fsType, framework.Mount(fsType))
+	}
+	e.Claim(t, "block", e.Class(t, "block", framework.Expandable), framework.Block)
+	pods["block"] = e.Pod(t, "block", framework.Device("block"))
+	for name, pod := range pods {
+		e.AwaitReady(t, pod)
+		if name != "block" {
+			sums[name] = writeData(t, e, name)
+		}
+	}
+	e.Exec(t, "block", "echo at the end of 1Gi | dd of=/dev/data bs=1M seek=1023 conv=notrunc,fsync 2>/dev/null")
+	for name := range pods {
+		e.Ask(t, name, "2Gi")
+	}
+	for name, pod := range pods {
+		e.AwaitSize(t, name, "2Gi", framework.PodPatience)
+		now := e.AwaitReady(t, pod)
+		if now.UID != pod.UID || now.Status.ContainerStatuses[0].RestartCount != 0 {
+			t.Errorf("%s: the pod was restarted", name)
+		}
+	}
+	for name, sum := range sums {
+		wantFileSystem(t, e, name, 2048)
+		wantData(t, e, name, sum)
+		e.Exec(t, name, "dd if=/dev/zero of=/data/more bs=1M count=64 2>/dev/null && sync")
+	}
+	if got := e.Exec(t, "block", "blockdev --getsize64 /dev/data"); got != fmt.Sprint(2<<30) {
+		t.Errorf("device of %s bytes, want 2Gi", got)
+	}
+	e.Exec(t, "block", "echo at the end of 2Gi | dd of=/dev/data bs=1M seek=2047 conv=notrunc,fsync 2>/dev/null")
+	got := e.Exec(t, "block", "for i in 1023 2047; do dd if=/dev/data bs=1M skip=$i count=1 2>/dev/null | head -n 1; done")
+	if want := "at the end of 1Gi\nat the end of 2Gi"; got != want {
+		t.Errorf("read %q, want %q", got, want)
+	}
+}
+
+// TestExpansionWhileUnmounted leaves the file system to the next mount.
+func TestExpansionWhileUnmounted(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	sums := map[string]string{}
+	for _, fsType := range []string{"ext4", "xfs"} {
+		e.Claim(t, fsType, e.Class(t, fsType, framework.Expandable, framework.Parameter("fsType", fsType)))
+		e.Pod(t, fsType, framework.Mount(fsType))
+	}
+	for _, fsType := range []string{"ext4", "xfs"} {
+		e.AwaitReady(t, e.GetPod(t, fsType))
+		sums[fsType] = writeData(t, e, fsType)
+		e.DeletePod(t, fsType)
+		awaitNoWatcher(t, e, framework.ImageOf(e.AwaitBound(t, e.GetClaim(t, fsType))))
+		e.Ask(t, fsType, "2Gi")
+	}
+	for fsType := range sums {
+		e.AwaitFileSystemPending(t, fsType)
+		e.Pod(t, fsType, framework.Mount(fsType))
+	}
+	for fsType, sum := range sums {
+		e.AwaitReady(t, e.GetPod(t, fsType))
+		e.AwaitSize(t, fsType, "2Gi", framework.PodPatience)
+		wantFileSystem(t, e, fsType, 2048)
+		wantData(t, e, fsType, sum)
+	}
+}

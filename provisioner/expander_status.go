@@ -1,0 +1,117 @@
+package provisioner
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/strategicpatch"
+)
+
+// kubeletsTurn is what is left to be done of the expansion of a file system.
+const kubeletsTurn = "the kubelet grows the file system, where it is mounted or when it is mounted next"
+
+// markResizing says on the claim that its image is being grown.
+func (e *Expander) markResizing(ctx context.Context, claim *corev1.PersistentVolumeClaim, volume *corev1.PersistentVolume) (*corev1.PersistentVolumeClaim, error) {
+	if hasCondition(claim, corev1.PersistentVolumeClaimResizing) {
+		return claim, nil
+	}
+	request := claim.Spec.Resources.Requests[corev1.ResourceStorage]
+	marked, err := e.patchStatus(ctx, claim, func(status *corev1.PersistentVolumeClaimStatus) {
+		status.Conditions = withResizeCondition(status.Conditions, corev1.PersistentVolumeClaimResizing, "")
+	})
+	if err == nil {
+		e.p.events.Eventf(claim, corev1.EventTypeNormal, reasonResizing, "growing the image of volume %s to %s", volume.Name, request.String())
+	}
+	return marked, err
+}
+
+// handOver says on the claim what is left to be done, now that the image and the volume
+// have the capacity: the file system, or nothing.
+func (e *Expander) handOver(ctx context.Context, claim *corev1.PersistentVolumeClaim, capacity resource.Quantity) error {
+	if modeOf(claim) == corev1.PersistentVolumeBlock {
+		_, err := e.patchStatus(ctx, claim, func(status *corev1.PersistentVolumeClaimStatus) {
+			if status.Capacity == nil {
+				status.Capacity = corev1.ResourceList{}
+			}
+			status.Capacity[corev1.ResourceStorage] = capacity
+			status.Conditions = withResizeCondition(status.Conditions, "", "")
+		})
+		return err
+	}
+	if hasCondition(claim, corev1.PersistentVolumeClaimFileSystemResizePending) {
+		return nil
+	}
+	_, err := e.patchStatus(ctx, claim, func(status *corev1.PersistentVolumeClaimStatus) {
+		status.Conditions = withResizeCondition(status.Conditions, corev1.PersistentVolumeClaimFileSystemResizePending, kubeletsTurn)
+	})
+	return err
+}
+
+func hasCondition(claim *corev1.PersistentVolumeClaim, kind corev1.PersistentVolumeClaimConditionType) bool {
+	return slices.ContainsFunc(claim.Status.Conditions, func(c corev1.PersistentVolumeClaimCondition) bool {
+		return c.Type == kind && c.Status == corev1.ConditionTrue
+	})
+}
+
+// withResizeCondition replaces the conditions that have to do with the size by the one
+// given, or by none.
+func withResizeCondition(conditions []corev1.PersistentVolumeClaimCondition, kind corev1.PersistentVolumeClaimConditionType, message string) []corev1.PersistentVolumeClaimCondition {
+	conditions = slices.DeleteFunc(slices.Clone(conditions), func(c corev1.PersistentVolumeClaimCondition) bool {
+		return c.Type == corev1.PersistentVolumeClaimResizing || c.Type == corev1.PersistentVolumeClaimFileSystemResizePending
+	})
+	if kind == "" {
+		return conditions
+	}
+	return append(conditions, corev1.PersistentVolumeClaimCondition{
+		Type: kind, Status: corev1.ConditionTrue, LastTransitionTime: metav1.Now(), Message: message,
+	})
+}
+
+// patchStatus changes the claim's status, unless somebody else has changed the claim
+// since: the kubelet may have finished, and must not be contradicted.
+func (e *Expander) patchStatus(ctx context.Context, claim *corev1.PersistentVolumeClaim, change func(*corev1.PersistentVolumeClaimStatus)) (*corev1.PersistentVolumeClaim, error) {
+	before, after := claim.DeepCopy(), claim.DeepCopy()
+	change(&after.Status)
+	// So that the patch names the version it is for.
+	before.ResourceVersion, before.UID = "", ""
+	old, err := json.Marshal(before)
+	if err != nil {
+		return nil, err
+	}
+	changed, err := json.Marshal(after)
+	if err != nil {
+		return nil, err
+	}
+	patch, err := strategicpatch.CreateTwoWayMergePatch(old, changed, claim)
+	if err != nil {
+		return nil, err
+	}
+	patched, err := e.Client.PersistentVolumeClaims(claim.Namespace).Patch(ctx, claim.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
+	if err != nil {
+		return nil, fmt.Errorf("patch the status of the claim: %w", err)
+	}
+	return patched, nil
+}
+
+// setCapacity says on the volume how large its image is, unless somebody else has
+// changed the volume since.
+func (e *Expander) setCapacity(ctx context.Context, volume *corev1.PersistentVolume, capacity resource.Quantity) error {
+	patch, err := json.Marshal(map[string]any{
+		"metadata": map[string]any{"uid": volume.UID, "resourceVersion": volume.ResourceVersion},
+		"spec":     map[string]any{"capacity": corev1.ResourceList{corev1.ResourceStorage: capacity}},
+	})
+	if err != nil {
+		return err
+	}
+	_, err = e.Client.PersistentVolumes().Patch(ctx, volume.Name, types.MergePatchType, patch, metav1.PatchOptions{})
+	if err != nil {
+		return fmt.Errorf("patch volume %s: %w", volume.Name, err)
+	}
+	return nil
+}

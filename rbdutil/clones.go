@@ -1,0 +1,333 @@
+package rbdutil
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Bounds of clones, beyond which a clone is given all of its data at its birth, so that
+// it needs its source no more.
+const (
+	// maxDepth is how many images a clone may get its data from, one behind the other.
+	// The kernel's client takes 16 (its RBD_MAX_PARENT_CHAIN_LEN), and each costs time.
+	maxDepth = 8
+	// maxSnapshots is how many snapshots an image may have for its clones. The kernel's
+	// client cannot map one with more than 510 (its RBD_MAX_SNAP_COUNT).
+	maxSnapshots = 256
+)
+
+// unchangedPatience bounds finding out whether a source was written to.
+const unchangedPatience = 5 * time.Second
+
+// snapshotPrefix begins the name of every snapshot that we take; that of the image for
+// which it is taken follows.
+const snapshotPrefix = "rbd-provisioner-for-"
+
+// snapshotFor is the name of the snapshot of its source that is taken for a clone.
+func snapshotFor(clone ImageRef) string { return snapshotPrefix + clone.Name }
+
+// CloneOf returns the name of the image for which a snapshot was taken, if it was by us.
+func CloneOf(snapshot string) (image string, ours bool) {
+	return strings.CutPrefix(snapshot, snapshotPrefix)
+}
+
+func ofOurs(snapshot string) bool {
+	_, ours := CloneOf(snapshot)
+	return ours
+}
+
+// ensureClone is Ensure for an image that begins with the data of another.
+//
+// A clone is born in this order: a snapshot of the source that bears the clone's name
+// and says, as long as the clone itself cannot, that we are making it; the clone; in its
+// metadata the owner, by which the snapshot is known to have it for a clone; its size;
+// where it must not depend on its source, the data; and last the name of its volume.
+// Nothing without that was ever handed out.
+func (i *Images) ensureClone(ctx context.Context, c Cluster, spec ImageSpec) (Image, error) {
+	img, err := i.store.Get(ctx, c, spec.ImageRef)
+	switch {
+	case errors.Is(err, ErrImageNotFound):
+		img, err = i.beginClone(ctx, c, spec)
+	case err == nil && !img.Owner().SameClaim(spec.Owner):
+		img, err = i.beginCloneAnew(ctx, c, spec, img)
+	case err == nil:
+		if err = cloneFits(img, spec); err != nil && img.Owner().VolumeName != spec.Owner.VolumeName {
+			img, err = i.replaceClone(ctx, c, spec)
+		}
+	}
+	if err != nil {
+		return Image{}, err
+	}
+	if err := i.finishClone(ctx, c, spec, &img); err != nil {
+		return Image{}, fmt.Errorf("%w: %w", ErrUnfinished, err)
+	}
+	return img, nil
+}
+
+// beginClone makes a clone that is ours to complete.
+func (i *Images) beginClone(ctx context.Context, c Cluster, spec ImageSpec) (Image, error) {
+	source, err := i.sourceOf(ctx, c, spec)
+	if err != nil {
+		return Image{}, err
+	}
+	snapshot, err := i.snapshot(ctx, c, spec, source)
+	if err != nil {
+		return Image{}, err
+	}
+	err = i.store.Clone(ctx, c, source.ImageRef, snapshot, spec.ImageRef, spec.Layout)
+	if errors.Is(err, ErrImageExists) {
+		// The name is taken, yet there is no image behind it: see begin.
+		if err = i.removeRemains(ctx, c, spec.ImageRef); err == nil {
+			err = i.store.Clone(ctx, c, source.ImageRef, snapshot, spec.ImageRef, spec.Layout)
+		}
+	}
+	var img Image
+	if err == nil {
+		img, err = i.store.Get(ctx, c, spec.ImageRef)
+	}
+	if err != nil {
+		return Image{}, fmt.Errorf("%w: %w", ErrUnfinished, err)
+	}
+	return img, nil
+}
+
+// beginCloneAnew puts another in the place of a clone whose making was cut short inside
+// Ceph, where it is not known how far it came.
+func (i *Images) beginCloneAnew(ctx context.Context, c Cluster, spec ImageSpec, img Image) (Image, error) {
+	source, err := i.sourceOf(ctx, c, spec)
+	if err != nil {
+		return Image{}, err
+	}
+	begun := img.Parent == nil && img.Owner().Unknown() && slices.Contains(source.Snapshots, snapshotFor(spec.ImageRef))
+	if halfMade := img.Parent != nil && ofOurs(img.Parent.Name); !begun && !halfMade {
+		return Image{}, fmt.Errorf("%w: %s already exists for %s", ErrNotOurs, img.ImageRef, img.Owner())
+	}
+	return i.replaceClone(ctx, c, spec)
+}
+
+// replaceClone makes the clone anew, in the place of one that nobody was ever given.
+func (i *Images) replaceClone(ctx context.Context, c Cluster, spec ImageSpec) (Image, error) {
+	if err := i.store.Trash(ctx, c, spec.ImageRef, markOf(spec.Owner)); err != nil && !errors.Is(err, ErrImageNotFound) {
+		return Image{}, fmt.Errorf("%w: %w", ErrUnfinished, err)
+	}
+	return i.beginClone(ctx, c, spec)
+}
+
+// sourceOf returns the source if a clone as wanted can be made of it.
+func (i *Images) sourceOf(ctx context.Context, c Cluster, spec ImageSpec) (Image, error) {
+	source, err := i.store.Get(ctx, c, spec.Source.ImageRef)
+	switch {
+	case errors.Is(err, ErrImageNotFound), errors.Is(err, ErrPoolNotFound):
+		return Image{}, fmt.Errorf("%w: %w", ErrSourceNotFound, err)
+	case err != nil:
+		return Image{}, err
+	}
+	if err := belongs(source, spec.Source.Expect); err != nil {
+		return Image{}, fmt.Errorf("%w: %w", ErrSourceNotFound, err)
+	}
+	switch {
+	case !source.Features.Has(Layering):
+		return Image{}, fmt.Errorf("%w: %s has the features %q, and %s is not among them", ErrSourceUnfit, source.ImageRef, source.Features, Layering)
+	case source.Size > spec.Size:
+		return Image{}, fmt.Errorf("%w: %s has a size of %s: ask for as much or more", ErrSourceUnfit, source.ImageRef, quantity(source.Size))
+	case spec.Size > MaxObjects*source.ObjectSize:
+		return Image{}, fmt.Errorf("%w: with objects of %s, like those of %s, an image cannot be so large: ask for %s or less",
+			ErrSourceUnfit, quantity(source.ObjectSize), source.ImageRef, quantity(MaxObjects*source.ObjectSize))
+	case spec.Source.Unmounted && len(source.Watchers) > 0:
+		return Image{}, fmt.Errorf("%w: %w", ErrSourceUnfit, inUse(source))
+	}
+	return source, nil
+}
+
+// snapshot takes the clone's snapshot of the source and returns the one to make the
+// clone of, which is another if the source has many and was not written to since.
+func (i *Images) snapshot(ctx context.Context, c Cluster, spec ImageSpec, source Image) (string, error) {
+	own := snapshotFor(spec.ImageRef)
+	others := slices.DeleteFunc(slices.Clone(source.Snapshots), func(name string) bool { return name == own })
+	switch {
+	case len(others) >= maxSnapshots+maxCopies:
+		return "", fmt.Errorf("%w: %s has %d snapshots, and copies of it are made that will have none", ErrCopying, source.ImageRef, len(others))
+	case spec.Source.Unmounted && len(others) < len(source.Snapshots):
+		// An earlier attempt may not have come to the point of looking who has it mapped.
+		if err := i.store.Release(ctx, c, SnapshotRef{source.Pool, source.ID, own}); err != nil {
+			return "", err
+		}
+	}
+	if err := i.store.Snapshot(ctx, c, source.ImageRef, own); err != nil {
+		return "", err
+	}
+	if spec.Source.Unmounted {
+		now, err := i.store.Get(ctx, c, source.ImageRef)
+		if err == nil && len(now.Watchers) > 0 {
+			_ = i.store.Release(ctx, c, SnapshotRef{source.Pool, source.ID, own}) // the next attempt does it, too
+			err = fmt.Errorf("%w: %w", ErrSourceUnfit, inUse(now))
+		}
+		if err != nil {
+			return "", err
+		}
+	}
+	if len(others) >= maxSnapshots {
+		return i.shared(ctx, c, source, others, own), nil
+	}
+	return own, nil
+}
+
+// shared returns the newest of our other snapshots, if it shows what the own one shows.
+func (i *Images) shared(ctx context.Context, c Cluster, source Image, others []string, own string) string {
+	ours := slices.DeleteFunc(others, func(name string) bool { return !ofOurs(name) })
+	if len(ours) == 0 {
+		return own
+	}
+	ctx, cancel := context.WithTimeout(ctx, unchangedPatience)
+	defer cancel()
+	newest := ours[len(ours)-1]
+	if written, err := i.store.Written(ctx, c, source.ImageRef, newest); err != nil || written {
+		return own
+	}
+	return newest
+}
+
+// cloneFits tells whether a clone of ours may become the spec's.
+func cloneFits(img Image, spec ImageSpec) error {
+	if img.Size > spec.Size {
+		return fmt.Errorf("%w: %s already exists with a size of %d bytes, wanted are %d",
+			ErrMismatch, img.ImageRef, img.Size, spec.Size)
+	}
+	return sameLayout(img, spec)
+}
+
+// finishClone gives a clone what it lacks.
+func (i *Images) finishClone(ctx context.Context, c Cluster, spec ImageSpec, img *Image) error {
+	items := spec.Owner.missingFrom(img.Metadata)
+	finished := !slices.ContainsFunc(items, isVolumeName)
+	if finished && img.Size == spec.Size {
+		return nil
+	}
+	if n := slices.IndexFunc(items, isVolumeName); n >= 0 {
+		items = append(slices.Delete(slices.Clone(items), n, n+1), items[n]) // last, not before all is done
+	}
+	if img.Parent != nil && img.Metadata[metaSource] != img.Parent.String() {
+		items = slices.Insert(items, 0, MetadataItem{metaSource, img.Parent.String()})
+	}
+	if img.Metadata[MetaDeletedBy] != "" {
+		items = slices.Insert(items, 0, MetadataItem{MetaDeletedBy, ""}) // its source was to be deleted once, not this
+	}
+	if err := i.cutOff(ctx, c, spec, img, items); err != nil {
+		return err
+	}
+	if err := i.store.Complete(ctx, c, spec.ImageRef, items, spec.Size); err != nil {
+		return err
+	}
+	metadata := map[string]string{}
+	maps.Copy(metadata, img.Metadata)
+	for _, item := range items {
+		metadata[item.Key] = item.Value
+	}
+	img.Metadata, img.Size = metadata, spec.Size
+	return nil
+}
+
+func isVolumeName(item MetadataItem) bool { return item.Key == metaVolumeName }
+
+// cutOff copies the data of its source into the clone, if it must have it itself, and
+// takes the snapshot away that was taken for it but has no clone.
+func (i *Images) cutOff(ctx context.Context, c Cluster, spec ImageSpec, img *Image, items []MetadataItem) error {
+	source, err := i.store.Get(ctx, c, spec.Source.ImageRef)
+	if errors.Is(err, ErrImageNotFound) {
+		return nil // it is in the trash, where its snapshots are no matter to anybody
+	}
+	if err != nil {
+		return err
+	}
+	deep, err := i.tooDeep(ctx, c, spec, img, source)
+	if err != nil {
+		return err
+	}
+	if deep {
+		// Who it is must be known before anything is written to it.
+		unnamed := slices.DeleteFunc(slices.Clone(items), isVolumeName)
+		if err := i.store.Complete(ctx, c, spec.ImageRef, unnamed, spec.Size); err != nil {
+			return err
+		}
+		if err := i.copies.do(ctx, c.String()+" "+spec.ImageRef.String(), func(ctx context.Context) error {
+			return i.store.Flatten(ctx, c, spec.ImageRef)
+		}); err != nil {
+			return err
+		}
+		img.Parent = nil
+	}
+	own := snapshotFor(spec.ImageRef)
+	if img.Parent != nil && img.Parent.Name == own || !slices.Contains(source.Snapshots, own) {
+		return nil
+	}
+	err = i.store.Release(ctx, c, SnapshotRef{source.Pool, source.ID, own})
+	if errors.Is(err, ErrHasClones) {
+		return nil // what was begun before is still in the trash, and takes it along
+	}
+	return err
+}
+
+// tooDeep tells whether a bound of clones wants the clone to have its data itself.
+func (i *Images) tooDeep(ctx context.Context, c Cluster, spec ImageSpec, img *Image, source Image) (bool, error) {
+	if img.Parent == nil {
+		return false, nil
+	}
+	if img.Parent.Name == snapshotFor(spec.ImageRef) && len(source.Snapshots) > maxSnapshots {
+		return true, nil
+	}
+	if source.Parent == nil {
+		return false, nil // it takes a while to look from parent to parent
+	}
+	depth, err := i.store.Depth(ctx, c, spec.ImageRef)
+	return depth > maxDepth, err
+}
+
+// ReleaseOrphans removes the snapshots of an image that were taken for clones which are
+// of no use to anybody, as far as they have no clones. What was begun of such a clone in
+// the same pool goes with it.
+func (i *Images) ReleaseOrphans(ctx context.Context, c Cluster, ref ImageRef, owner Owner, useless func(clone string) bool) error {
+	img, err := i.store.Get(ctx, c, ref)
+	if errors.Is(err, ErrImageNotFound) {
+		return nil
+	}
+	if err != nil || !img.Owner().sameMaker(owner) {
+		return err
+	}
+	var errs []error
+	for _, snapshot := range img.Snapshots {
+		clone, ours := CloneOf(snapshot)
+		if !ours || !useless(clone) {
+			continue
+		}
+		err := i.removeBeginning(ctx, c, ImageRef{ref.Pool, clone}, owner)
+		if err == nil {
+			err = i.store.Release(ctx, c, SnapshotRef{img.Pool, img.ID, snapshot})
+		}
+		if err != nil && !errors.Is(err, ErrHasClones) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// removeBeginning takes away what there is of a clone that was begun inside Ceph and has
+// come neither to a parent nor to an owner. The snapshot that bears its name tells whose
+// it is.
+func (i *Images) removeBeginning(ctx context.Context, c Cluster, ref ImageRef, owner Owner) error {
+	img, err := i.store.Get(ctx, c, ref)
+	if errors.Is(err, ErrImageNotFound) {
+		return nil
+	}
+	if err != nil || img.Parent != nil || !img.Owner().Unknown() || len(img.Watchers) > 0 || len(img.Snapshots) > 0 {
+		return err
+	}
+	if written, err := i.store.Written(ctx, c, ref, ""); err != nil || written {
+		return err
+	}
+	return i.store.Trash(ctx, c, ref, markOf(owner))
+}

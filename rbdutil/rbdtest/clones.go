@@ -1,0 +1,428 @@
+package rbdtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+)
+
+// sourceFor makes an image with data in it, to be cloned.
+func sourceFor(t *testing.T, h Harness, ref rbdutil.ImageRef) rbdutil.ImageSpec {
+	t.Helper()
+	spec := specOf(ref)
+	spec.Owner.ClaimUID, spec.Owner.VolumeName = "5ource", "pvc-5ource"
+	_, err := rbdutil.NewImages(h.Store).Ensure(ctxOf(t), h.Cluster, spec)
+	must(t, err)
+	h.Write(t, ref)
+	return spec
+}
+
+// cloneSpec is a clone of the source, number n.
+func cloneSpec(source rbdutil.ImageSpec, n int) rbdutil.ImageSpec {
+	spec := source
+	spec.Name = fmt.Sprintf("%s-clone-%d", source.Name, n)
+	spec.Source = &rbdutil.Source{ImageRef: source.ImageRef, Expect: expectationOf(source)}
+	spec.Owner.ClaimUID, spec.Owner.VolumeName = spec.Name, "pvc-"+spec.Name
+	return spec
+}
+
+// purgeAll empties the trash of what had names that begin so.
+func purgeAll(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+	t.Helper()
+	_, err := rbdutil.NewImages(h.Store).Purge(ctxOf(t), h.Cluster, ref.Pool, ref.Name, specOf(ref).Owner)
+	must(t, err)
+}
+
+// wantNothingLeft wants no image, in the trash or not, whose name begins so.
+func wantNothingLeft(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+	t.Helper()
+	names, err := h.Store.List(ctxOf(t), h.Cluster, ref.Pool)
+	must(t, err)
+	trashed, err := h.Store.Trashed(ctxOf(t), h.Cluster, ref.Pool)
+	must(t, err)
+	for _, img := range trashed {
+		names = append(names, img.Name)
+	}
+	for _, name := range names {
+		if strings.HasPrefix(name, ref.Name) {
+			t.Errorf("%s is left", name)
+		}
+	}
+}
+
+func cloneIsOne(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+	images, source := rbdutil.NewImages(h.Store), sourceFor(t, h, ref)
+	spec := cloneSpec(source, 1)
+	for range 2 {
+		img, err := images.Ensure(ctxOf(t), h.Cluster, spec)
+		must(t, err)
+		equal(t, spec.Owner, img.Owner())
+		got := get(t, h, spec.ImageRef)
+		equal(t, spec.Owner, got.Owner())
+		equal(t, spec.Size, got.Size)
+		equal(t, rbdutil.Layering, got.Features)
+		if got.Parent == nil || got.Parent.Name != "rbd-provisioner-for-"+spec.Name || got.Metadata["kubernetes.io/created-from/snapshot"] != got.Parent.String() {
+			t.Errorf("its parent is %v, its metadata %q", got.Parent, got.Metadata)
+		}
+	}
+	equal(t, []string{"rbd-provisioner-for-" + spec.Name}, get(t, h, ref).Snapshots)
+	written, err := h.Store.Written(ctxOf(t), h.Cluster, spec.ImageRef, "")
+	must(t, err)
+	if written {
+		t.Error("what it has of its source is said to have been written to it")
+	}
+}
+
+func cloneLarger(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+	source := sourceFor(t, h, ref)
+	spec := cloneSpec(source, 1)
+	spec.Size = 3 * source.Size
+	_, err := rbdutil.NewImages(h.Store).Ensure(ctxOf(t), h.Cluster, spec)
+	must(t, err)
+	equal(t, spec.Size, get(t, h, spec.ImageRef).Size)
+	equal(t, source.Size, get(t, h, ref).Size)
+}
+
+func cloneRefused(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+	source := sourceFor(t, h, ref)
+	plainImage := rbdutil.ImageRef{Pool: ref.Pool, Name: ref.Name + "-plain"}
+	must(t, h.Store.Create(ctxOf(t), h.Cluster, plainImage, rbdutil.Layout{Features: rbdutil.ExclusiveLock}))
+	for name, test := range map[string]struct {
+		change func(*rbdutil.ImageSpec)
+		want   error
+	}{
+		"of what is not there":           {func(s *rbdutil.ImageSpec) { s.Source.Name += "-lost" }, rbdutil.ErrSourceNotFound},
+		"of what is in no pool":          {func(s *rbdutil.ImageSpec) { s.Source.Pool = "no-such-pool" }, rbdutil.ErrSourceNotFound},
+		"of another volume's image":      {func(s *rbdutil.ImageSpec) { s.Source.Expect.Owner.VolumeName = "another" }, rbdutil.ErrSourceNotFound},
+		"of another cluster's image":     {func(s *rbdutil.ImageSpec) { s.Source.Expect.Owner.ClusterID = "elsewhere" }, rbdutil.ErrSourceNotFound},
+		"of an image that is larger":     {func(s *rbdutil.ImageSpec) { s.Size -= rbdutil.MiB }, rbdutil.ErrSourceUnfit},
+		"larger than an image can be":    {func(s *rbdutil.ImageSpec) { s.Size = 1 << 50 }, rbdutil.ErrSourceUnfit},
+		"into a data pool that is none":  {func(s *rbdutil.ImageSpec) { s.DataPool = "no-such-pool" }, rbdutil.ErrDataPoolNotFound},
+		"of an image without layering":   {func(s *rbdutil.ImageSpec) { s.Source.ImageRef = plainImage; s.Source.Expect.AllowUnknown = true }, rbdutil.ErrSourceUnfit},
+		"of a mounted image, if unasked": {func(s *rbdutil.ImageSpec) { s.Source.Unmounted = true }, rbdutil.ErrImageInUse},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if errors.Is(test.want, rbdutil.ErrImageInUse) {
+				defer h.Watch(t, ref)()
+			}
+			spec := cloneSpec(source, 1)
+			spec.Source = &rbdutil.Source{ImageRef: source.ImageRef, Expect: expectationOf(source)}
+			test.change(&spec)
+			_, err := rbdutil.NewImages(h.Store).Ensure(ctxOf(t), h.Cluster, spec)
+			wantErr(t, err, test.want)
+			_, err = h.Store.Get(ctxOf(t), h.Cluster, spec.ImageRef)
+			wantErr(t, err, rbdutil.ErrImageNotFound)
+		})
+	}
+}
+
+func cloneOfMounted(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+	source := sourceFor(t, h, ref)
+	stop := h.Watch(t, ref)
+	spec := cloneSpec(source, 1)
+	_, err := rbdutil.NewImages(h.Store).Ensure(ctxOf(t), h.Cluster, spec)
+	must(t, err)
+	stop()
+	spec = cloneSpec(source, 2)
+	spec.Source.Unmounted = true
+	_, err = rbdutil.NewImages(h.Store).Ensure(ctxOf(t), h.Cluster, spec)
+	must(t, err)
+}
+
+func cloneForeign(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+	source := sourceFor(t, h, ref)
+	for n, prepare := range []func(t *testing.T, ref rbdutil.ImageRef){
+		func(t *testing.T, ref rbdutil.ImageRef) { // an image that says nothing
+			must(t, h.Store.Create(ctxOf(t), h.Cluster, ref, plain))
+			must(t, h.Store.Complete(ctxOf(t), h.Cluster, ref, nil, source.Size))
+		},
+		func(t *testing.T, ref rbdutil.ImageRef) { // one of another claim
+			other := specOf(ref)
+			other.Owner.ClaimUID = "another"
+			_, err := rbdutil.NewImages(h.Store).Ensure(ctxOf(t), h.Cluster, other)
+			must(t, err)
+		},
+	} {
+		spec := cloneSpec(source, n)
+		prepare(t, spec.ImageRef)
+		before := get(t, h, spec.ImageRef)
+		_, err := rbdutil.NewImages(h.Store).Ensure(ctxOf(t), h.Cluster, spec)
+		wantErr(t, err, rbdutil.ErrNotOurs)
+		equal(t, before, get(t, h, spec.ImageRef))
+	}
+	equal(t, []string(nil), get(t, h, ref).Snapshots)
+}
+
+// cloneOutlivesSource also has a source that gets another clone when the first is gone.
+func cloneOutlivesSource(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+	images, source := rbdutil.NewImages(h.Store), sourceFor(t, h, ref)
+	var clones []rbdutil.ImageSpec
+	for n := range 3 {
+		clones = append(clones, cloneSpec(source, n))
+		_, err := images.Ensure(ctxOf(t), h.Cluster, clones[n])
+		must(t, err)
+	}
+	must(t, images.Delete(ctxOf(t), h.Cluster, clones[0].ImageRef, expectationOf(clones[0])))
+	purgeAll(t, h, ref)
+	if got := get(t, h, ref).Snapshots; len(got) != 2 {
+		t.Errorf("the source of two clones has snapshots %q", got)
+	}
+	must(t, images.Delete(ctxOf(t), h.Cluster, ref, expectationOf(source)))
+	purgeAll(t, h, ref)
+	if trashedAs(t, h, ref).ID == "" {
+		t.Fatal("the source is gone, and with it the data of its clones")
+	}
+	for n, clone := range clones[1:] {
+		get(t, h, clone.ImageRef)
+		must(t, images.Delete(ctxOf(t), h.Cluster, clone.ImageRef, expectationOf(clone)))
+		purgeAll(t, h, ref)
+		if last := n == 1; last == (trashedAs(t, h, ref).ID != "") {
+			t.Errorf("after clone %d the source is in the trash: %t", n+1, !last)
+		}
+	}
+	wantNothingLeft(t, h, ref)
+}
+
+// chain makes a clone of a clone of a clone, and so on, and returns them all.
+func chain(t *testing.T, h Harness, ref rbdutil.ImageRef, length int) []rbdutil.ImageSpec {
+	t.Helper()
+	specs := []rbdutil.ImageSpec{sourceFor(t, h, ref)}
+	for n := range length {
+		spec := cloneSpec(specs[n], n)
+		spec.Name = fmt.Sprintf("%s-%d", ref.Name, n)
+		spec.Owner.ClaimUID, spec.Owner.VolumeName = spec.Name, "pvc-"+spec.Name
+		ensure(t, h, rbdutil.NewImages(h.Store), spec)
+		specs = append(specs, spec)
+	}
+	return specs
+}
+
+// ensure makes an image, however often it has to be asked for.
+func ensure(t *testing.T, h Harness, images *rbdutil.Images, spec rbdutil.ImageSpec) {
+	t.Helper()
+	for ctx := ctxOf(t); ; {
+		_, err := images.Ensure(ctx, h.Cluster, spec)
+		if err == nil {
+			return
+		}
+		if !errors.Is(err, rbdutil.ErrCopying) && !errors.Is(err, rbdutil.ErrInProgress) {
+			t.Errorf("ensure %s: %v", spec.ImageRef, err)
+			return
+		}
+		time.Sleep(10 * time.Millisecond) // as whoever asks comes again after a while
+	}
+}
+
+func cloneDepth(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+	const length, most = 11, 8
+	specs := chain(t, h, ref, length)
+	var depths []int
+	for _, spec := range specs {
+		depth, err := h.Store.Depth(ctxOf(t), h.Cluster, spec.ImageRef)
+		must(t, err)
+		depths = append(depths, depth)
+	}
+	equal(t, []int{0, 1, 2, 3, 4, 5, 6, 7, most, 0, 1, 2}, depths)
+	if got := get(t, h, specs[most].ImageRef).Snapshots; len(got) != 0 {
+		t.Errorf("the source of a copy has snapshots %q", got)
+	}
+	// From the first to the last, so that each is still needed.
+	for _, spec := range specs {
+		must(t, rbdutil.NewImages(h.Store).Delete(ctxOf(t), h.Cluster, spec.ImageRef, expectationOf(spec)))
+	}
+	purgeAll(t, h, ref)
+	wantNothingLeft(t, h, ref)
+}
+
+// together calls f with each number below n, some at a time.
+func together(n int, f func(n int)) {
+	const some = 32
+	numbers := make(chan int)
+	var group sync.WaitGroup
+	for range min(n, some) {
+		group.Add(1)
+		go func() {
+			defer group.Done()
+			for n := range numbers {
+				f(n)
+			}
+		}()
+	}
+	for i := range n {
+		numbers <- i
+	}
+	close(numbers)
+	group.Wait()
+}
+
+// cloneMany has more clones of one image than that may have snapshots.
+func cloneMany(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+	const most = 256
+	images, source := rbdutil.NewImages(h.Store), sourceFor(t, h, ref)
+	together(most, func(n int) { ensure(t, h, images, cloneSpec(source, n)) })
+	wantMost := func() {
+		t.Helper()
+		if got := len(get(t, h, ref).Snapshots); got != most {
+			t.Errorf("the source has %d snapshots, want %d", got, most)
+		}
+	}
+	wantMost()
+	one := cloneSpec(source, most)
+	ensure(t, h, images, one)
+	if parent := get(t, h, one.ImageRef).Parent; parent == nil || strings.HasSuffix(parent.Name, one.Name) {
+		t.Errorf("of a source that has not changed, a clone is made of %v", parent)
+	}
+	wantMost()
+	h.Write(t, ref)
+	after := cloneSpec(source, most+1)
+	ensure(t, h, images, after)
+	if parent := get(t, h, after.ImageRef).Parent; parent != nil {
+		t.Errorf("after a change, a clone is made of the older %s", parent)
+	}
+	wantMost()
+	// The one whose snapshot another shares is among them.
+	together(most+2, func(n int) {
+		spec := cloneSpec(source, n)
+		must(t, images.Delete(ctxOf(t), h.Cluster, spec.ImageRef, expectationOf(spec)))
+	})
+	together(16, func(int) { purgeAll(t, h, ref) })
+	purgeAll(t, h, ref)
+	equal(t, []string(nil), get(t, h, ref).Snapshots)
+}
+
+// The other steps of the cutter.
+
+func (c *cutter) Snapshot(ctx context.Context, cl rbdutil.Cluster, ref rbdutil.ImageRef, name string) error {
+	if err := c.step(); err != nil {
+		return err
+	}
+	return c.Store.Snapshot(ctx, cl, ref, name)
+}
+
+func (c *cutter) Release(ctx context.Context, cl rbdutil.Cluster, snapshot rbdutil.SnapshotRef) error {
+	if err := c.step(); err != nil {
+		return err
+	}
+	return c.Store.Release(ctx, cl, snapshot)
+}
+
+func (c *cutter) Clone(ctx context.Context, cl rbdutil.Cluster, parent rbdutil.ImageRef, snapshot string, ref rbdutil.ImageRef, layout rbdutil.Layout) error {
+	if err := c.step(); err != nil {
+		return err
+	}
+	return c.Store.Clone(ctx, cl, parent, snapshot, ref, layout)
+}
+
+func (c *cutter) Flatten(ctx context.Context, cl rbdutil.Cluster, ref rbdutil.ImageRef) error {
+	if err := c.step(); err != nil {
+		return err
+	}
+	return c.Store.Flatten(ctx, cl, ref)
+}
+
+// cloneResumes cuts the making of a clone, and of one that must be a copy, at every step.
+func cloneResumes(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+	specs := chain(t, h, ref, 8)
+	for name, source := range map[string]rbdutil.ImageSpec{"clone": specs[0], "copy": specs[8]} {
+		cuts := 0
+		for done := false; !done; cuts++ {
+			spec := cloneSpec(source, cuts)
+			spec.Size += rbdutil.MiB
+			_, err := rbdutil.NewImages(&cutter{h.Store, cuts}).Ensure(ctxOf(t), h.Cluster, spec)
+			if done = err == nil; !done && !errors.Is(err, errCut) {
+				t.Fatalf("%s, cut at step %d: %v", name, cuts, err)
+			}
+			ensure(t, h, rbdutil.NewImages(h.Store), spec)
+			img := get(t, h, spec.ImageRef)
+			equal(t, spec.Owner, img.Owner())
+			equal(t, spec.Size, img.Size)
+			if isCopy := img.Parent == nil; isCopy != (name == "copy") {
+				t.Errorf("%s, cut at step %d: its parent is %v", name, cuts, img.Parent)
+			}
+		}
+		if cuts < 6 {
+			t.Errorf("%s was cut at %d steps only", name, cuts)
+		}
+		purgeAll(t, h, ref) // of what was made anew
+		snapshots := slices.DeleteFunc(get(t, h, source.ImageRef).Snapshots, func(s string) bool { return !strings.Contains(s, "-clone-") })
+		if want := map[string]int{"clone": cuts, "copy": 0}[name]; len(snapshots) != want {
+			t.Errorf("%s: the source has %d snapshots, want %d: %q", name, len(snapshots), want, snapshots)
+		}
+	}
+}
+
+// cloneReclaimed cuts it at every step, and nobody asks for it any more.
+func cloneReclaimed(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+	specs := chain(t, h, ref, 8)
+	images := rbdutil.NewImages(h.Store)
+	for name, source := range map[string]rbdutil.ImageSpec{"clone": specs[0], "copy": specs[8]} {
+		for cuts, done := 0, false; !done; cuts++ {
+			spec := cloneSpec(source, cuts)
+			_, err := rbdutil.NewImages(&cutter{h.Store, cuts}).Ensure(ctxOf(t), h.Cluster, spec)
+			done = err == nil
+			owner := rbdutil.Owner{
+				ClaimUID: spec.Owner.ClaimUID, VolumeName: spec.Owner.VolumeName,
+				Provisioner: spec.Owner.Provisioner, ClusterID: spec.Owner.ClusterID,
+			}
+			if img, _ := h.Store.Get(ctxOf(t), h.Cluster, spec.ImageRef); name == "clone" || img.Owner().VolumeName != spec.Owner.VolumeName { // a finished copy holds data
+				if err := images.Reclaim(ctxOf(t), h.Cluster, spec.ImageRef, owner); err != nil {
+					t.Fatalf("%s, cut at step %d: %v", name, cuts, err)
+				}
+				purgeAll(t, h, spec.ImageRef)
+				must(t, images.ReleaseOrphans(ctxOf(t), h.Cluster, source.ImageRef, owner, func(clone string) bool { return clone == spec.Name }))
+				purgeAll(t, h, spec.ImageRef)
+				wantNothingLeft(t, h, spec.ImageRef)
+			}
+		}
+		for _, snapshot := range get(t, h, source.ImageRef).Snapshots {
+			if strings.Contains(snapshot, "-clone-") {
+				t.Errorf("%s: snapshot %s is left", name, snapshot)
+			}
+		}
+	}
+}
+
+// releaseSpares has snapshots that are of use.
+func releaseSpares(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+	images, source := rbdutil.NewImages(h.Store), sourceFor(t, h, ref)
+	h.Snapshot(t, ref, "keep")
+	clone := cloneSpec(source, 1)
+	_, err := images.Ensure(ctxOf(t), h.Cluster, clone)
+	must(t, err)
+	must(t, h.Store.Snapshot(ctxOf(t), h.Cluster, ref, "rbd-provisioner-for-one-that-is-awaited"))
+	before := get(t, h, ref).Snapshots
+	useless := func(clone string) bool { return clone != "one-that-is-awaited" }
+	must(t, images.ReleaseOrphans(ctxOf(t), h.Cluster, ref, source.Owner, useless))
+	equal(t, before, get(t, h, ref).Snapshots)
+	wantErr(t, h.Store.Release(ctxOf(t), h.Cluster, *get(t, h, clone.ImageRef).Parent), rbdutil.ErrHasClones)
+	wantErr(t, images.Delete(ctxOf(t), h.Cluster, ref, expectationOf(source)), rbdutil.ErrHasSnapshots)
+}
+
+func growOnly(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+	images, spec := rbdutil.NewImages(h.Store), specOf(ref)
+	_, err := images.Ensure(ctxOf(t), h.Cluster, spec)
+	must(t, err)
+	h.Write(t, ref)
+	for _, size := range []uint64{3 * spec.Size, 3 * spec.Size, 2 * spec.Size} {
+		img, err := images.Grow(ctxOf(t), h.Cluster, ref, size, expectationOf(spec))
+		must(t, err)
+		equal(t, 3*spec.Size, img.Size)
+		equal(t, 3*spec.Size, get(t, h, ref).Size)
+	}
+	other := expectationOf(spec)
+	other.Owner.VolumeName = "another"
+	_, err = images.Grow(ctxOf(t), h.Cluster, ref, 9*spec.Size, other)
+	wantErr(t, err, rbdutil.ErrNotOurs)
+	_, err = images.Grow(ctxOf(t), h.Cluster, ref, 1<<60, expectationOf(spec))
+	wantErr(t, err, rbdutil.ErrInvalid)
+	ref.Name += "-lost"
+	_, err = images.Grow(ctxOf(t), h.Cluster, ref, 9*spec.Size, expectationOf(spec))
+	wantErr(t, err, rbdutil.ErrImageNotFound)
+}
