@@ -81,6 +81,13 @@ test-faults: prepare $(LAB) $(PROVISIONER) ## What a Ceph that fails does to the
 	@$(LAB) run test-faults --nodes 0 --durable-ceph --second-ceph -- \
 		go test -count=1 -tags e2e -timeout 20m ./e2e/faults
 
+.PHONY: bench
+bench: prepare $(LAB) $(PROVISIONER) ## Deletion by size, ours beside the in-tree provisioner's, on one Ceph. Prints ratios, judges nothing.
+	@$(call say,compiling the benchmark)
+	@$(compile) -tags e2e ./e2e/bench
+	@$(LAB) run bench --nodes 0 --rbd-in-controller-manager -- \
+		go test -count=1 -tags e2e -timeout 30m -v ./e2e/bench
+
 .PHONY: e2e
 e2e: prepare $(LAB) $(IMAGES) ## The specs: pods on real nodes that mount what was provisioned.
 	@$(call say,compiling the tests)

@@ -81,13 +81,10 @@ func explain(err error, c circumstances) error {
 }
 
 func hintFor(err error, c circumstances) string {
+	if hint := cloningHintFor(err, c); hint != "" {
+		return hint
+	}
 	switch {
-	case errors.Is(err, rbdutil.ErrCopying):
-		return "a clone is given all of its data where its source is itself a clone of a clone, and so on, or has very many clones; it goes on by itself"
-	case c.cloning && errors.Is(err, rbdutil.ErrImageInUse):
-		return "a clone that is ReadOnlyMany, or annotated with " + annCloneUnmounted + ", is made when no node has its source mounted"
-	case errors.Is(err, rbdutil.ErrSourceNotFound) && c.source != nil:
-		return fmt.Sprintf("the class must be for the Ceph cluster in which %s is, and client.%s have the right to its pool", c.source.ImageRef, c.cluster.User)
 	case errors.Is(err, rbdutil.ErrUnreachable):
 		return "check the monitor addresses, the network between this provisioner and them, and that a monitor runs"
 	case errors.Is(err, rbdutil.ErrUnknownMonitor):
@@ -116,6 +113,19 @@ func hintFor(err error, c circumstances) string {
 		return fmt.Sprintf("if data pool %s is erasure-coded, it needs `ceph osd pool set %s allow_ec_overwrites true`", c.dataPool, c.dataPool)
 	}
 	return deletionHintFor(err)
+}
+
+// cloningHintFor is for what can only keep a clone from being made.
+func cloningHintFor(err error, c circumstances) string {
+	switch {
+	case errors.Is(err, rbdutil.ErrCopying):
+		return "a clone is given all of its data where its source is itself a clone of a clone, and so on, or has very many clones; it goes on by itself"
+	case c.cloning && errors.Is(err, rbdutil.ErrImageInUse):
+		return "a clone that is ReadOnlyMany, or annotated with " + annCloneUnmounted + ", is made when no node has its source mounted"
+	case errors.Is(err, rbdutil.ErrSourceNotFound) && c.source != nil:
+		return fmt.Sprintf("the class must be for the Ceph cluster in which %s is, and client.%s have the right to its pool", c.source.ImageRef, c.cluster.User)
+	}
+	return ""
 }
 
 // deletionHintFor is for what can only keep an image from being deleted.

@@ -115,7 +115,7 @@ func (s *Sweeper) Sweep(ctx context.Context) int {
 	if s.Grace == 0 {
 		return 0
 	}
-	known, err := s.knownClaims(volumes)
+	known, leaving, err := s.knownClaims(volumes)
 	if err != nil {
 		klog.FromContext(ctx).Error(err, "Not looking for images left behind")
 		return 0
@@ -128,7 +128,7 @@ func (s *Sweeper) Sweep(ctx context.Context) int {
 			unripe += s.carryOver(at, seen)
 			continue
 		}
-		s.releaseSnapshots(ctx, at, names, known)
+		s.releaseSnapshots(ctx, at, names, known, leaving)
 		for _, id := range s.suspectsAmong(names, at, known) {
 			since, again := s.suspects[id]
 			if !again {
@@ -161,23 +161,25 @@ func (s *Sweeper) carryOver(at pool, seen map[suspect]time.Time) int {
 }
 
 // knownClaims are the UIDs of the claims that are there, and of those whose volume
-// is. A volume's name tells the claim that it was made for.
-func (s *Sweeper) knownClaims(volumes []*corev1.PersistentVolume) (sets.Set[string], error) {
-	known := sets.New[string]()
+// is; leaving are those of them whose claim is not. A volume's name tells the claim that
+// it was made for.
+func (s *Sweeper) knownClaims(volumes []*corev1.PersistentVolume) (known, leaving sets.Set[string], err error) {
 	claims, err := s.Claims.List(labels.Everything())
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
+	there := sets.New[string]()
 	for _, claim := range claims {
-		known.Insert(string(claim.UID))
+		there.Insert(string(claim.UID))
 	}
+	known = there.Clone()
 	for _, volume := range volumes {
 		known.Insert(strings.TrimPrefix(volume.Name, volumePrefix))
 		if source := volume.Spec.RBD; source != nil {
 			known.Insert(strings.TrimPrefix(source.RBDImage, imagePrefix))
 		}
 	}
-	return known, nil
+	return known, known.Difference(there), nil
 }
 
 // pool is one in which there may be images of ours, and how to get there.
@@ -254,10 +256,12 @@ func (s *Sweeper) suspectsAmong(names []string, at pool, known sets.Set[string])
 
 // releaseSnapshots looks, once in the life of the process, at the snapshots of each image
 // that were taken for clones: those whose claim is gone, and which became no clone, are
-// of no use.
-func (s *Sweeper) releaseSnapshots(ctx context.Context, at pool, names []string, known sets.Set[string]) {
+// of no use. Where the volume of a clone is about to go, it looks again.
+func (s *Sweeper) releaseSnapshots(ctx context.Context, at pool, names []string, known, leaving sets.Set[string]) {
+	again := false
 	useless := func(clone string) bool {
 		uid, prefixed := strings.CutPrefix(clone, imagePrefix)
+		again = again || leaving.Has(uid)
 		if !prefixed || known.Has(uid) {
 			return false
 		}
@@ -272,12 +276,15 @@ func (s *Sweeper) releaseSnapshots(ctx context.Context, at pool, names []string,
 		if !strings.HasPrefix(name, imagePrefix) || s.looked.Has(id) || ctx.Err() != nil {
 			continue
 		}
+		again = false
 		ref, owner := rbdutil.ImageRef{Pool: at.name, Name: name}, rbdutil.Owner{Provisioner: s.p.name, ClusterID: s.p.clusterID}
 		if err := s.releaseOrphans(ctx, at, ref, owner, useless); err != nil {
 			klog.FromContext(ctx).V(2).Info("Not looking any further for snapshots left behind", "image", ref, "err", err)
 			return
 		}
-		s.looked.Insert(id)
+		if !again {
+			s.looked.Insert(id)
+		}
 	}
 }
 

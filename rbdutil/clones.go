@@ -254,7 +254,7 @@ func (i *Images) cutOff(ctx context.Context, c Cluster, spec ImageSpec, img *Ima
 		if err := i.store.Complete(ctx, c, spec.ImageRef, unnamed, spec.Size); err != nil {
 			return err
 		}
-		if err := i.copies.do(ctx, c.String()+" "+spec.ImageRef.String(), func(ctx context.Context) error {
+		if err := i.copies.do(ctx, c.String()+" "+spec.String(), func(ctx context.Context) error {
 			return i.store.Flatten(ctx, c, spec.ImageRef)
 		}); err != nil {
 			return err

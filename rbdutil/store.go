@@ -5,9 +5,16 @@ import "context"
 // Store does one thing to one image a call, and says honestly what came of it.
 // It is not idempotent: that is what Images adds. All methods may be called from
 // many goroutines. A call returns when ctx is done, even where the operation goes
-// on inside Ceph; further calls on that image then fail with ErrInProgress until
-// it has come back.
+// on inside Ceph; until it has come back, calls on that image fail with ErrInProgress,
+// unless both only read.
 type Store interface {
+	ImageStore
+	TrashStore
+	CloneStore
+}
+
+// ImageStore makes images and looks at them.
+type ImageStore interface {
 	// Create makes an empty image of format 2 (`rbd create --size 0`).
 	// Errors: ErrImageExists, ErrPoolNotFound, ErrDataPoolNotFound.
 	Create(ctx context.Context, c Cluster, ref ImageRef, layout Layout) error
@@ -20,11 +27,23 @@ type Store interface {
 	// left alone, a smaller one is refused with ErrInvalid.
 	// Errors: ErrImageNotFound, ErrPoolNotFound.
 	Complete(ctx context.Context, c Cluster, ref ImageRef, metadata []MetadataItem, size uint64) error
+	// List returns the names of all images in a pool, in any order (`rbd ls`).
+	// Errors: ErrPoolNotFound.
+	List(ctx context.Context, c Cluster, pool string) ([]string, error)
+	// Written tells whether anything was written to the image since a snapshot, or ever
+	// if that is empty (`rbd diff --from-snap`). What a clone has of its parent was not
+	// written to it. The bigger an image that was not, the longer it takes.
+	// Errors: ErrImageNotFound, ErrPoolNotFound.
+	Written(ctx context.Context, c Cluster, ref ImageRef, since string) (bool, error)
 	// RemoveRemains takes away the name that an image leaves behind whose creation was
 	// cut short (`rbd rm`). If it is cut short itself, Trashed and Purge see the rest.
 	// Errors: ErrImageExists (there is an image behind the name, which stays),
 	// ErrImageNotFound, ErrPoolNotFound.
 	RemoveRemains(ctx context.Context, c Cluster, ref ImageRef) error
+}
+
+// TrashStore takes images away.
+type TrashStore interface {
 	// Trash writes the mark into the image's metadata (`rbd image-meta set`) and moves
 	// it to the pool's trash (`rbd trash mv`), which takes the same time whatever its
 	// size. There it has no name any more.
@@ -40,15 +59,10 @@ type Store interface {
 	// Errors: ErrImageNotFound, ErrNotOurs (it has another mark, an old one or none),
 	// ErrImageInUse, ErrHasClones, ErrHasSnapshots, ErrPoolNotFound.
 	Purge(ctx context.Context, c Cluster, pool string, img TrashedImage, mark Mark) error
-	// List returns the names of all images in a pool, in any order (`rbd ls`).
-	// Errors: ErrPoolNotFound.
-	List(ctx context.Context, c Cluster, pool string) ([]string, error)
-	// Written tells whether anything was written to the image since a snapshot, or ever
-	// if that is empty (`rbd diff --from-snap`). What a clone has of its parent was not
-	// written to it. The bigger an image that was not, the longer it takes.
-	// Errors: ErrImageNotFound, ErrPoolNotFound.
-	Written(ctx context.Context, c Cluster, ref ImageRef, since string) (bool, error)
+}
 
+// CloneStore makes images of images.
+type CloneStore interface {
 	// Snapshot takes a protected snapshot (`rbd snap create`, `rbd snap protect`), or
 	// protects one of that name which is there.
 	// Errors: ErrImageNotFound, ErrPoolNotFound.

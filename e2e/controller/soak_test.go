@@ -4,6 +4,7 @@ package controller
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -25,9 +26,9 @@ import (
 // its volume yet, for the test to have tested something.
 const soakHits = 3
 
-// TestSoak kills the provisioner again and again while claims of several kinds come and
-// go, be they bound by then or not. At rest each claim has one volume and each volume
-// one image, and there is nothing else.
+// TestSoak kills the provisioner again and again while claims of several kinds, clones
+// among them, come and go, be they bound by then or not. At rest each claim has one
+// volume and each volume one image, each clone its snapshot, and there is nothing else.
 //
 // SOAK_CLAIMS and SOAK_KILLS say how much of it; SOAK_SEED repeats what was drawn by
 // lot, though not what the machine made of it.
@@ -45,6 +46,7 @@ func TestSoak(t *testing.T) {
 			e.Class(t, "fast", framework.Parameter("imageFeatures", "layering,exclusive-lock,object-map,fast-diff")),
 		},
 	}
+	s.makeBases(t)
 	for s.kills < kills || s.created < claims || s.hits < soakHits {
 		s.round(t)
 	}
@@ -70,6 +72,7 @@ type soak struct {
 	*framework.Env
 	lot              *rand.Rand
 	classes          []string
+	bases            []*corev1.PersistentVolume
 	claims, perRound int
 
 	created, deletedBound, deletedUnbound int
@@ -80,6 +83,19 @@ func (s *soak) tally() string {
 	return fmt.Sprintf("%d claims, of which %d were deleted when bound and %d before; %d kills, %d of them with an image that had no volume yet; "+
 		"%d images without claim and volume were removed", s.created, s.deletedBound, s.deletedUnbound, s.kills, s.hits, s.swept)
 }
+
+// makeBases makes a claim of each class that stays, for others to be clones of.
+func (s *soak) makeBases(t *testing.T) {
+	t.Helper()
+	p := framework.Start(t, s.Env, "--leader-election=false")
+	for i, class := range s.classes {
+		s.bases = append(s.bases, s.AwaitBound(t, s.Claim(t, fmt.Sprint(basePrefix, i), class)))
+	}
+	p.Kill(t)
+}
+
+// basePrefix begins the names of the claims that stay.
+const basePrefix = "base-"
 
 // round is the life of one provisioner.
 func (s *soak) round(t *testing.T) {
@@ -102,10 +118,14 @@ func (s *soak) create(t *testing.T) {
 	t.Helper()
 	for range max(1, min(s.perRound, s.claims-s.created)) {
 		var options []framework.ClaimOption
-		if s.lot.IntN(3) == 0 {
+		class := s.lot.IntN(len(s.classes))
+		switch s.lot.IntN(5) {
+		case 0, 1:
 			options = append(options, framework.Block)
+		case 2:
+			options = append(options, framework.CloneOf(fmt.Sprint(basePrefix, class)), framework.Size(fmt.Sprint(1+s.lot.IntN(2), "Gi")))
 		}
-		s.Claim(t, fmt.Sprintf("claim-%d", s.created), s.classes[s.lot.IntN(len(s.classes))], options...)
+		s.Claim(t, fmt.Sprintf("claim-%d", s.created), s.classes[class], options...)
 		s.created++
 	}
 }
@@ -117,7 +137,9 @@ func (s *soak) deleteSome(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	claims = slices.DeleteFunc(claims, func(claim corev1.PersistentVolumeClaim) bool { return claim.DeletionTimestamp != nil })
+	claims = slices.DeleteFunc(claims, func(claim corev1.PersistentVolumeClaim) bool {
+		return claim.DeletionTimestamp != nil || strings.HasPrefix(claim.Name, basePrefix)
+	})
 	s.lot.Shuffle(len(claims), func(i, j int) { claims[i], claims[j] = claims[j], claims[i] })
 	for _, claim := range claims[:min(len(claims), (s.perRound+2)/3)] {
 		err := s.Client.CoreV1().PersistentVolumeClaims(s.Namespace).Delete(t.Context(), claim.Name, metav1.DeleteOptions{})
@@ -170,7 +192,7 @@ func (s *soak) atRest(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if want := s.created - s.deletedBound - s.deletedUnbound; len(claims) != want {
+	if want := len(s.bases) + s.created - s.deletedBound - s.deletedUnbound; len(claims) != want {
 		return fmt.Errorf("%d claims, want %d", len(claims), want)
 	}
 	want := map[string]string{} // image by claim
@@ -208,5 +230,32 @@ func (s *soak) atRest(ctx context.Context) error {
 	if err == nil && len(trash) > 0 {
 		err = fmt.Errorf("in the trash are %q", trash)
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return s.snapshotsAtRest(ctx, claims)
+}
+
+// snapshotsAtRest wants as many snapshots of each base as it has clones.
+func (s *soak) snapshotsAtRest(ctx context.Context, claims []corev1.PersistentVolumeClaim) error {
+	for i, base := range s.bases {
+		want := 0
+		for _, claim := range claims {
+			if source := claim.Spec.DataSource; source != nil && source.Name == fmt.Sprint(basePrefix, i) {
+				want++
+			}
+		}
+		out, err := s.Ceph.Try(ctx, "rbd", "snap", "ls", "--all", framework.ImageOf(base).String(), "--format", "json")
+		if err != nil {
+			return err
+		}
+		var snapshots []struct{ Name string }
+		if err := json.Unmarshal(out, &snapshots); err != nil {
+			return err
+		}
+		if len(snapshots) != want {
+			return fmt.Errorf("%s%d has %d snapshots and %d clones: %v", basePrefix, i, len(snapshots), want, snapshots)
+		}
+	}
+	return nil
 }

@@ -74,19 +74,20 @@ func expectationOf(spec rbdutil.ImageSpec) rbdutil.Expectation {
 
 // crashes is a pool in which processes are killed over images.
 type crashes struct {
+	pool    string
 	ceph    cephcli.Admin
 	cluster rbdutil.Cluster
 	images  *rbdutil.Images
 	killer  string // path of the library that kills
 }
 
-func newCrashes(t *testing.T) *crashes {
+func newCrashesIn(t *testing.T, pool string) *crashes {
 	t.Helper()
-	c := &crashes{killer: filepath.Join(t.TempDir(), "kill.so")}
+	c := &crashes{pool: pool, killer: filepath.Join(t.TempDir(), "kill.so")}
 	if out, err := exec.Command("gcc", "-shared", "-fPIC", "-o", c.killer, "testdata/kill.c", "-ldl").CombinedOutput(); err != nil {
 		t.Fatalf("compile testdata/kill.c: %v: %s", err, out)
 	}
-	c.ceph, c.cluster = newClusterWith(t, crashPool)
+	c.ceph, c.cluster = newClusterWith(t, pool)
 	c.images = rbdutil.NewImages(newStore(t, librbd.Options{}))
 	return c
 }
@@ -96,7 +97,7 @@ func newCrashes(t *testing.T) *crashes {
 func (c *crashes) specAt(verb string, n int) rbdutil.ImageSpec {
 	uid := fmt.Sprintf("%s-%d", verb, n)
 	return rbdutil.ImageSpec{
-		ImageRef: rbdutil.ImageRef{Pool: crashPool, Name: "kubernetes-dynamic-pvc-" + uid},
+		ImageRef: rbdutil.ImageRef{Pool: c.pool, Name: "kubernetes-dynamic-pvc-" + uid},
 		Layout:   rbdutil.Layout{Features: rbdutil.Layering}, Size: 8 * rbdutil.MiB,
 		Owner: rbdutil.Owner{
 			ClaimUID: uid, ClaimNamespace: "default", ClaimName: "claim", VolumeName: "pvc-" + uid,
@@ -138,7 +139,7 @@ func (c *crashes) run(t *testing.T, n int, v victim) (killed bool) {
 // whole and come to stay with its first image.
 func (c *crashes) objects(t *testing.T) []string {
 	t.Helper()
-	objects := strings.Fields(c.ceph.Run(t, "rados", "--pool", crashPool, "ls"))
+	objects := strings.Fields(c.ceph.Run(t, "rados", "--pool", c.pool, "ls"))
 	objects = slices.DeleteFunc(objects, func(name string) bool {
 		return slices.Contains([]string{"rbd_directory", "rbd_info", "rbd_trash", "rbd_children"}, name)
 	})
@@ -167,8 +168,8 @@ func (c *crashes) awaitGone(t *testing.T, spec rbdutil.ImageSpec) {
 func (c *crashes) awaitPurged(t *testing.T) {
 	t.Helper()
 	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(time.Second) {
-		_, err := c.images.Purge(t.Context(), c.cluster, crashPool, "kubernetes-dynamic-pvc-", c.specAt("", 0).Owner)
-		left := c.ceph.Run(t, "rbd", "trash", "ls", "--all", crashPool)
+		_, err := c.images.Purge(t.Context(), c.cluster, c.pool, "kubernetes-dynamic-pvc-", c.specAt("", 0).Owner)
+		left := c.ceph.Run(t, "rbd", "trash", "ls", "--all", c.pool)
 		if left == "" {
 			return
 		}
@@ -183,7 +184,7 @@ func (c *crashes) awaitPurged(t *testing.T) {
 // the pool in the end, down to single RADOS objects.
 func TestKilledAtEveryMessage(t *testing.T) {
 	t.Parallel()
-	c := newCrashes(t)
+	c := newCrashesIn(t, crashPool)
 	making, deleting := c.killMaking(t), c.killDeleting(t)
 	t.Logf("killed at %d messages while making an image, at %d while deleting one", making, deleting)
 	// Connecting alone takes more than a few messages.
@@ -202,7 +203,7 @@ func TestKilledAtEveryMessage(t *testing.T) {
 			_, err := c.images.Ensure(t.Context(), c.cluster, spec)
 			if errors.Is(err, rbdutil.ErrImageExists) {
 				// The old one still has the name, until it is in the trash for good.
-				_, _ = c.images.Purge(t.Context(), c.cluster, crashPool, spec.Name, spec.Owner) // it may be held for a while yet
+				_, _ = c.images.Purge(t.Context(), c.cluster, c.pool, spec.Name, spec.Owner) // it may be held for a while yet
 				_, err = c.images.Ensure(t.Context(), c.cluster, spec)
 			}
 			if err != nil {
@@ -241,7 +242,7 @@ func (c *crashes) finishMaking(t *testing.T, kills int) {
 			t.Errorf("after a crash at message %d the image is %+v", n+1, img)
 		}
 	}
-	if made := slices.DeleteFunc(c.ceph.Images(t, crashPool), func(name string) bool {
+	if made := slices.DeleteFunc(c.ceph.Images(t, c.pool), func(name string) bool {
 		return !strings.Contains(name, "-made-")
 	}); len(made) != kills {
 		t.Errorf("%d images, want %d: %q", len(made), kills, made)

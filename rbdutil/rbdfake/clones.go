@@ -121,7 +121,7 @@ func (f *Ceph) clonesOf(snapshot rbdutil.SnapshotRef) []string {
 	for _, images := range []map[rbdutil.ImageRef]*image{f.images, f.trash} {
 		for _, img := range images {
 			if img.Parent != nil && *img.Parent == snapshot {
-				clones = append(clones, img.ImageRef.String())
+				clones = append(clones, img.String())
 			}
 		}
 	}

@@ -81,7 +81,7 @@ func (c *cutter) Complete(ctx context.Context, cl rbdutil.Cluster, ref rbdutil.I
 
 // sizeless sets metadata and leaves the size as it is.
 func (c *cutter) sizeless(ctx context.Context, cl rbdutil.Cluster, ref rbdutil.ImageRef, items []rbdutil.MetadataItem) error {
-	img, err := c.Store.Get(ctx, cl, ref)
+	img, err := c.Get(ctx, cl, ref)
 	if err != nil || len(items) == 0 {
 		return err
 	}
