@@ -46,7 +46,8 @@ type ImageStore interface {
 type TrashStore interface {
 	// Trash writes the mark into the image's metadata (`rbd image-meta set`) and moves
 	// it to the pool's trash (`rbd trash mv`), which takes the same time whatever its
-	// size. There it has no name any more.
+	// size. There it has no name any more. An image of format 1, for which Ceph has no
+	// trash, is removed at once (`rbd rm`).
 	// Errors: ErrImageNotFound, ErrImageInUse, ErrInGroup, ErrPoolNotFound.
 	Trash(ctx context.Context, c Cluster, ref ImageRef, mark Mark) error
 	// Trashed lists the pool's trash (`rbd trash ls`).

@@ -67,27 +67,43 @@ func TestExpansionOfAnImageThatIsLargerAlready(t *testing.T) {
 	e.AwaitSize(t, "data", "5Gi", framework.Patience)
 }
 
-// TestExpansionWhileThePoolIsFull is told to the claim, and done when there is room. An
-// image without object map takes no room for being larger.
+// TestExpansionWhileThePoolIsFull: an image takes no room for being larger, nor does its
+// object map as Ceph counts.
 func TestExpansionWhileThePoolIsFull(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
-	start(t, e, "--retry-interval-max=2s")
-	mapped := e.AwaitBound(t, e.Claim(t, "mapped", e.Class(t, "mapped", framework.Expandable,
-		framework.Parameter("imageFeatures", "layering,exclusive-lock,object-map,fast-diff")), framework.Block))
-	plain := e.AwaitBound(t, e.Claim(t, "plain", e.Class(t, "plain", framework.Expandable), framework.Block))
+	start(t, e)
+	volumes := map[string]*corev1.PersistentVolume{
+		"plain": e.AwaitBound(t, e.Claim(t, "plain", e.Class(t, "plain", framework.Expandable), framework.Block)),
+		"mapped": e.AwaitBound(t, e.Claim(t, "mapped", e.Class(t, "mapped", framework.Expandable,
+			framework.Parameter("imageFeatures", "layering,exclusive-lock,object-map,fast-diff")), framework.Block)),
+	}
 	setQuota(t, e, 1)
-	e.Ask(t, "plain", "1Ti")
-	e.AwaitVolumeSize(t, plain.Name, "1Ti")
-	e.Ask(t, "mapped", "1Ti")
-	event := e.AwaitEvent(t, e.GetClaim(t, "mapped"), framework.Patience, "VolumeResizeFailed", "no space left", "raise the quota of pool "+e.Pool)
-	e.AwaitRepeat(t, event)
-	if capacity := e.GetVolume(t, mapped.Name).Spec.Capacity.Storage(); capacity.String() != "1Gi" {
-		t.Errorf("the volume has %s", capacity)
+	for name, volume := range volumes {
+		e.Ask(t, name, "1Ti")
+		e.AwaitVolumeSize(t, volume.Name, "1Ti")
+		e.AwaitSize(t, name, "1Ti", framework.Patience)
 	}
 	setQuota(t, e, 0)
-	e.AwaitVolumeSize(t, mapped.Name, "1Ti")
-	e.AwaitSize(t, "mapped", "1Ti", framework.Patience)
+}
+
+// TestExpansionThatFails is told to the claim, and done when its cause is gone.
+func TestExpansionThatFails(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	start(t, e, "--retry-interval-max=2s")
+	volume := e.AwaitBound(t, e.Claim(t, "data", e.Class(t, "growing", framework.Expandable), framework.Block))
+	e.PutSecret(t, framework.AdminSecret, e.NewUser(t, e.User+"-other", e.Pool).Reveal())
+	e.Ask(t, "data", "2Gi")
+	event := e.AwaitEvent(t, e.GetClaim(t, "data"), framework.Patience, "VolumeResizeFailed",
+		"access denied by Ceph", "check that secret "+e.Namespace+"/"+framework.AdminSecret+" holds the key of client."+e.User)
+	e.AwaitRepeat(t, event)
+	if capacity := e.GetVolume(t, volume.Name).Spec.Capacity.Storage(); capacity.String() != "1Gi" {
+		t.Errorf("the volume has %s", capacity)
+	}
+	e.PutSecret(t, framework.AdminSecret, e.Key.Reveal())
+	e.AwaitVolumeSize(t, volume.Name, "2Gi")
+	e.AwaitSize(t, "data", "2Gi", framework.Patience)
 }
 
 // setQuota limits the number of objects in the test's pool, 0 for not, and waits until

@@ -55,22 +55,40 @@ func release(pool *rados.IOContext, ref rbdutil.SnapshotRef) error {
 		return releaseError(ref, err)
 	}
 	defer closeImage(image)
-	snapshot := image.GetSnapshot(ref.Name)
-	protected, err := snapshot.IsProtected()
-	if errnoOf(err) == syscall.ENOENT {
-		return nil
+	snapshots, err := snapshotsOf(image)
+	if err != nil {
+		return releaseError(ref, err)
 	}
+	for _, s := range snapshots {
+		switch {
+		case s.name != ref.Name:
+			continue
+		case s.trashed:
+			err = removeTrashed(pool, ref.ImageID, s.id)
+		default:
+			err = removeSnapshot(image.GetSnapshot(s.name))
+		}
+		if err != nil {
+			return releaseError(ref, err)
+		}
+	}
+	return nil
+}
+
+// removeSnapshot removes a snapshot that may be protected, or gone.
+func removeSnapshot(snapshot *rbd.Snapshot) error {
+	protected, err := snapshot.IsProtected()
 	if err == nil && protected {
 		err = snapshot.Unprotect()
 	}
 	// Not protected any more: somebody else is just as far.
-	if err != nil && errnoOf(err) != syscall.EINVAL {
-		return releaseError(ref, err)
+	if err == nil || errnoOf(err) == syscall.EINVAL {
+		err = snapshot.Remove()
 	}
-	if err := snapshot.Remove(); err != nil && errnoOf(err) != syscall.ENOENT {
-		return releaseError(ref, err)
+	if errnoOf(err) == syscall.ENOENT {
+		return nil
 	}
-	return nil
+	return err
 }
 
 func releaseError(ref rbdutil.SnapshotRef, err error) error {

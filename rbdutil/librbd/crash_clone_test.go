@@ -7,7 +7,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -18,21 +17,27 @@ import (
 
 const cloneCrashPool = "clone-crashes"
 
-// cloneCrashes is a pool in which processes are killed over clones of one image.
-type cloneCrashes struct {
-	*crashes
-	source rbdutil.ImageSpec
-	sum    string
+// cloneCrashes is a pool in which processes are killed over clones. Each has a source of
+// its own: one that was killed holds its source for half a minute, too.
+type cloneCrashes struct{ *crashes }
+
+// cloneAt is the clone over which a process is killed at message n.
+func (c *cloneCrashes) cloneAt(verb string, n int) rbdutil.ImageSpec {
+	spec, source := c.specAt(verb, n), c.sourceOf(verb, n)
+	spec.Source = &rbdutil.Source{ImageRef: source.ImageRef, Expect: expectationOf(source)}
+	return spec
 }
 
-func newCloneCrashes(t *testing.T) *cloneCrashes {
+func (c *cloneCrashes) sourceOf(verb string, n int) rbdutil.ImageSpec {
+	return c.specAt(verb+"-source", n)
+}
+
+// makeSource makes the source of a clone, with data in it.
+func (c *cloneCrashes) makeSource(t *testing.T, verb string, n int) {
 	t.Helper()
-	c := &cloneCrashes{crashes: newCrashesIn(t, cloneCrashPool)}
-	c.source = c.specAt("source", 0)
-	c.ensure(t, c.source)
-	c.ceph.Write(t, c.source.ImageRef)
-	c.sum = c.sumOf(t, c.source.ImageRef)
-	return c
+	source := c.sourceOf(verb, n)
+	c.ensure(t, source)
+	c.ceph.Write(t, source.ImageRef)
 }
 
 func (c *cloneCrashes) sumOf(t *testing.T, ref rbdutil.ImageRef) string {
@@ -42,12 +47,6 @@ func (c *cloneCrashes) sumOf(t *testing.T, ref rbdutil.ImageRef) string {
 		t.Error(err)
 	}
 	return fmt.Sprintf("%x", sha256.Sum256(data))
-}
-
-func (c *cloneCrashes) cloneAt(verb string, n int) rbdutil.ImageSpec {
-	spec := c.specAt(verb, n)
-	spec.Source = &rbdutil.Source{ImageRef: c.source.ImageRef, Expect: expectationOf(c.source)}
-	return spec
 }
 
 // eventually repeats what a process that was killed may stand in the way of, for the
@@ -83,36 +82,54 @@ func (c *cloneCrashes) ensure(t *testing.T, spec rbdutil.ImageSpec) {
 }
 
 func (c *cloneCrashes) purge(ctx context.Context) {
-	_, _ = c.images.Purge(ctx, c.cluster, cloneCrashPool, "kubernetes-dynamic-pvc-", c.source.Owner)
+	_, _ = c.images.Purge(ctx, c.cluster, c.pool, "kubernetes-dynamic-pvc-", c.specAt("", 0).Owner)
 }
 
-// abandon does what is done about a clone that nobody asks for any more.
+// abandon does what the sweeper does about a clone that nobody asks for any more.
 func (c *cloneCrashes) abandon(t *testing.T, spec rbdutil.ImageSpec) {
 	t.Helper()
 	eventually(t, "take away "+spec.Name, func(ctx context.Context) error {
-		if err := c.images.Reclaim(ctx, c.cluster, spec.ImageRef, spec.Owner); err != nil {
-			if errors.Is(err, rbdutil.ErrNotOurs) { // it may be the beginning of one, as below
-				return c.releaseOrphans(ctx, spec.Name)
-			}
-			return err
+		err := c.images.Reclaim(ctx, c.cluster, spec.ImageRef, spec.Owner)
+		if errors.Is(err, rbdutil.ErrNotOurs) {
+			err = nil // it is the beginning of one, which only the snapshot tells
 		}
-		return nil
+		if err == nil {
+			c.purge(ctx)
+			err = c.releaseSnapshots(ctx, spec)
+		}
+		return err
 	})
 }
 
-func (c *cloneCrashes) releaseOrphans(ctx context.Context, names ...string) error {
-	return c.images.ReleaseOrphans(ctx, c.cluster, c.source.ImageRef, c.source.Owner,
-		func(clone string) bool { return slices.Contains(names, clone) })
+func (c *cloneCrashes) releaseSnapshots(ctx context.Context, spec rbdutil.ImageSpec) error {
+	return c.images.ReleaseOrphans(ctx, c.cluster, spec.Source.ImageRef, spec.Owner, func(clone string) bool { return clone == spec.Name })
 }
+
+// remove deletes a clone, if it is there, and then its source. Whatever there is of both
+// goes with them.
+func (c *cloneCrashes) remove(t *testing.T, verb string, n int) {
+	t.Helper()
+	clone, source := c.cloneAt(verb, n), c.sourceOf(verb, n)
+	for _, spec := range []rbdutil.ImageSpec{clone, source} {
+		eventually(t, "delete "+spec.Name, func(ctx context.Context) error {
+			return c.images.Delete(ctx, c.cluster, spec.ImageRef, expectationOf(spec))
+		})
+		if spec.Name == clone.Name {
+			eventually(t, "release the snapshots of "+source.Name, func(ctx context.Context) error { return c.releaseSnapshots(ctx, clone) })
+		}
+	}
+}
+
+// atATime is how many processes are killed at a time.
+const atATime = 8
 
 // someAtATime calls do with 1, 2, … at several places at once until it returns false, and
 // returns how often it has returned true before that.
 func someAtATime(do func(n int) bool) int {
-	const some = 8
 	var mu sync.Mutex
 	var all sync.WaitGroup
 	next, last := 1, 0
-	for range some {
+	for range atATime {
 		all.Add(1)
 		go func() {
 			defer all.Done()
@@ -144,73 +161,48 @@ func someAtATime(do func(n int) bool) int {
 // of those that were being made are finished, and half are given up.
 func TestClonesKilledAtEveryMessage(t *testing.T) {
 	t.Parallel()
-	c := newCloneCrashes(t)
-	making := someAtATime(func(n int) bool { return c.run(t, n, victim{Spec: c.cloneAt("made", n)}) })
-	var abandoned []string
-	for n := range making {
-		if n%2 == 1 {
-			abandoned = append(abandoned, c.cloneAt("made", n+1).Name)
+	c := &cloneCrashes{newCrashesIn(t, cloneCrashPool)}
+	kill := func(verb string, n int) bool {
+		c.makeSource(t, verb, n)
+		spec := c.cloneAt(verb, n)
+		if verb == "deleted" {
+			c.ensure(t, spec)
 		}
+		return c.run(t, n, victim{Spec: spec, Delete: verb == "deleted"})
+	}
+	making := someAtATime(func(n int) bool { return kill("made", n) })
+	deleting := someAtATime(func(n int) bool { return kill("deleted", n) })
+	t.Logf("killed at %d messages while making a clone, at %d while deleting one", making, deleting)
+	if making < 40 || deleting < 40 {
+		t.Errorf("these are too few kills to have met every step")
 	}
 	someAtATime(func(n int) bool {
 		if n > making {
 			return false
 		}
 		spec := c.cloneAt("made", n)
-		if slices.Contains(abandoned, spec.Name) {
+		if n%2 == 0 {
 			c.abandon(t, spec)
 			return true
 		}
 		c.ensure(t, spec)
-		if c.sumOf(t, spec.ImageRef) != c.sum {
+		if c.sumOf(t, spec.ImageRef) != c.sumOf(t, spec.Source.ImageRef) {
 			t.Errorf("after a crash at message %d the clone has other data than its source", n)
 		}
 		return true
 	})
-	deleting := someAtATime(func(n int) bool {
-		spec := c.cloneAt("deleted", n)
-		c.ensure(t, spec)
-		return c.run(t, n, victim{Spec: spec, Delete: true})
-	})
-	t.Logf("killed at %d messages while making a clone, at %d while deleting one", making, deleting)
-	if making < 40 || deleting < 40 {
-		t.Errorf("these are too few kills to have met every step")
-	}
-	var names []string
-	for n := range deleting + 8 {
-		spec := c.cloneAt("deleted", n+1)
-		names = append(names, spec.Name)
-		eventually(t, "delete "+spec.Name, func(ctx context.Context) error {
-			return c.images.Delete(ctx, c.cluster, spec.ImageRef, expectationOf(spec))
+	for verb, kills := range map[string]int{"made": making, "deleted": deleting} {
+		someAtATime(func(n int) bool {
+			if n > kills+atATime { // some were begun before one was not killed any more
+				return false
+			}
+			c.remove(t, verb, n)
+			return true
 		})
 	}
-	for n := range making + 8 {
-		spec := c.cloneAt("made", n+1)
-		names = append(names, spec.Name)
-		if !slices.Contains(abandoned, spec.Name) {
-			eventually(t, "delete "+spec.Name, func(ctx context.Context) error {
-				return c.images.Delete(ctx, c.cluster, spec.ImageRef, expectationOf(spec))
-			})
-		}
-	}
-	// The sweeper's part, and then that of the source.
-	eventually(t, "release the snapshots of no clone", func(ctx context.Context) error {
-		c.purge(ctx)
-		return c.releaseOrphans(ctx, names...)
-	})
-	c.awaitPurged(t)
-	eventually(t, "have no snapshots left", func(ctx context.Context) error {
-		if err := c.releaseOrphans(ctx, names...); err != nil {
-			return err
-		}
-		left := c.ceph.Run(t, "rbd", "snap", "ls", "--all", c.source.String())
-		if left != "" {
-			return errors.New(left)
-		}
-		return nil
-	})
-	eventually(t, "delete the source", func(ctx context.Context) error {
-		return c.images.Delete(ctx, c.cluster, c.source.ImageRef, expectationOf(c.source))
+	someAtATime(func(n int) bool { // each snapshot takes the monitors a while
+		c.purge(t.Context())
+		return n < 3*atATime
 	})
 	c.awaitPurged(t)
 	eventually(t, "have nothing left in the pool", func(context.Context) error {

@@ -14,6 +14,10 @@ import (
 // errors.Is cannot tell a missing pool from a missing image; here the errno is
 // read with the knowledge of which call it came from.
 func errnoOf(err error) syscall.Errno {
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		return errno
+	}
 	var coded interface{ ErrorCode() int }
 	if !errors.As(err, &coded) {
 		return 0

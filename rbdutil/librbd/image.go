@@ -61,14 +61,14 @@ func describe(image *rbd.Image, ref rbdutil.ImageRef) (rbdutil.Image, error) {
 	for _, w := range watchers {
 		img.Watchers = append(img.Watchers, w.Addr)
 	}
-	snapshots, err := image.GetSnapshotNames()
+	snapshots, err := snapshotsOf(image)
 	if err != nil {
 		return rbdutil.Image{}, err
 	}
 	foreign := false
 	for _, s := range snapshots {
-		img.Snapshots = append(img.Snapshots, s.Name)
-		_, ours := rbdutil.CloneOf(s.Name)
+		img.Snapshots = append(img.Snapshots, s.name)
+		_, ours := rbdutil.CloneOf(s.name)
 		foreign = foreign || !ours
 	}
 	if foreign { // Ceph goes through all pools for each snapshot

@@ -16,8 +16,13 @@ import (
 // comes to hold it a moment later keeps it for as long as he does, since Ceph removes
 // nothing from the trash that somebody holds.
 func moveToTrash(pool *rados.IOContext, ref rbdutil.ImageRef, mark rbdutil.Mark) error {
-	if err := checkFree(pool, ref); err != nil {
+	format1, err := checkFree(pool, ref)
+	if err != nil {
 		return err
+	}
+	if format1 {
+		// Ceph has no trash for it.
+		return removeError("remove", ref, rbd.RemoveImage(pool, ref.Name))
 	}
 	if err := setMark(pool, ref, mark); err != nil {
 		return err
@@ -29,28 +34,31 @@ func moveToTrash(pool *rados.IOContext, ref rbdutil.ImageRef, mark rbdutil.Mark)
 	return nil
 }
 
-// checkFree wants nobody to hold the image.
-func checkFree(pool *rados.IOContext, ref rbdutil.ImageRef) error {
+// checkFree wants nobody to hold the image, and tells whether it is one of format 1.
+func checkFree(pool *rados.IOContext, ref rbdutil.ImageRef) (format1 bool, err error) {
 	image, err := rbd.OpenImageReadOnly(pool, ref.Name, rbd.NoSnapshot)
 	if err != nil {
-		return openError(pool, ref, err)
+		return false, openError(pool, ref, err)
 	}
 	defer closeImage(image)
 	watchers, err := image.ListWatchers()
 	if err != nil {
-		return imageError("read", ref, err)
+		return false, imageError("read", ref, err)
 	}
 	if len(watchers) > 0 {
-		return fmt.Errorf("%w: %s is mapped or open at %s", rbdutil.ErrImageInUse, ref, watchers[0].Addr)
+		return false, fmt.Errorf("%w: %s is mapped or open at %s", rbdutil.ErrImageInUse, ref, watchers[0].Addr)
+	}
+	if format1, err = image.IsOldFormat(); err != nil || format1 {
+		return format1, imageError("read", ref, err)
 	}
 	group, err := image.GetGroup()
 	if err != nil {
-		return imageError("read", ref, err)
+		return false, imageError("read", ref, err)
 	}
 	if group.Name != "" {
-		return fmt.Errorf("%w: %s is in group %s", rbdutil.ErrInGroup, ref, group.Name)
+		return false, fmt.Errorf("%w: %s is in group %s", rbdutil.ErrInGroup, ref, group.Name)
 	}
-	return nil
+	return false, nil
 }
 
 // setMark says on an image who puts it into the trash.
@@ -91,14 +99,14 @@ func checkMark(pool *rados.IOContext, ref rbdutil.ImageRef, trashed rbdutil.Tras
 	if !want.Covers(got, trashed.Trashed) {
 		return remains{}, fmt.Errorf("%w: image %s was put into the trash by %q", rbdutil.ErrNotOurs, ref, got)
 	}
-	snapshots, err := image.GetSnapshotNames()
+	snapshots, err := snapshotsOf(image)
 	if err != nil {
 		return remains{}, imageError("read", ref, err)
 	}
 	var left remains
-	for _, snapshot := range snapshots {
-		if _, ours := rbdutil.CloneOf(snapshot.Name); ours {
-			left.snapshots = append(left.snapshots, snapshot.Name)
+	for _, s := range snapshots {
+		if _, ours := rbdutil.CloneOf(s.name); ours {
+			left.snapshots = append(left.snapshots, s.name)
 		}
 	}
 	left.parent, err = parentOf(image)

@@ -1,0 +1,45 @@
+//go:build ceph
+
+package librbd_test
+
+import (
+	"errors"
+	"slices"
+	"testing"
+
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/librbd"
+)
+
+// TestImagesOfFormat1 are what the retired rbd-provisioner made unless its class said
+// something else. Ceph has neither metadata nor a trash for them.
+func TestImagesOfFormat1(t *testing.T) {
+	ceph, cluster := newClusterWith(t, "format-1")
+	images := rbdutil.NewImages(newStore(t, librbd.Options{}))
+	ref := rbdutil.ImageRef{Pool: "format-1", Name: "kubernetes-dynamic-pvc-1e7f"}
+	t.Setenv("RBD_FORCE_ALLOW_V1", "1") // or this Ceph makes none any more
+	ceph.Run(t, "rbd", "create", "--size", "64", "--image-format", "1", ref.String())
+	ceph.Write(t, ref)
+	expect := rbdutil.Expectation{Owner: rbdutil.Owner{VolumeName: "pvc-1e7f", Provisioner: "ceph.com/rbd", ClusterID: "here"}}
+	if err := images.Delete(t.Context(), cluster, ref, expect); !errors.Is(err, rbdutil.ErrNotOurs) {
+		t.Errorf("error %v, want %v", err, rbdutil.ErrNotOurs)
+	}
+	expect.AllowUnknown = true
+	stop := ceph.Watch(t, ref)
+	if err := images.Delete(t.Context(), cluster, ref, expect); !errors.Is(err, rbdutil.ErrImageInUse) {
+		t.Errorf("error %v, want %v", err, rbdutil.ErrImageInUse)
+	}
+	stop()
+	img, err := images.Grow(t.Context(), cluster, ref, 128*rbdutil.MiB, expect)
+	if err != nil || img.Size != 128*rbdutil.MiB {
+		t.Errorf("it has %d bytes: %v", img.Size, err)
+	}
+	for range 2 {
+		if err := images.Delete(t.Context(), cluster, ref, expect); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if slices.Contains(ceph.Images(t, ref.Pool), ref.Name) {
+		t.Error("it is still there")
+	}
+}
