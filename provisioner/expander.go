@@ -154,6 +154,11 @@ func (e *Expander) expand(ctx context.Context, claim *corev1.PersistentVolumeCla
 	if capacity.Cmp(request) >= 0 {
 		return e.handOver(ctx, claim, capacity)
 	}
+	if readOnly(claim) && modeOf(claim) == corev1.PersistentVolumeFilesystem {
+		e.p.events.Event(claim, corev1.EventTypeWarning, reasonResizeFailed,
+			"a volume with access mode ReadOnlyMany stays as it is: nobody could grow its file system, and no node could mount it then")
+		return nil
+	}
 	claim, err := e.markResizing(ctx, claim, volume)
 	if err != nil {
 		return err

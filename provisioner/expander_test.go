@@ -180,6 +180,13 @@ func TestExpand(t *testing.T) {
 			},
 			want: pending,
 		},
+		"nothing of what nobody may write to": {
+			change: func(w *growWorld) { modes(corev1.ReadOnlyMany)(w.claim) },
+			want: with(untouched, func(g *grown) {
+				const stays = "Warning VolumeResizeFailed a volume with access mode ReadOnlyMany stays as it is: nobody could grow its file system, and no node could mount it then"
+				g.Events = []string{stays, stays} // it was looked at twice
+			}),
+		},
 		"nothing, of who has what he asks for": {change: func(w *growWorld) { requesting("1Gi")(w.claim) }, want: untouched},
 		"nothing, of who has more":             {change: func(w *growWorld) { requesting("512Mi")(w.claim) }, want: untouched},
 		"nothing of a claim without volume":    {change: func(w *growWorld) { w.claim.Status.Phase = corev1.ClaimPending }, want: untouched},

@@ -69,6 +69,7 @@ func (w *world) wantRefused(t *testing.T, class *storagev1.StorageClass, claim *
 		t.Errorf("Ceph was asked to %s", op)
 		return nil
 	}
+	add(t, w.claims, claim)
 	volume, state, err := w.Provision(t.Context(), optionsFor(class, claim))
 	if diff := cmp.Diff(want, textOf(err)); diff != "" {
 		t.Errorf("event (-want +got):\n%s", diff)

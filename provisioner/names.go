@@ -31,6 +31,9 @@ const (
 // be a clone of a volume that no node has mounted, whose file system is clean.
 const annCloneUnmounted = "rbd-provisioner.ceph.com/clone-unmounted"
 
+// annClonedFrom is on the PersistentVolume of a clone, with the name of its source's.
+const annClonedFrom = "rbd-provisioner.ceph.com/cloned-from"
+
 // annPreResizeCapacity is Kubernetes' own: a volume with it is larger than the file
 // system on it, which has the size that it says.
 const annPreResizeCapacity = "volume.alpha.kubernetes.io/pre-resize-capacity"

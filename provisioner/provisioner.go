@@ -19,6 +19,7 @@ import (
 // Images makes and deletes RBD images. All its methods may be repeated.
 type Images interface {
 	Ensure(ctx context.Context, c rbdutil.Cluster, spec rbdutil.ImageSpec) (rbdutil.Image, error)
+	HandOut(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef) error
 	Delete(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef, expect rbdutil.Expectation) error
 }
 
@@ -89,6 +90,11 @@ func (p *Provisioner) Provision(ctx context.Context, opts controller.ProvisionOp
 	defer cancel()
 	params, spec, source, err := p.request(opts)
 	if err != nil {
+		if sourceName(opts.PVC) != "" && p.isGone(opts.PVC) {
+			// Nobody waits for the clone any more, and of a source that is gone none can be
+			// made. What was begun of it is for the Sweeper.
+			return nil, controller.ProvisioningFinished, err
+		}
 		return nil, stateOf(err), err
 	}
 	key, err := p.adminKey(ctx, params.adminSecret)
@@ -111,7 +117,7 @@ func (p *Provisioner) Provision(ctx context.Context, opts controller.ProvisionOp
 	p.warnOfUserSecret(ctx, opts.PVC, params)
 	volume := volumeFor(opts, params, img)
 	if source != nil {
-		source.adapt(volume, opts.PVC)
+		source.adapt(volume, opts.PVC, img.SourceSize())
 	}
 	return volume, controller.ProvisioningFinished, nil
 }

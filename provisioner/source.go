@@ -1,10 +1,12 @@
 package provisioner
 
 import (
+	"context"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/utils/ptr"
 
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
@@ -89,8 +91,10 @@ func (s *source) unmounted(clone *corev1.PersistentVolumeClaim) bool {
 	return readOnly(clone) || clone.Annotations[annCloneUnmounted] == "true"
 }
 
-// adapt makes a clone's volume one that nodes mount as it must be.
-func (s *source) adapt(volume *corev1.PersistentVolume, clone *corev1.PersistentVolumeClaim) {
+// adapt makes a clone's volume one that nodes mount as it must be. The size, in bytes, is
+// that of the source when the clone was made of it.
+func (s *source) adapt(volume *corev1.PersistentVolume, clone *corev1.PersistentVolumeClaim, size uint64) {
+	volume.Annotations[annClonedFrom] = s.volume.Name
 	if modeOf(clone) == corev1.PersistentVolumeBlock {
 		return
 	}
@@ -106,9 +110,41 @@ func (s *source) adapt(volume *corev1.PersistentVolume, clone *corev1.Persistent
 		addMountOption(volume, "ro")
 	}
 	has, capacity := s.claim.Status.Capacity[corev1.ResourceStorage], volume.Spec.Capacity[corev1.ResourceStorage]
+	if then := *resource.NewQuantity(int64(size), resource.BinarySI); size > 0 && then.Cmp(has) < 0 {
+		has = then // the source has grown since
+	}
 	if has.Cmp(capacity) < 0 && !readOnly(clone) {
 		volume.Annotations[annPreResizeCapacity] = has.String()
 	}
+}
+
+// isGone tells whether the claim is not there any more.
+func (p *Provisioner) isGone(claim *corev1.PersistentVolumeClaim) bool {
+	now, err := p.claims.PersistentVolumeClaims(claim.Namespace).Get(claim.Name)
+	return apierrors.IsNotFound(err) || err == nil && now.UID != claim.UID
+}
+
+// IsClone tells whether the volume is a clone's, and HandOut has something to do.
+func IsClone(volume *corev1.PersistentVolume) bool {
+	return volume.Annotations[annClonedFrom] != "" && volume.Spec.RBD != nil
+}
+
+// HandOut notes on the image of a clone that its volume is there. From then on it is
+// somebody's, even if nobody writes to it and the volume is deleted without its image.
+func (p *Provisioner) HandOut(ctx context.Context, volume *corev1.PersistentVolume) error {
+	ctx, cancel := context.WithTimeout(ctx, p.timeout)
+	defer cancel()
+	admin, err := p.adminFor(volume)
+	if err != nil {
+		return err
+	}
+	key, err := p.adminKey(ctx, admin.secret)
+	if err != nil {
+		return err
+	}
+	source := volume.Spec.RBD
+	return p.images.HandOut(ctx, rbdutil.Cluster{Monitors: source.CephMonitors, User: admin.id, Key: key},
+		rbdutil.ImageRef{Pool: source.RBDPool, Name: source.RBDImage})
 }
 
 func addMountOption(volume *corev1.PersistentVolume, option string) {

@@ -247,6 +247,7 @@ func TestClonesThatCannotBe(t *testing.T) {
 				}
 			})
 			claim := claimOf(append([]func(*corev1.PersistentVolumeClaim){ofDB}, test.claim...)...)
+			add(t, w.claims, claim)
 			volume, state, err := w.Provision(t.Context(), optionsFor(classWith(test.class), claim))
 			if diff := cmp.Diff(test.err, textOf(err)); diff != "" {
 				t.Errorf("event (-want +got):\n%s", diff)
@@ -256,6 +257,57 @@ func TestClonesThatCannotBe(t *testing.T) {
 			}
 			w.wantImages(t, "kube/kubernetes-dynamic-pvc-db-uid")
 		})
+	}
+}
+
+// TestCloneOfWhatIsGoneForAClaimThatIsGone has nobody who would wait for it.
+func TestCloneOfWhatIsGoneForAClaimThatIsGone(t *testing.T) {
+	t.Parallel()
+	w := newCloneWorld(t, nil, func(w *cloneWorld) { w.claim.DeletionTimestamp = ptr.To(metav1.Now()) })
+	another := claimOf(ofDB, func(c *corev1.PersistentVolumeClaim) { c.UID = "another" })
+	for _, there := range []*corev1.PersistentVolumeClaim{nil, another} {
+		if there != nil {
+			add(t, w.claims, there)
+		}
+		if _, state, err := w.Provision(t.Context(), optionsFor(classWith(nil), claimOf(ofDB))); state != finished || err == nil {
+			t.Errorf("state %s, error %v", state, err)
+		}
+	}
+}
+
+// TestHandOutMarksTheImage has a clone that was a volume, and is kept for it.
+func TestHandOutMarksTheImage(t *testing.T) {
+	t.Parallel()
+	w := newCloneWorld(t, nil)
+	volume := w.provision(t, optionsFor(classWith(nil), claimOf(ofDB)))
+	if !IsClone(volume) || IsClone(w.volume) {
+		t.Errorf("taken for clones: %t, want true, and %t, want false", IsClone(volume), IsClone(w.volume))
+	}
+	if err := w.HandOut(t.Context(), volume); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.image(t, imageRef("1e7f")).Metadata["kubernetes.io/created-for/pv/handed-out"]; got != "true" {
+		t.Errorf("the image says %q", got)
+	}
+}
+
+// TestCloneOfASourceThatHasGrownSince has a snapshot of an earlier attempt.
+func TestCloneOfASourceThatHasGrownSince(t *testing.T) {
+	t.Parallel()
+	w := newCloneWorld(t, nil)
+	w.failOnce("clone", true, rbdutil.ErrTimeout)
+	opts := optionsFor(classWith(nil), claimOf(ofDB, requesting("3Gi")))
+	if _, state, err := w.Provision(t.Context(), opts); state != background {
+		t.Fatalf("state %s, error %v", state, err)
+	}
+	w.ceph.After = nil
+	if err := w.ceph.Change(imageRef("db-uid"), func(i *rbdutil.Image) { i.Size = 3 << 30 }); err != nil {
+		t.Fatal(err)
+	}
+	w.claim.Status.Capacity = corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("3Gi")}
+	add(t, w.claims, w.claim)
+	if got := w.provision(t, opts).Annotations[annPreResizeCapacity]; got != "1Gi" {
+		t.Errorf("the file system is said to have %q, but that of the snapshot has 1Gi", got)
 	}
 }
 

@@ -3,6 +3,7 @@ package provisioner
 import (
 	"context"
 	"errors"
+	"maps"
 	"strings"
 	"time"
 
@@ -54,9 +55,11 @@ type Sweeper struct {
 	suspects map[suspect]time.Time
 	// kept are images that are somebody else's or hold data. That does not change.
 	kept sets.Set[suspect]
-	// looked are images at whose snapshots this process has looked: it leaves none
-	// behind itself, but what was before it may have.
-	looked sets.Set[suspect]
+	// looked is when the snapshots of an image were looked at: what was before this
+	// process may have left some behind, and seldom this process itself.
+	looked map[suspect]time.Time
+	// handedOut are the volumes of clones whose images are known to say so.
+	handedOut sets.Set[string]
 }
 
 // suspect is an image in a pool.
@@ -78,7 +81,7 @@ const scanTimeout = 10 * time.Minute
 
 // NewSweeper returns a Sweeper for the images of p.
 func NewSweeper(p *Provisioner, c SweeperConfig) *Sweeper {
-	return &Sweeper{SweeperConfig: c, p: p, suspects: map[suspect]time.Time{}, kept: sets.New[suspect](), looked: sets.New[suspect]()}
+	return &Sweeper{SweeperConfig: c, p: p, suspects: map[suspect]time.Time{}, kept: sets.New[suspect](), looked: map[suspect]time.Time{}, handedOut: sets.New[string]()}
 }
 
 // Run sweeps at once and then from time to time, until ctx is done. The caches must
@@ -108,6 +111,7 @@ func (s *Sweeper) Sweep(ctx context.Context) int {
 		klog.FromContext(ctx).Error(err, "Not looking for what was left behind")
 		return 0
 	}
+	s.handOut(ctx, volumes)
 	pools := s.pools(ctx, volumes)
 	for _, at := range pools {
 		s.p.trash.Purge(ctx, at.cluster, at.name)
@@ -244,17 +248,16 @@ func (s *Sweeper) suspectsAmong(names []string, at pool, known sets.Set[string])
 		}
 	}
 	here := sets.New(names...)
-	for _, remembered := range []sets.Set[suspect]{s.kept, s.looked} {
-		for id := range remembered {
-			if id.place == placeOf(at.cluster, at.name) && !here.Has(id.image) {
-				remembered.Delete(id)
-			}
-		}
-	}
+	gone := func(id suspect) bool { return id.place == placeOf(at.cluster, at.name) && !here.Has(id.image) }
+	maps.DeleteFunc(s.kept, func(id suspect, _ sets.Empty) bool { return gone(id) })
+	maps.DeleteFunc(s.looked, func(id suspect, _ time.Time) bool { return gone(id) })
 	return suspects
 }
 
-// releaseSnapshots looks, once in the life of the process, at the snapshots of each image
+// lookAgain is when it is looked at the snapshots of an image again.
+const lookAgain = time.Hour
+
+// releaseSnapshots looks, once an hour, at the snapshots of each image
 // that were taken for clones: those whose claim is gone, and which became no clone, are
 // of no use. Where the volume of a clone is about to go, it looks again.
 func (s *Sweeper) releaseSnapshots(ctx context.Context, at pool, names []string, known, leaving sets.Set[string]) {
@@ -273,19 +276,45 @@ func (s *Sweeper) releaseSnapshots(ctx context.Context, at pool, names []string,
 	}
 	for _, name := range names {
 		id := suspect{placeOf(at.cluster, at.name), name}
-		if !strings.HasPrefix(name, imagePrefix) || s.looked.Has(id) || ctx.Err() != nil {
+		if !strings.HasPrefix(name, imagePrefix) || s.lookedLately(id) || ctx.Err() != nil {
 			continue
 		}
 		again = false
 		ref, owner := rbdutil.ImageRef{Pool: at.name, Name: name}, rbdutil.Owner{Provisioner: s.p.name, ClusterID: s.p.clusterID}
 		if err := s.releaseOrphans(ctx, at, ref, owner, useless); err != nil {
-			klog.FromContext(ctx).V(2).Info("Not looking any further for snapshots left behind", "image", ref, "err", err)
-			return
+			klog.FromContext(ctx).V(2).Info("Snapshots may be left behind", "image", ref, "err", err)
+			if errors.Is(err, rbdutil.ErrNotAsked) || errors.Is(err, rbdutil.ErrTimeout) {
+				return // as it would go with all others
+			}
+			continue
 		}
 		if !again {
-			s.looked.Insert(id)
+			s.looked[id] = s.Clock.Now()
 		}
 	}
+}
+
+func (s *Sweeper) lookedLately(id suspect) bool {
+	at, looked := s.looked[id]
+	return looked && s.Clock.Since(at) < lookAgain
+}
+
+// handOut sees to it that the images of clones say that they are volumes, where the
+// process has died that has saved the volume.
+func (s *Sweeper) handOut(ctx context.Context, volumes []*corev1.PersistentVolume) {
+	there := sets.New[string]()
+	for _, volume := range volumes {
+		there.Insert(volume.Name)
+		if !IsClone(volume) || volume.Annotations[annProvisionedBy] != s.p.name || s.handedOut.Has(volume.Name) || ctx.Err() != nil {
+			continue
+		}
+		if err := s.p.HandOut(ctx, volume); err != nil {
+			klog.FromContext(ctx).V(2).Info("The image of a clone does not say yet that it is a volume", "volume", volume.Name, "err", err)
+			continue
+		}
+		s.handedOut.Insert(volume.Name)
+	}
+	s.handedOut = s.handedOut.Intersection(there)
 }
 
 func (s *Sweeper) releaseOrphans(ctx context.Context, at pool, ref rbdutil.ImageRef, owner rbdutil.Owner, useless func(string) bool) error {
@@ -323,6 +352,8 @@ func (s *Sweeper) reclaim(ctx context.Context, c rbdutil.Cluster, id suspect) (g
 	case errors.Is(err, rbdutil.ErrHoldsData):
 		s.kept.Insert(id)
 		logger.Info("Image has no claim and no volume, but data, and stays", "image", ref)
+	case errors.Is(err, rbdutil.ErrInProgress):
+		logger.V(4).Info("Image has no claim and no volume, but something is being done with it", "image", ref)
 	case errors.Is(err, rbdutil.ErrImageInUse), errors.Is(err, rbdutil.ErrHasSnapshots), errors.Is(err, rbdutil.ErrInGroup):
 		logger.Info("Image has no claim and no volume, but somebody holds it", "image", ref, "err", err)
 	default:

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -16,9 +17,11 @@ const (
 	// maxDepth is how many images a clone may get its data from, one behind the other.
 	// The kernel's client takes 16 (its RBD_MAX_PARENT_CHAIN_LEN), and each costs time.
 	maxDepth = 8
-	// maxSnapshots is how many snapshots an image may have for its clones. The kernel's
-	// client cannot map one with more than 510 (its RBD_MAX_SNAP_COUNT).
+	// maxSnapshots is how many snapshots an image may have for its clones.
 	maxSnapshots = 256
+	// mappable is how many snapshots it may have altogether, before one more is taken. The
+	// kernel's client cannot map an image with more than 510 (its RBD_MAX_SNAP_COUNT).
+	mappable = 480
 )
 
 // unchangedPatience bounds finding out whether a source was written to.
@@ -36,6 +39,11 @@ func CloneOf(snapshot string) (image string, ours bool) {
 	return strings.CutPrefix(snapshot, snapshotPrefix)
 }
 
+// oursOf are the snapshots of an image that we have taken, in their order.
+func oursOf(img Image) []string {
+	return slices.DeleteFunc(slices.Clone(img.Snapshots), func(name string) bool { return !ofOurs(name) })
+}
+
 func ofOurs(snapshot string) bool {
 	_, ours := CloneOf(snapshot)
 	return ours
@@ -49,6 +57,9 @@ func ofOurs(snapshot string) bool {
 // where it must not depend on its source, the data; and last the name of its volume.
 // Nothing without that was ever handed out.
 func (i *Images) ensureClone(ctx context.Context, c Cluster, spec ImageSpec) (Image, error) {
+	if i.copies.running(copyName(c, spec.ImageRef)) {
+		return Image{}, fmt.Errorf("%w: %w", ErrUnfinished, errCopying)
+	}
 	img, err := i.store.Get(ctx, c, spec.ImageRef)
 	switch {
 	case errors.Is(err, ErrImageNotFound):
@@ -103,8 +114,11 @@ func (i *Images) beginCloneAnew(ctx context.Context, c Cluster, spec ImageSpec, 
 	if err != nil {
 		return Image{}, err
 	}
-	begun := img.Parent == nil && img.Owner().Unknown() && slices.Contains(source.Snapshots, snapshotFor(spec.ImageRef))
-	if halfMade := img.Parent != nil && ofOurs(img.Parent.Name); !begun && !halfMade {
+	has := img.Owner()
+	begun := img.Parent == nil && has.Unknown() && slices.Contains(source.Snapshots, snapshotFor(spec.ImageRef))
+	// What it has of metadata is its source's, and not that of the same claim elsewhere.
+	halfMade := img.Parent != nil && ofOurs(img.Parent.Name) && has.ClaimUID != spec.Owner.ClaimUID && has.sameMaker(spec.Owner)
+	if !begun && !halfMade {
 		return Image{}, fmt.Errorf("%w: %s already exists for %s", ErrNotOurs, img.ImageRef, img.Owner())
 	}
 	return i.replaceClone(ctx, c, spec)
@@ -148,11 +162,14 @@ func (i *Images) sourceOf(ctx context.Context, c Cluster, spec ImageSpec) (Image
 // clone of, which is another if the source has many and was not written to since.
 func (i *Images) snapshot(ctx context.Context, c Cluster, spec ImageSpec, source Image) (string, error) {
 	own := snapshotFor(spec.ImageRef)
-	others := slices.DeleteFunc(slices.Clone(source.Snapshots), func(name string) bool { return name == own })
+	others := slices.DeleteFunc(oursOf(source), func(name string) bool { return name == own })
 	switch {
+	case len(source.Snapshots) >= mappable:
+		return "", fmt.Errorf("%w: %s has %d snapshots, and with many more no node could map it: remove those that are not needed (`rbd snap ls`, `rbd snap rm`)",
+			ErrSourceUnfit, source.ImageRef, len(source.Snapshots))
 	case len(others) >= maxSnapshots+maxCopies:
-		return "", fmt.Errorf("%w: %s has %d snapshots, and copies of it are made that will have none", ErrCopying, source.ImageRef, len(others))
-	case spec.Source.Unmounted && len(others) < len(source.Snapshots):
+		return "", fmt.Errorf("%w: %s has %d snapshots for clones, and copies of it are made that will have none", ErrCopying, source.ImageRef, len(others))
+	case spec.Source.Unmounted && slices.Contains(source.Snapshots, own):
 		// An earlier attempt may not have come to the point of looking who has it mapped.
 		if err := i.store.Release(ctx, c, SnapshotRef{source.Pool, source.ID, own}); err != nil {
 			return "", err
@@ -179,13 +196,9 @@ func (i *Images) snapshot(ctx context.Context, c Cluster, spec ImageSpec, source
 
 // shared returns the newest of our other snapshots, if it shows what the own one shows.
 func (i *Images) shared(ctx context.Context, c Cluster, source Image, others []string, own string) string {
-	ours := slices.DeleteFunc(others, func(name string) bool { return !ofOurs(name) })
-	if len(ours) == 0 {
-		return own
-	}
 	ctx, cancel := context.WithTimeout(ctx, unchangedPatience)
 	defer cancel()
-	newest := ours[len(ours)-1]
+	newest := others[len(others)-1]
 	if written, err := i.store.Written(ctx, c, source.ImageRef, newest); err != nil || written {
 		return own
 	}
@@ -212,10 +225,14 @@ func (i *Images) finishClone(ctx context.Context, c Cluster, spec ImageSpec, img
 		items = append(slices.Delete(slices.Clone(items), n, n+1), items[n]) // last, not before all is done
 	}
 	if img.Parent != nil && img.Metadata[metaSource] != img.Parent.String() {
-		items = slices.Insert(items, 0, MetadataItem{metaSource, img.Parent.String()})
+		// It has the size of its source until it is told another.
+		items = slices.Insert(items, 0, MetadataItem{metaSource, img.Parent.String()}, MetadataItem{metaSourceSize, strconv.FormatUint(img.Size, 10)})
 	}
 	if img.Metadata[MetaDeletedBy] != "" {
 		items = slices.Insert(items, 0, MetadataItem{MetaDeletedBy, ""}) // its source was to be deleted once, not this
+	}
+	if img.Metadata[metaHandedOut] != "" {
+		items = slices.Insert(items, 0, MetadataItem{metaHandedOut, ""}) // nor was this handed out
 	}
 	if err := i.cutOff(ctx, c, spec, img, items); err != nil {
 		return err
@@ -254,7 +271,7 @@ func (i *Images) cutOff(ctx context.Context, c Cluster, spec ImageSpec, img *Ima
 		if err := i.store.Complete(ctx, c, spec.ImageRef, unnamed, spec.Size); err != nil {
 			return err
 		}
-		if err := i.copies.do(ctx, c.String()+" "+spec.String(), func(ctx context.Context) error {
+		if err := i.copies.do(ctx, copyName(c, spec.ImageRef), func(ctx context.Context) error {
 			return i.store.Flatten(ctx, c, spec.ImageRef)
 		}); err != nil {
 			return err
@@ -277,7 +294,7 @@ func (i *Images) tooDeep(ctx context.Context, c Cluster, spec ImageSpec, img *Im
 	if img.Parent == nil {
 		return false, nil
 	}
-	if img.Parent.Name == snapshotFor(spec.ImageRef) && len(source.Snapshots) > maxSnapshots {
+	if img.Parent.Name == snapshotFor(spec.ImageRef) && len(oursOf(source)) > maxSnapshots {
 		return true, nil
 	}
 	if source.Parent == nil {
@@ -285,6 +302,21 @@ func (i *Images) tooDeep(ctx context.Context, c Cluster, spec ImageSpec, img *Im
 	}
 	depth, err := i.store.Depth(ctx, c, spec.ImageRef)
 	return depth > maxDepth, err
+}
+
+func copyName(c Cluster, ref ImageRef) string { return c.String() + " " + ref.String() }
+
+// HandOut notes on a clone that there is a volume for it.
+func (i *Images) HandOut(ctx context.Context, c Cluster, ref ImageRef) error {
+	img, err := i.store.Get(ctx, c, ref)
+	if err != nil || img.Metadata[metaHandedOut] != "" {
+		return err
+	}
+	err = i.store.Complete(ctx, c, ref, []MetadataItem{{metaHandedOut, "true"}}, img.Size)
+	if errors.Is(err, ErrInvalid) {
+		return nil // it has grown meanwhile
+	}
+	return err
 }
 
 // ReleaseOrphans removes the snapshots of an image that were taken for clones which are

@@ -15,58 +15,93 @@ const maxCopies = 4
 // again from time to time.
 const copyPatience = 2 * time.Second
 
-// copies are those that run. They outlive whoever has begun them; what the end of the
-// process cuts off, whoever asks for it next begins where it was.
+// errCopying is what those are told who come again.
+var errCopying = fmt.Errorf("%w: the bigger the source, the longer it takes", ErrCopying)
+
+// copies are those that run, and those that have failed when nobody waited any more. They
+// outlive whoever has begun them; what the end of the process cuts off, whoever asks for
+// it next begins where it was.
 type copies struct {
-	mu      sync.Mutex
-	running map[string]*running
+	mu   sync.Mutex
+	all  map[string]*makingCopy
+	busy int
 }
 
-// running is one of them. err is written before done is closed.
-type running struct {
+// makingCopy is one of them. err is written before done is closed.
+type makingCopy struct {
 	done chan struct{}
 	err  error
+}
+
+// running tells whether the copy of that name is being made right now.
+func (k *copies) running(name string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	m := k.all[name]
+	if m == nil {
+		return false
+	}
+	select {
+	case <-m.done:
+		return false
+	default:
+		return true
+	}
 }
 
 // do has the copy of that name made, and returns what came of it, or ErrCopying while
 // nothing has.
 func (k *copies) do(ctx context.Context, name string, makeCopy func(context.Context) error) error {
-	r := k.begin(ctx, name, makeCopy)
-	if r == nil {
+	m := k.begin(ctx, name, makeCopy)
+	if m == nil {
 		return fmt.Errorf("%w: others come first, %d at a time", ErrCopying, maxCopies)
 	}
 	timer := time.NewTimer(copyPatience)
 	defer timer.Stop()
 	select {
-	case <-r.done:
-		return r.err
+	case <-m.done:
+		k.forget(name, m)
+		return m.err
 	case <-timer.C:
 	case <-ctx.Done():
 	}
-	return fmt.Errorf("%w: the bigger the source, the longer it takes", ErrCopying)
+	return errCopying
 }
 
-// begin returns the copy that runs, or nil if there is no room for it.
-func (k *copies) begin(ctx context.Context, name string, makeCopy func(context.Context) error) *running {
+// begin returns the copy of that name, or nil if there is no room for it.
+func (k *copies) begin(ctx context.Context, name string, makeCopy func(context.Context) error) *makingCopy {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if r := k.running[name]; r != nil {
-		return r
+	if m := k.all[name]; m != nil {
+		return m
 	}
-	if len(k.running) >= maxCopies {
+	if k.busy >= maxCopies {
 		return nil
 	}
-	if k.running == nil {
-		k.running = map[string]*running{}
+	if k.all == nil {
+		k.all = map[string]*makingCopy{}
 	}
-	r := &running{done: make(chan struct{})}
-	k.running[name] = r
+	m := &makingCopy{done: make(chan struct{})}
+	k.all[name] = m
+	k.busy++
 	go func() {
-		r.err = makeCopy(context.WithoutCancel(ctx))
+		m.err = makeCopy(context.WithoutCancel(ctx))
 		k.mu.Lock()
 		defer k.mu.Unlock()
-		delete(k.running, name)
-		close(r.done)
+		k.busy--
+		if m.err == nil {
+			delete(k.all, name) // which is to be seen on the image
+		}
+		close(m.done)
 	}()
-	return r
+	return m
+}
+
+// forget lets the next one try again.
+func (k *copies) forget(name string, m *makingCopy) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.all[name] == m {
+		delete(k.all, name)
+	}
 }

@@ -1,6 +1,9 @@
 package rbdutil
 
-import "time"
+import (
+	"strconv"
+	"time"
+)
 
 // ImageRef names an image inside a cluster.
 type ImageRef struct {
@@ -71,7 +74,7 @@ type Image struct {
 	ObjectSize uint64
 	// Metadata holds all image-meta keys, ours and others'.
 	Metadata map[string]string
-	// Watchers are the addresses of the clients that have the image mapped or
+	// Watchers are the addresses of the other clients that have the image mapped or
 	// open for writing.
 	Watchers []string
 	// Snapshots are the names of the user's snapshots.
@@ -80,6 +83,16 @@ type Image struct {
 	// as the user may see them. They are looked for only where others than us have taken
 	// snapshots.
 	Clones []string
+}
+
+// SourceSize is the size in bytes of what a clone was made of; 0 for an image that is
+// none, or a clone of somebody else's.
+func (i Image) SourceSize() uint64 {
+	size, err := strconv.ParseUint(i.Metadata[metaSourceSize], 10, 64)
+	if err != nil {
+		return 0
+	}
+	return size
 }
 
 // Owner returns who the image's metadata says it was made for.

@@ -12,6 +12,11 @@ const (
 	metaClusterID      = "kubernetes.io/created-by/cluster-id"
 	// metaSource is the snapshot that a clone was made of, as a SnapshotRef.
 	metaSource = "kubernetes.io/created-from/snapshot"
+	// metaSourceSize is the size of that snapshot, in bytes.
+	metaSourceSize = "kubernetes.io/created-from/size"
+	// metaHandedOut is on a clone for which there has been a PersistentVolume: it is
+	// somebody's copy of the data, though nobody may have written to it.
+	metaHandedOut = "kubernetes.io/created-for/pv/handed-out"
 )
 
 // Owner says for which claim, by which provisioner and for which Kubernetes

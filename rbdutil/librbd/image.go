@@ -3,8 +3,11 @@ package librbd
 import (
 	"fmt"
 	"math/bits"
+	"slices"
+	"strings"
 	"syscall"
 
+	"github.com/ceph/go-ceph/rados"
 	"github.com/ceph/go-ceph/rbd"
 
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
@@ -77,6 +80,16 @@ func describe(image *rbd.Image, ref rbdutil.ImageRef) (rbdutil.Image, error) {
 	return img, err
 }
 
+// withoutOwn leaves out what this client itself has open for a moment: for a snapshot,
+// say, of an image that is asked about at the same time.
+func withoutOwn(conn *rados.Conn, watchers []string) []string {
+	own, err := conn.GetAddrs()
+	if err != nil {
+		return watchers
+	}
+	return slices.DeleteFunc(watchers, func(watcher string) bool { return watcher != "" && strings.Contains(own, watcher) })
+}
+
 // clonesOf names the clones of all snapshots. Those in pools that the user may not
 // read have none.
 func clonesOf(image *rbd.Image) ([]string, error) {
@@ -126,7 +139,8 @@ func written(image *rbd.Image, since string) (bool, error) {
 	err = image.DiffIterate(rbd.DiffIterateConfig{
 		SnapName: since, Offset: 0, Length: size, IncludeParent: rbd.ExcludeParent, WholeObject: rbd.EnableWholeObject,
 		Callback: func(_, _ uint64, exists int, _ interface{}) int {
-			found = found || exists != 0
+			// What was discarded since a snapshot does not exist, but has changed.
+			found = found || exists != 0 || since != ""
 			if found {
 				return -int(syscall.ECANCELED) // one is enough
 			}

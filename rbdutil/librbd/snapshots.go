@@ -50,7 +50,7 @@ func removeTrashed(pool *rados.IOContext, imageID string, snapshotID uint64) err
 	id := C.CString(imageID)
 	defer C.free(unsafe.Pointer(id))
 	var image C.rbd_image_t
-	if ret := C.rbd_open_by_id(C.rados_ioctx_t(pool.Pointer()), id, &image, nil); ret < 0 {
+	if ret := C.rbd_open_by_id(C.rados_ioctx_t(pool.Pointer()), id, &image, nil); ret < 0 { //nolint:gocritic // of what cgo makes of it
 		return syscall.Errno(-ret)
 	}
 	defer C.rbd_close(image)

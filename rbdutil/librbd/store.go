@@ -70,7 +70,7 @@ func (s *Store) Get(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef
 	// The result is handed over as a whole, because this function may have
 	// returned long before the call comes back.
 	result := make(chan rbdutil.Image, 1)
-	err := s.read(ctx, "get", c, ref, func(pool *rados.IOContext) error {
+	err := s.do(ctx, operation{name: "get", image: ref, reads: true}, c, func(conn *rados.Conn, pool *rados.IOContext) error {
 		// Opened for reading only: an image that is open for writing has a
 		// watcher, and a watcher keeps nodes from mapping it.
 		image, err := rbd.OpenImageReadOnly(pool, ref.Name, rbd.NoSnapshot)
@@ -82,6 +82,7 @@ func (s *Store) Get(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef
 		if err != nil {
 			return imageError("read", ref, err)
 		}
+		img.Watchers = withoutOwn(conn, img.Watchers)
 		result <- img
 		return nil
 	})

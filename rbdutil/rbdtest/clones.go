@@ -389,6 +389,39 @@ func cloneReclaimed(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	}
 }
 
+// cloneKept has one that was a volume: what it shows is somebody's, though it was never
+// written to.
+func cloneKept(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+	images, source := rbdutil.NewImages(h.Store), sourceFor(t, h, ref)
+	spec := cloneSpec(source, 1)
+	_, err := images.Ensure(ctxOf(t), h.Cluster, spec)
+	must(t, err)
+	for range 2 {
+		must(t, images.HandOut(ctxOf(t), h.Cluster, spec.ImageRef))
+	}
+	wantErr(t, images.Reclaim(ctxOf(t), h.Cluster, spec.ImageRef, spec.Owner), rbdutil.ErrHoldsData)
+	// A clone of it is another.
+	again := cloneSpec(spec, 2)
+	_, err = images.Ensure(ctxOf(t), h.Cluster, again)
+	must(t, err)
+	must(t, images.Reclaim(ctxOf(t), h.Cluster, again.ImageRef, again.Owner))
+	equal(t, spec.Size, get(t, h, spec.ImageRef).SourceSize())
+}
+
+// cloneElsewhere has the clone of the same claim of another cluster, a copy of this one.
+func cloneElsewhere(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+	images, source := rbdutil.NewImages(h.Store), sourceFor(t, h, ref)
+	spec := cloneSpec(source, 1)
+	_, err := images.Ensure(ctxOf(t), h.Cluster, spec)
+	must(t, err)
+	before := get(t, h, spec.ImageRef)
+	spec.Owner.ClusterID = "elsewhere"
+	spec.Source = &rbdutil.Source{ImageRef: source.ImageRef, Expect: rbdutil.Expectation{Owner: rbdutil.Owner{VolumeName: source.Owner.VolumeName}}}
+	_, err = images.Ensure(ctxOf(t), h.Cluster, spec)
+	wantErr(t, err, rbdutil.ErrNotOurs)
+	equal(t, before, get(t, h, spec.ImageRef))
+}
+
 // releaseSpares has snapshots that are of use.
 func releaseSpares(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	images, source := rbdutil.NewImages(h.Store), sourceFor(t, h, ref)

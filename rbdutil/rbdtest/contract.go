@@ -87,6 +87,8 @@ func Run(t *testing.T, h Harness) {
 		"images: a source has no more snapshots than bearable":           cloneMany,
 		"images: a clone is finished that was cut short at any step":     cloneResumes,
 		"images: a clone that was cut short leaves nothing behind":       cloneReclaimed,
+		"images: a clone that was a volume stays":                        cloneKept,
+		"images: a clone of another cluster stays":                       cloneElsewhere,
 		"images: snapshots that are of use stay":                         releaseSpares,
 		"images: grow never shrinks, and only what is expected":          growOnly,
 	}

@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/klog/v2"
 	"sigs.k8s.io/sig-storage-lib-external-provisioner/v10/controller"
 
 	"github.com/rbd-provisioner/rbd-provisioner/provisioner"
@@ -131,7 +132,17 @@ func (d *drainer) toBeSaved(volume string) {
 }
 
 // saved is told of each volume that is safe with the API server.
-func (d *drainer) saved(volume string) {
+func (d *drainer) saved(volume *corev1.PersistentVolume) {
+	if provisioner.IsClone(volume) {
+		ctx := context.Background() // the library has none for this
+		if err := d.HandOut(ctx, volume); err != nil {
+			klog.FromContext(ctx).Info("The image of a clone does not say yet that it is a volume; the sweeper will see to it", "volume", volume.Name, "err", err)
+		}
+	}
+	d.settle(volume.Name)
+}
+
+func (d *drainer) settle(volume string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if _, waiting := d.unsaved[volume]; waiting {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/client-go/tools/record"
@@ -54,7 +55,7 @@ func TestWorkPassesThroughUntilItIsDrained(t *testing.T) {
 	if err != nil || state != controller.ProvisioningFinished {
 		t.Fatalf("Provision: %v, %v", state, err)
 	}
-	d.saved(volume.Name)
+	d.saved(volume)
 	if err := d.Delete(t.Context(), volume); err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +103,7 @@ func TestDrainWaitsForWhatRuns(t *testing.T) {
 	}
 	proceed()
 	for range 2 {
-		d.saved(await(t, "the volume", provisioned).Name)
+		d.saved(await(t, "the volume", provisioned))
 	}
 	if left := await(t, "the drain", drained); left != 0 {
 		t.Errorf("%d operations are left", left)
@@ -140,7 +141,7 @@ func TestAVolumeIsProvisionedOrReservedAndNeverBoth(t *testing.T) {
 	if _, ok := d.reserve("pvc-1"); ok {
 		t.Error("what waits to be saved can be reserved")
 	}
-	d.saved("pvc-1")
+	d.saved(volumeNamed("pvc-1"))
 	if _, ok := d.reserve("pvc-1"); !ok {
 		t.Error("what is saved cannot be reserved")
 	}
@@ -154,18 +155,18 @@ func TestDrainWaitsUntilVolumesAreSaved(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	d.saved("pvc-1")
+	d.saved(volumeNamed("pvc-1"))
 	drained := make(chan int, 1)
 	go func() { drained <- d.drain(t.Context()) }()
 	awaitDraining(d)
-	d.saved("pvc-somebody-else's")
-	d.saved("pvc-1")
+	d.saved(volumeNamed("pvc-somebody-else's"))
+	d.saved(volumeNamed("pvc-1"))
 	select {
 	case left := <-drained:
 		t.Fatalf("drained with %d left, though a volume is not saved", left)
 	default:
 	}
-	d.saved("pvc-2")
+	d.saved(volumeNamed("pvc-2"))
 	if left := await(t, "the drain", drained); left != 0 {
 		t.Errorf("%d are left", left)
 	}
@@ -180,7 +181,7 @@ func TestDrainDoesNotWaitForever(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.saved(volume.Name)
+	d.saved(volume)
 	go func() { deleted <- d.Delete(t.Context(), volume) }()
 	await(t, "the operation", arrived)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -192,4 +193,8 @@ func TestDrainDoesNotWaitForever(t *testing.T) {
 	if err := await(t, "the deletion", deleted); err != nil {
 		t.Error(err)
 	}
+}
+
+func volumeNamed(name string) *corev1.PersistentVolume {
+	return &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: name}}
 }

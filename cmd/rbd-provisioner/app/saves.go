@@ -20,7 +20,7 @@ type savingClient struct {
 
 // saves is told of each attempt to save a volume.
 type saves struct {
-	saved  func(volume string)
+	saved  func(volume *corev1.PersistentVolume)
 	failed func(volume *corev1.PersistentVolume, err error)
 }
 
@@ -48,7 +48,7 @@ type savingVolumes struct {
 func (v savingVolumes) Create(ctx context.Context, volume *corev1.PersistentVolume, opts metav1.CreateOptions) (*corev1.PersistentVolume, error) {
 	created, err := v.PersistentVolumeInterface.Create(ctx, volume, opts)
 	if err == nil || apierrors.IsAlreadyExists(err) {
-		v.saves.saved(volume.Name)
+		v.saves.saved(volume)
 	} else {
 		v.saves.failed(volume, err)
 	}
