@@ -64,6 +64,8 @@ test-ceph: prepare $(LAB) $(PROVISIONER) ## The Ceph client and the provisioner 
 	@$(LAB) run test-ceph --nodes 0 -- bash -euc '\
 		go test -count=1 -race -tags ceph -timeout 10m ./rbdutil/librbd; \
 		go test -count=1 -tags e2e -timeout 20m ./e2e/controller'
+	@$(LAB) run test-ceph --nodes 0 --rbd-in-controller-manager -- \
+		go test -count=1 -tags e2e -timeout 10m -run '^TestExpansion' ./e2e/controller
 
 CLAIMS ?= 300
 KILLS ?= 20

@@ -141,13 +141,14 @@ func wantPoolEmpty(t *testing.T, e *framework.Env) {
 	})
 }
 
-// TestManyClonesOfOneSource also deletes the source under them.
+// TestManyClonesOfOneSource also deletes the source under them. CLONES says how many.
 func TestManyClonesOfOneSource(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
 	start(t, e)
 	class := e.Class(t, "clones")
-	const clones, size = 40, 16 << 20
+	const size = 16 << 20
+	clones := fromEnv(t, "CLONES", 40)
 	source := e.AwaitBound(t, e.Claim(t, "source", class, framework.Size("16Mi")))
 	fill(t, e, framework.ImageOf(source))
 	sum := sumOf(t, e, framework.ImageOf(source), size)

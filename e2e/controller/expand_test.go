@@ -17,7 +17,8 @@ import (
 )
 
 // The controller manager of the lab has no rbd command, as that of the stock image, and
-// tries to expand every rbd volume all the same.
+// tries to expand every rbd volume all the same. `make test-ceph` runs the tests of this
+// file once more beside one that has it.
 
 func TestExpansion(t *testing.T) {
 	t.Parallel()

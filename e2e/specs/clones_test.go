@@ -21,7 +21,7 @@ func TestClonesOfAMountedVolume(t *testing.T) {
 			t.Parallel()
 			e := newEnv(t)
 			first, second := e.Nodes(t)
-			class := e.Class(t, fsType, framework.Expandable, framework.Parameter("fsType", fsType))
+			class := e.Class(t, fsType, framework.Parameter("fsType", fsType)) // which lets no claim ask for more
 			source := e.AwaitBound(t, e.Claim(t, "source", class))
 			e.RunPod(t, "source", framework.Mount("source"), framework.OnNode(first))
 			sum := writeData(t, e, "source")
