@@ -115,13 +115,33 @@ func (i *Images) beginCloneAnew(ctx context.Context, c Cluster, spec ImageSpec, 
 		return Image{}, err
 	}
 	has := img.Owner()
-	begun := img.Parent == nil && has.Unknown() && slices.Contains(source.Snapshots, snapshotFor(spec.ImageRef))
+	begun, err := i.begun(ctx, c, spec, img, source)
+	if err != nil {
+		return Image{}, err
+	}
 	// What it has of metadata is its source's, and not that of the same claim elsewhere.
 	halfMade := img.Parent != nil && ofOurs(img.Parent.Name) && has.ClaimUID != spec.Owner.ClaimUID && has.sameMaker(spec.Owner)
 	if !begun && !halfMade {
 		return Image{}, fmt.Errorf("%w: %s already exists for %s", ErrNotOurs, img.ImageRef, img.Owner())
 	}
 	return i.replaceClone(ctx, c, spec)
+}
+
+// begun tells whether an image with neither parent nor owner is the beginning of the
+// clone: the snapshot that was taken for it says so or, where it was to share one, that
+// nothing was ever written to it.
+func (i *Images) begun(ctx context.Context, c Cluster, spec ImageSpec, img, source Image) (bool, error) {
+	if img.Parent != nil || !img.Owner().Unknown() {
+		return false, nil
+	}
+	if slices.Contains(source.Snapshots, snapshotFor(spec.ImageRef)) {
+		return true, nil
+	}
+	if len(oursOf(source)) < maxSnapshots {
+		return false, nil
+	}
+	written, err := i.store.Written(ctx, c, spec.ImageRef, "")
+	return err == nil && !written, err
 }
 
 // replaceClone makes the clone anew, in the place of one that nobody was ever given.
@@ -163,12 +183,15 @@ func (i *Images) sourceOf(ctx context.Context, c Cluster, spec ImageSpec) (Image
 func (i *Images) snapshot(ctx context.Context, c Cluster, spec ImageSpec, source Image) (string, error) {
 	own := snapshotFor(spec.ImageRef)
 	others := slices.DeleteFunc(oursOf(source), func(name string) bool { return name == own })
+	crowded := len(others) >= maxSnapshots
 	switch {
-	case len(source.Snapshots) >= mappable:
+	case len(source.Snapshots) >= mappable && !crowded:
 		return "", fmt.Errorf("%w: %s has %d snapshots, and with many more no node could map it: remove those that are not needed (`rbd snap ls`, `rbd snap rm`)",
 			ErrSourceUnfit, source.ImageRef, len(source.Snapshots))
-	case len(others) >= maxSnapshots+maxCopies:
-		return "", fmt.Errorf("%w: %s has %d snapshots for clones, and copies of it are made that will have none", ErrCopying, source.ImageRef, len(others))
+	case crowded && i.unchanged(ctx, c, source, others[len(others)-1]):
+		return others[len(others)-1], nil
+	case crowded && !i.copies.room():
+		return "", fmt.Errorf("%w: others come first, %d at a time", ErrCopying, maxCopies)
 	case spec.Source.Unmounted && slices.Contains(source.Snapshots, own):
 		// An earlier attempt may not have come to the point of looking who has it mapped.
 		if err := i.store.Release(ctx, c, SnapshotRef{source.Pool, source.ID, own}); err != nil {
@@ -178,31 +201,23 @@ func (i *Images) snapshot(ctx context.Context, c Cluster, spec ImageSpec, source
 	if err := i.store.Snapshot(ctx, c, source.ImageRef, own); err != nil {
 		return "", err
 	}
-	if spec.Source.Unmounted {
-		now, err := i.store.Get(ctx, c, source.ImageRef)
-		if err == nil && len(now.Watchers) > 0 {
-			_ = i.store.Release(ctx, c, SnapshotRef{source.Pool, source.ID, own}) // the next attempt does it, too
-			err = fmt.Errorf("%w: %w", ErrSourceUnfit, inUse(now))
-		}
-		if err != nil {
-			return "", err
-		}
+	if !spec.Source.Unmounted {
+		return own, nil
 	}
-	if len(others) >= maxSnapshots {
-		return i.shared(ctx, c, source, others, own), nil
+	now, err := i.store.Get(ctx, c, source.ImageRef)
+	if err == nil && len(now.Watchers) > 0 {
+		_ = i.store.Release(ctx, c, SnapshotRef{source.Pool, source.ID, own}) // the next attempt does it, too
+		err = fmt.Errorf("%w: %w", ErrSourceUnfit, inUse(now))
 	}
-	return own, nil
+	return own, err
 }
 
-// shared returns the newest of our other snapshots, if it shows what the own one shows.
-func (i *Images) shared(ctx context.Context, c Cluster, source Image, others []string, own string) string {
+// unchanged tells whether a snapshot shows the source as it is now.
+func (i *Images) unchanged(ctx context.Context, c Cluster, source Image, snapshot string) bool {
 	ctx, cancel := context.WithTimeout(ctx, unchangedPatience)
 	defer cancel()
-	newest := others[len(others)-1]
-	if written, err := i.store.Written(ctx, c, source.ImageRef, newest); err != nil || written {
-		return own
-	}
-	return newest
+	written, err := i.store.Written(ctx, c, source.ImageRef, snapshot)
+	return err == nil && !written
 }
 
 // cloneFits tells whether a clone of ours may become the spec's.

@@ -49,6 +49,13 @@ func (k *copies) running(name string) bool {
 	}
 }
 
+// room tells whether one more copy could begin.
+func (k *copies) room() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.busy < maxCopies
+}
+
 // do has the copy of that name made, and returns what came of it, or ErrCopying while
 // nothing has.
 func (k *copies) do(ctx context.Context, name string, makeCopy func(context.Context) error) error {
