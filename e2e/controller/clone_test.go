@@ -152,14 +152,17 @@ func TestManyClonesOfOneSource(t *testing.T) {
 	source := e.AwaitBound(t, e.Claim(t, "source", class, framework.Size("16Mi")))
 	fill(t, e, framework.ImageOf(source))
 	sum := sumOf(t, e, framework.ImageOf(source), size)
+	begun := time.Now()
 	var claims []*corev1.PersistentVolumeClaim
 	for i := range clones {
 		claims = append(claims, e.Claim(t, fmt.Sprintf("clone-%d", i), class, framework.Size("16Mi"), framework.CloneOf("source")))
 	}
 	var volumes []*corev1.PersistentVolume
+	patience := framework.Patience + time.Duration(clones)*300*time.Millisecond
 	for _, claim := range claims {
-		volumes = append(volumes, e.AwaitBound(t, claim))
+		volumes = append(volumes, e.AwaitBoundIn(t, claim, patience))
 	}
+	t.Logf("%d clones bound in %s", clones, time.Since(begun).Round(time.Second))
 	e.DeleteClaim(t, "source")
 	e.AwaitVolumeGone(t, source)
 	for _, volume := range volumes {

@@ -36,8 +36,15 @@ func cloneSpec(source rbdutil.ImageSpec, n int) rbdutil.ImageSpec {
 // purgeAll empties the trash of what had names that begin so.
 func purgeAll(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	t.Helper()
-	_, err := rbdutil.NewImages(h.Store).Purge(ctxOf(t), h.Cluster, ref.Pool, ref.Name, specOf(ref).Owner)
+	_, err := rbdutil.NewImages(h.Store).Purge(longCtxOf(t), h.Cluster, ref.Pool, ref.Name, specOf(ref).Owner)
 	must(t, err)
+}
+
+// longCtxOf is for what waits for Ceph's monitors many times.
+func longCtxOf(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*timeout)
+	t.Cleanup(cancel)
+	return ctx
 }
 
 // wantNothingLeft wants no image, in the trash or not, whose name begins so.
@@ -207,7 +214,7 @@ func chain(t *testing.T, h Harness, ref rbdutil.ImageRef, length int) []rbdutil.
 // ensure makes an image, however often it has to be asked for.
 func ensure(t *testing.T, h Harness, images *rbdutil.Images, spec rbdutil.ImageSpec) {
 	t.Helper()
-	for ctx := ctxOf(t); ; {
+	for ctx := longCtxOf(t); ; {
 		_, err := images.Ensure(ctx, h.Cluster, spec)
 		if err == nil {
 			return
