@@ -31,15 +31,10 @@ func (p *Provisioner) Delete(ctx context.Context, volume *corev1.PersistentVolum
 	if err := p.checkNodes(ref); err != nil {
 		return explain(err, circumstances{})
 	}
-	admin, err := p.adminFor(volume)
+	cluster, admin, err := p.clusterOf(ctx, volume)
 	if err != nil {
 		return err
 	}
-	key, err := p.adminKey(ctx, admin.secret)
-	if err != nil {
-		return err
-	}
-	cluster := rbdutil.Cluster{Monitors: source.CephMonitors, User: admin.id, Key: key}
 	if err := p.images.Delete(ctx, cluster, ref, p.expectationFor(volume)); err != nil {
 		return explain(err, circumstances{cluster: cluster, pool: ref.Pool, adminSecret: admin.secret, deleting: true})
 	}
@@ -94,6 +89,19 @@ func (p *Provisioner) adminFor(volume *corev1.PersistentVolume) (admin, error) {
 			Namespace: cmp.Or(a.secret.Namespace, params.adminSecret.Namespace),
 		},
 	}, nil
+}
+
+// clusterOf is how to reach the Ceph of a volume with an rbd source, as its admin.
+func (p *Provisioner) clusterOf(ctx context.Context, volume *corev1.PersistentVolume) (rbdutil.Cluster, admin, error) {
+	user, err := p.adminFor(volume)
+	if err != nil {
+		return rbdutil.Cluster{}, admin{}, err
+	}
+	key, err := p.adminKey(ctx, user.secret)
+	if err != nil {
+		return rbdutil.Cluster{}, admin{}, err
+	}
+	return rbdutil.Cluster{Monitors: volume.Spec.RBD.CephMonitors, User: user.id, Key: key}, user, nil
 }
 
 // classOf returns what the volume's class says, if the class is there and right.

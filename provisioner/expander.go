@@ -187,15 +187,10 @@ func (e *Expander) grow(ctx context.Context, volume *corev1.PersistentVolume, si
 	if len(source.CephMonitors) == 0 || source.RBDImage == "" {
 		return rbdutil.Image{}, refusef("volume %s names no monitors or no image", volume.Name)
 	}
-	admin, err := e.p.adminFor(volume)
+	cluster, admin, err := e.p.clusterOf(ctx, volume)
 	if err != nil {
 		return rbdutil.Image{}, err
 	}
-	key, err := e.p.adminKey(ctx, admin.secret)
-	if err != nil {
-		return rbdutil.Image{}, err
-	}
-	cluster := rbdutil.Cluster{Monitors: source.CephMonitors, User: admin.id, Key: key}
 	ref := rbdutil.ImageRef{Pool: source.RBDPool, Name: source.RBDImage}
 	img, err := e.Images.Grow(ctx, cluster, ref, size, e.p.expectationFor(volume))
 	if errors.Is(err, rbdutil.ErrPoolNotFound) {

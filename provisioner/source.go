@@ -134,17 +134,11 @@ func IsClone(volume *corev1.PersistentVolume) bool {
 func (p *Provisioner) HandOut(ctx context.Context, volume *corev1.PersistentVolume) error {
 	ctx, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()
-	admin, err := p.adminFor(volume)
+	cluster, _, err := p.clusterOf(ctx, volume)
 	if err != nil {
 		return err
 	}
-	key, err := p.adminKey(ctx, admin.secret)
-	if err != nil {
-		return err
-	}
-	source := volume.Spec.RBD
-	return p.images.HandOut(ctx, rbdutil.Cluster{Monitors: source.CephMonitors, User: admin.id, Key: key},
-		rbdutil.ImageRef{Pool: source.RBDPool, Name: source.RBDImage})
+	return p.images.HandOut(ctx, cluster, rbdutil.ImageRef{Pool: volume.Spec.RBD.RBDPool, Name: volume.Spec.RBD.RBDImage})
 }
 
 func addMountOption(volume *corev1.PersistentVolume, option string) {
