@@ -13,8 +13,8 @@ export RBD_PROVISIONER := $(PROVISIONER)
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -X github.com/rbd-provisioner/rbd-provisioner/cmd/rbd-provisioner/app.version=$(VERSION)
 
-# What the product and its tests are compiled with, beside what the lab needs.
-DEV_PACKAGES := gcc,libc6-dev,librbd-dev,librados-dev
+# What the product and its tests are compiled with, beside what the lab needs. spin checks docs/model.
+DEV_PACKAGES := gcc,libc6-dev,librbd-dev,librados-dev,spin
 # Packages that compile without Ceph's headers: all but the Ceph client and main.
 UNIT = $(shell go list ./... | grep -v -e '/rbdutil/librbd$$' -e '/cmd/rbd-provisioner$$')
 
@@ -62,7 +62,7 @@ test-ceph: prepare $(LAB) $(PROVISIONER) ## The Ceph client and the provisioner 
 	@$(call say,compiling the tests)
 	@$(compile) -race -tags ceph ./rbdutil/librbd && $(compile) -tags e2e ./e2e/controller
 	@$(LAB) run test-ceph --nodes 0 -- bash -euc '\
-		go test -count=1 -race -tags ceph -timeout 10m ./rbdutil/librbd; \
+		go test -count=1 -race -tags ceph -timeout 20m ./rbdutil/librbd; \
 		go test -count=1 -tags e2e -timeout 20m ./e2e/controller'
 	@$(LAB) run test-ceph --nodes 0 --rbd-in-controller-manager -- \
 		go test -count=1 -tags e2e -timeout 10m -run '^TestExpansion' ./e2e/controller
@@ -70,11 +70,12 @@ test-ceph: prepare $(LAB) $(PROVISIONER) ## The Ceph client and the provisioner 
 CLAIMS ?= 300
 KILLS ?= 20
 .PHONY: soak
-soak: prepare $(LAB) $(PROVISIONER) ## Kill the provisioner over claims that come and go, as long as you like. CLAIMS=1000 KILLS=100 SEED=1
-	@$(call say,compiling the test)
-	@$(compile) -tags e2e ./e2e/controller
-	@$(LAB) run soak --nodes 0 -- env SOAK_CLAIMS=$(CLAIMS) SOAK_KILLS=$(KILLS) SOAK_SEED=$(SEED) \
-		go test -count=1 -tags e2e -timeout 0 -run '^TestSoak$$' -v ./e2e/controller
+soak: prepare $(LAB) $(PROVISIONER) ## Pause at every message and request; then kill and pause over claims that come and go. CLAIMS=1000 KILLS=100 SEED=1
+	@$(call say,compiling the tests)
+	@$(compile) -race -tags ceph ./rbdutil/librbd && $(compile) -tags e2e ./e2e/controller
+	@$(LAB) run soak --nodes 0 -- env PAUSES=0 SOAK_CLAIMS=$(CLAIMS) SOAK_KILLS=$(KILLS) SOAK_SEED=$(SEED) bash -euc '\
+		go test -count=1 -race -tags ceph -timeout 0 -run "^TestPausedAtEveryMessage$$" -v ./rbdutil/librbd; \
+		go test -count=1 -tags e2e -timeout 0 -run "^(TestPausedAtEveryRequest|TestSoak)$$" -v ./e2e/controller'
 
 .PHONY: test-faults
 test-faults: prepare $(LAB) $(PROVISIONER) ## What a Ceph that fails does to the provisioner, and to the claims of another Ceph.
@@ -108,7 +109,7 @@ image: ## The container image, with docker. In a lab without a registry: _output
 	docker build --build-arg VERSION=$(VERSION) --tag docker.io/rbd-provisioner/rbd-provisioner:$(VERSION) .
 
 .PHONY: verify
-verify: prepare lint ## All that is checked without running: format, lint, dependencies, generated files.
+verify: prepare lint ## All that is checked without running: format, lint, dependencies, generated files, the model.
 	@$(call say,checking that go.mod and go.sum are tidy)
 	@go mod tidy -diff
 	@cd e2e/kubernetes && go mod tidy -diff
@@ -116,6 +117,12 @@ verify: prepare lint ## All that is checked without running: format, lint, depen
 	@! go list -deps $(UNIT) | grep -e '^github.com/ceph/go-ceph'
 	@$(call say,checking the manifests)
 	@go test ./deploy
+	@$(MAKE) model
+
+.PHONY: model
+model: ## Check the protocol model in docs/model with spin: all states, and that each mutation is found.
+	@$(call say,checking the protocol model)
+	@docs/model/check.sh
 
 .PHONY: lint
 lint: $(BIN)/golangci-lint-v2.5.0 $(BIN)/logcheck-v0.10.1 ## golangci-lint and logcheck.

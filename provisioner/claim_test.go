@@ -105,7 +105,7 @@ func TestClaims(t *testing.T) {
 		"a name of 253 characters": {
 			change: func(c *corev1.PersistentVolumeClaim) { c.Name = strings.Repeat("a.", 126) + "a" },
 			want: func(m *made) {
-				m.Image.Metadata["kubernetes.io/created-for/pvc/name"] = strings.Repeat("a.", 126) + "a"
+				m.Image.Record.ClaimName = strings.Repeat("a.", 126) + "a"
 			},
 		},
 		"no request": {

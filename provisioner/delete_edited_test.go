@@ -19,8 +19,8 @@ func TestDeleteOfVolumesEditedByHand(t *testing.T) {
 		noClass = `the volume lacks annotations and its class does not help (StorageClass "rbd" does not exist)` + annotate
 		noRBD   = "volume has no rbd source any more, or one without monitors, pool or image, so that its image is unknown: delete the image by hand, then take the volume's finalizers away and delete it"
 		create  = " does not exist: create it with the output of `ceph auth get-key` under \"key\""
-		owned   = "image belongs to somebody else: the metadata of "
-		nobodys = owned + `kube/vm names no owner; if it is the image of volume pvc-1e7f, say so with: rbd image-meta set kube/vm kubernetes.io/created-for/pv/name pvc-1e7f`
+		owned   = "image has another owner: the metadata of "
+		nobodys = owned + `kube/vm names no owner; if it is the image of volume pvc-1e7f, say so with: rbd image-meta set kube/vm rbd-provisioner.ceph.com/image '{"volumeName":"pvc-1e7f"}'`
 	)
 	source := func(edit func(*corev1.RBDPersistentVolumeSource)) func(*corev1.PersistentVolume) {
 		return func(v *corev1.PersistentVolume) { edit(v.Spec.RBD) }
@@ -99,9 +99,10 @@ func TestDeleteOfVolumesEditedByHand(t *testing.T) {
 
 		"nonsense in what is for others": {edits: edits{annotated("imageFormat", "1", "imageFeatures", "magic", "pv.kubernetes.io/provisioned-by", "x")}},
 		"nothing in what is for others":  {edits: edits{without("imageFormat", "imageFeatures")}},
-		"ours, as of the predecessor":    {edits: edits{annotated(annPredecessor, "")}},
+		"ours, as of the predecessor":    {edits: edits{annotated(annPredecessor, DefaultName)}},
 		"other capacity":                 {edits: edits{func(v *corev1.PersistentVolume) { v.Spec.Capacity = nil }}},
-		"no claim":                       {edits: edits{func(v *corev1.PersistentVolume) { v.Spec.ClaimRef = nil }}},
+		"no claim": {edits: edits{func(v *corev1.PersistentVolume) { v.Spec.ClaimRef = nil }},
+			err: "ignored because the volume was bound to no claim"},
 		"a claim of another's": {edits: edits{func(v *corev1.PersistentVolume) {
 			v.Spec.ClaimRef = &corev1.ObjectReference{Namespace: "shop", Name: "www-web-1", UID: "2"}
 		}}},
@@ -115,11 +116,12 @@ func TestDeleteOfVolumesEditedByHand(t *testing.T) {
 			if test.class {
 				add(t, w.classes, classWith(nil))
 			}
-			volume := w.provision(t, optionsFor(classWith(nil), claimOf()))
+			volume := w.released(t, w.provision(t, optionsFor(classWith(nil), claimOf())))
 			volume.Spec.StorageClassName = "rbd" // as the library does
 			for _, edit := range test.edits {
 				edit(volume)
 			}
+			w.store(t, volume)
 			w.ceph.Before = func(_ context.Context, op string, c rbdutil.Cluster, _ rbdutil.ImageRef) error {
 				if want := "Ceph at 10.0.0.1:6789,10.0.0.2:6789 as client.kube"; c.String() != want {
 					t.Errorf("%s on %s", op, c)
@@ -145,14 +147,11 @@ func newEditedWorld(t *testing.T) (w *world, images []string) {
 	t.Helper()
 	w = newWorld(t)
 	w.provision(t, optionsFor(classWith(nil), claimOf(func(c *corev1.PersistentVolumeClaim) { c.UID = "2" })))
-	for name, metadata := range map[string]map[string]string{
-		"kubernetes-dynamic-pvc-3": {
-			"kubernetes.io/created-for/pvc/uid": "3", "kubernetes.io/created-for/pv/name": "pvc-1e7f",
-			"kubernetes.io/created-by/cluster-id": "there",
-		},
-		"vm": nil,
+	for name, owner := range map[string]rbdutil.Owner{
+		"kubernetes-dynamic-pvc-3": {ClaimUID: "3", VolumeName: "pvc-1e7f", ClusterID: "there"},
+		"vm":                       {},
 	} {
-		w.ceph.Put(rbdutil.Image{ImageRef: rbdutil.ImageRef{Pool: "kube", Name: name}, Size: 1 << 30, Metadata: metadata})
+		w.ceph.Put(rbdutil.Image{ImageRef: rbdutil.ImageRef{Pool: "kube", Name: name}, Size: 1 << 30, Record: rbdutil.Record{Owner: owner}})
 	}
 	return w, w.ceph.Names()
 }

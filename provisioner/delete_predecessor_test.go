@@ -84,7 +84,7 @@ func TestDeleteServesVolumesOfThePredecessor(t *testing.T) {
 			if test.class != nil {
 				add(t, w.classes, test.class)
 			}
-			volume := predecessors(test.annotations)
+			volume := w.released(t, predecessors(test.annotations))
 			w.ceph.Put(rbdutil.Image{ImageRef: rbdutil.ImageRef{Pool: "kube", Name: "kubernetes-dynamic-pvc-aaaa"}, Size: 1 << 30})
 			w.ceph.Before = func(_ context.Context, op string, c rbdutil.Cluster, _ rbdutil.ImageRef) error {
 				if want := "Ceph at 10.1.0.1:6789 as client." + test.user; c.String() != want {
@@ -111,6 +111,7 @@ func TestDeleteKnowsAClassByItsOldAnnotationToo(t *testing.T) {
 	add(t, w.classes, oldClass(nil))
 	volume := predecessors(map[string]string{"volume.beta.kubernetes.io/storage-class": "old"})
 	volume.Spec.StorageClassName = ""
+	w.released(t, volume)
 	if err := w.Delete(t.Context(), volume); err != nil {
 		t.Error(err)
 	}
@@ -122,10 +123,10 @@ func TestDeleteOfThePredecessorsVolumeSparesAnImageOfAnothers(t *testing.T) {
 	add(t, w.classes, oldClass(nil))
 	w.ceph.Put(rbdutil.Image{
 		ImageRef: rbdutil.ImageRef{Pool: "kube", Name: "kubernetes-dynamic-pvc-aaaa"}, Size: 1 << 30,
-		Metadata: map[string]string{"kubernetes.io/created-for/pv/name": "pvc-2020"},
+		Record: rbdutil.Record{Owner: rbdutil.Owner{VolumeName: "pvc-2020"}},
 	})
-	if err := w.Delete(t.Context(), predecessors(nil)); !errors.Is(err, rbdutil.ErrNotOurs) {
-		t.Errorf("error %v, want %v", err, rbdutil.ErrNotOurs)
+	if err := w.Delete(t.Context(), w.released(t, predecessors(nil))); !errors.Is(err, rbdutil.ErrForeignImage) {
+		t.Errorf("error %v, want %v", err, rbdutil.ErrForeignImage)
 	}
 	w.wantImages(t, "kube/kubernetes-dynamic-pvc-aaaa")
 }

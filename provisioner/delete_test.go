@@ -21,7 +21,7 @@ import (
 func provisioned(t *testing.T) (*world, *corev1.PersistentVolume) {
 	t.Helper()
 	w := newWorld(t)
-	return w, w.provision(t, optionsFor(classWith(nil), claimOf()))
+	return w, w.released(t, w.provision(t, optionsFor(classWith(nil), claimOf())))
 }
 
 // change alters the volume's image.
@@ -119,29 +119,53 @@ func TestDeleteSparesTheImageAndSaysWhy(t *testing.T) {
 			rbdutil.ErrHasSnapshots,
 			"image has snapshots: kube/kubernetes-dynamic-pvc-1e7f has monday, tuesday: remove them (`rbd snap ls --all`, `rbd snap rm`), and flatten clones of them, if their data is not needed",
 		},
+		"a person has locked it": {
+			func(t *testing.T, w *world, _ *corev1.PersistentVolume) { must(t, w.ceph.Lock(imageRef("1e7f"))) },
+			rbdutil.ErrLocked,
+			"image is locked: kube/kubernetes-dynamic-pvc-1e7f by maintenance client.4242: remove the lock if nobody needs it " +
+				"(`rbd lock ls kube/kubernetes-dynamic-pvc-1e7f`, `rbd lock rm kube/kubernetes-dynamic-pvc-1e7f ID LOCKER`)",
+		},
+		"it is in a group": {
+			func(t *testing.T, w *world, _ *corev1.PersistentVolume) { must(t, w.ceph.Group(imageRef("1e7f"))) },
+			rbdutil.ErrInGroup,
+			"image is in a group: kube/kubernetes-dynamic-pvc-1e7f is in group kubernetes-dynamic-pvc-1e7f-group: take it out of its group (`rbd group image rm`)",
+		},
+		"it is mirrored": {
+			func(t *testing.T, w *world, _ *corev1.PersistentVolume) { must(t, w.ceph.Mirror(imageRef("1e7f"))) },
+			rbdutil.ErrMirrored,
+			"image is mirrored: kube/kubernetes-dynamic-pvc-1e7f: end its mirroring (`rbd mirror image disable kube/kubernetes-dynamic-pvc-1e7f`)",
+		},
+		"its record cannot be read": {
+			func(t *testing.T, w *world, _ *corev1.PersistentVolume) {
+				must(t, w.ceph.SetRecord(imageRef("1e7f"), `{"volumeName":"pvc-1e7f","keep":true}`))
+			},
+			rbdutil.ErrForeignImage,
+			`image has another owner: kube/kubernetes-dynamic-pvc-1e7f: metadata rbd-provisioner.ceph.com/image: json: unknown field "keep"; ` +
+				`if it is the image of volume pvc-1e7f, say so with: rbd image-meta set kube/kubernetes-dynamic-pvc-1e7f rbd-provisioner.ceph.com/image '{"volumeName":"pvc-1e7f"}'`,
+		},
 		"it is another volume's": {
 			func(t *testing.T, w *world, _ *corev1.PersistentVolume) {
-				w.change(t, func(i *rbdutil.Image) { i.Metadata["kubernetes.io/created-for/pv/name"] = "pvc-2" })
+				w.change(t, func(i *rbdutil.Image) { i.Record.VolumeName = "pvc-2" })
 			},
-			rbdutil.ErrNotOurs,
-			"image belongs to somebody else: the metadata of kube/kubernetes-dynamic-pvc-1e7f names claim shop/www-web-0 " +
+			rbdutil.ErrForeignImage,
+			"image has another owner: the metadata of kube/kubernetes-dynamic-pvc-1e7f names claim shop/www-web-0 " +
 				`(volume "pvc-2", cluster "here"), not volume "pvc-1e7f" of cluster "here"`,
 		},
 		"it is another cluster's": {
 			func(t *testing.T, w *world, _ *corev1.PersistentVolume) {
-				w.change(t, func(i *rbdutil.Image) { i.Metadata["kubernetes.io/created-by/cluster-id"] = "there" })
+				w.change(t, func(i *rbdutil.Image) { i.Record.ClusterID = "there" })
 			},
-			rbdutil.ErrNotOurs,
-			"image belongs to somebody else: the metadata of kube/kubernetes-dynamic-pvc-1e7f names claim shop/www-web-0 " +
+			rbdutil.ErrForeignImage,
+			"image has another owner: the metadata of kube/kubernetes-dynamic-pvc-1e7f names claim shop/www-web-0 " +
 				`(volume "pvc-1e7f", cluster "there"), not volume "pvc-1e7f" of cluster "here"`,
 		},
 		"it is nobody's": {
 			func(t *testing.T, w *world, _ *corev1.PersistentVolume) {
-				w.change(t, func(i *rbdutil.Image) { clear(i.Metadata) })
+				w.change(t, func(i *rbdutil.Image) { i.Record = rbdutil.Record{} })
 			},
-			rbdutil.ErrNotOurs,
-			"image belongs to somebody else: the metadata of kube/kubernetes-dynamic-pvc-1e7f names no owner; if it is the image of volume pvc-1e7f, " +
-				"say so with: rbd image-meta set kube/kubernetes-dynamic-pvc-1e7f kubernetes.io/created-for/pv/name pvc-1e7f",
+			rbdutil.ErrForeignImage,
+			"image has another owner: the metadata of kube/kubernetes-dynamic-pvc-1e7f names no owner; if it is the image of volume pvc-1e7f, " +
+				`say so with: rbd image-meta set kube/kubernetes-dynamic-pvc-1e7f rbd-provisioner.ceph.com/image '{"volumeName":"pvc-1e7f"}'`,
 		},
 		"its secret is gone": {
 			func(t *testing.T, w *world, _ *corev1.PersistentVolume) {
@@ -208,7 +232,7 @@ func TestDeleteInAMissingPoolIsNoSuccess(t *testing.T) {
 func TestDeleteAgainAfterEveryFailure(t *testing.T) {
 	t.Parallel()
 	for name, test := range failures {
-		for _, op := range []string{rbdfake.OpGet, rbdfake.OpTrash} {
+		for _, op := range []string{rbdfake.OpGet, rbdfake.OpMoveToTrash} {
 			for when, after := range map[string]bool{"before": false, "after": true} {
 				t.Run(name+" "+when+" "+op, func(t *testing.T) {
 					t.Parallel()
@@ -237,14 +261,14 @@ func TestDeleteAgainAfterEveryFailure(t *testing.T) {
 }
 
 // What was deleted is in the trash, and takes up room until somebody empties that.
-func TestDeleteHasTheTrashEmptied(t *testing.T) {
+func TestDeleteHasTheTrashCleanedAfterTheVolume(t *testing.T) {
 	t.Parallel()
 	w, volume := provisioned(t)
 	if err := w.Delete(t.Context(), volume); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]string{"kube"}, *w.purged); diff != "" {
-		t.Errorf("pools whose trash is emptied (-want +got):\n%s", diff)
+	if diff := cmp.Diff(notedTrash{after: []string{"pvc-1e7f in kube"}}, *w.trash, cmp.AllowUnexported(notedTrash{})); diff != "" {
+		t.Errorf("pools whose trash is cleaned (-want +got):\n%s", diff)
 	}
 	if diff := cmp.Diff([]string{imageRef("1e7f").String()}, w.ceph.TrashedNames()); diff != "" {
 		t.Errorf("in the trash (-want +got):\n%s", diff)

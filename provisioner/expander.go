@@ -187,6 +187,9 @@ func (e *Expander) grow(ctx context.Context, volume *corev1.PersistentVolume, si
 	if len(source.CephMonitors) == 0 || source.RBDImage == "" {
 		return rbdutil.Image{}, refusef("volume %s names no monitors or no image", volume.Name)
 	}
+	if err := e.p.checkIdentity(volume); err != nil {
+		return rbdutil.Image{}, err
+	}
 	cluster, admin, err := e.p.clusterOf(ctx, volume)
 	if err != nil {
 		return rbdutil.Image{}, err
@@ -196,5 +199,5 @@ func (e *Expander) grow(ctx context.Context, volume *corev1.PersistentVolume, si
 	if errors.Is(err, rbdutil.ErrPoolNotFound) {
 		return rbdutil.Image{}, fmt.Errorf("%w: the volume cannot grow before pool %s is back", err, ref.Pool)
 	}
-	return img, explain(err, circumstances{cluster: cluster, pool: ref.Pool, adminSecret: admin.secret})
+	return img, explain(err, circumstances{cluster: cluster, pool: ref.Pool, image: ref, adminSecret: admin.secret})
 }

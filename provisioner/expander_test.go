@@ -173,10 +173,10 @@ func TestExpand(t *testing.T) {
 		},
 		"a predecessor's volume": {
 			change: func(w *growWorld) {
-				w.volume.Annotations = map[string]string{annPredecessor: "x", annProvisionedBy: DefaultName}
+				w.volume.Annotations = map[string]string{annPredecessor: DefaultName, annProvisionedBy: DefaultName}
 				w.volume.Spec.StorageClassName = "rbd"
 				_ = w.classes.Add(classWith(nil))
-				_ = w.ceph.Change(imageRef("1e7f"), func(i *rbdutil.Image) { clear(i.Metadata) })
+				_ = w.ceph.Change(imageRef("1e7f"), func(i *rbdutil.Image) { i.Record = rbdutil.Record{} })
 			},
 			want: pending,
 		},
@@ -222,15 +222,15 @@ func TestExpandSaysWhyNot(t *testing.T) {
 		event  string
 	}{
 		"no space": {
-			change: func(w *growWorld) { w.failOnce(rbdfake.OpComplete, false, rbdutil.ErrNoSpace) },
-			event:  "no space left: free space or raise the quota of pool kube (`ceph df`, `ceph osd pool get-quota`)",
+			change: func(w *growWorld) { w.failOnce(rbdfake.OpUpdate, false, rbdutil.ErrNoSpace) },
+			event:  "no space left: free space or raise the quota of pool kube (`ceph df`, `ceph osd pool get-quota`); deleted images are kept in its trash for the trashRetention of their class (`rbd trash ls --long kube`)",
 		},
 		"no answer": {
 			change: func(w *growWorld) { w.failOnce(rbdfake.OpGet, false, rbdutil.ErrTimeout) },
 			event:  "Ceph did not answer in time: check the cluster's health (`ceph -s`); it is tried again by itself",
 		},
 		"no answer, though it is done": {
-			change: func(w *growWorld) { w.failOnce(rbdfake.OpComplete, true, rbdutil.ErrTimeout) },
+			change: func(w *growWorld) { w.failOnce(rbdfake.OpUpdate, true, rbdutil.ErrTimeout) },
 			event:  "Ceph did not answer in time: check the cluster's health (`ceph -s`); it is tried again by itself",
 		},
 	} {
@@ -263,9 +263,21 @@ func TestExpandRefuses(t *testing.T) {
 	}{
 		"an image of another's": {
 			change: func(w *growWorld) {
-				_ = w.ceph.Change(imageRef("1e7f"), func(i *rbdutil.Image) { i.Metadata["kubernetes.io/created-for/pv/name"] = "another" })
+				_ = w.ceph.Change(imageRef("1e7f"), func(i *rbdutil.Image) { i.Record.VolumeName = "another" })
 			},
-			err: `image belongs to somebody else: the metadata of kube/kubernetes-dynamic-pvc-1e7f names claim shop/www-web-0 (volume "another", cluster "here"), not volume "pvc-1e7f" of cluster "here"`,
+			err: `image has another owner: the metadata of kube/kubernetes-dynamic-pvc-1e7f names claim shop/www-web-0 (volume "another", cluster "here"), not volume "pvc-1e7f" of cluster "here"`,
+		},
+		"an image that somebody has locked": {
+			change: func(w *growWorld) { _ = w.ceph.Lock(imageRef("1e7f")) },
+			err: "resize image kube/kubernetes-dynamic-pvc-1e7f: image is locked by maintenance client.4242: remove the lock if nobody needs it " +
+				"(`rbd lock ls kube/kubernetes-dynamic-pvc-1e7f`, `rbd lock rm kube/kubernetes-dynamic-pvc-1e7f ID LOCKER`)",
+		},
+		"an image that is being migrated": {
+			change: func(w *growWorld) {
+				_ = w.ceph.Change(imageRef("1e7f"), func(i *rbdutil.Image) { i.Features |= 1 << 9 })
+			},
+			err: "image is being migrated: kube/kubernetes-dynamic-pvc-1e7f: end the migration (`rbd migration execute kube/kubernetes-dynamic-pvc-1e7f` and " +
+				"`rbd migration commit kube/kubernetes-dynamic-pvc-1e7f`, or `rbd migration abort kube/kubernetes-dynamic-pvc-1e7f`)",
 		},
 		"an image that is gone": {
 			change: func(w *growWorld) { w.volume.Spec.RBD.RBDImage += "-lost" },

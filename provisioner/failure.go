@@ -32,13 +32,14 @@ func stateOf(err error) controller.ProvisioningState {
 		errors.Is(err, rbdutil.ErrCopying):
 		// It has not come to making the clone.
 		return controller.ProvisioningNoChange
-	case errors.Is(err, rbdutil.ErrNotOurs):
+	case errors.Is(err, rbdutil.ErrForeignImage):
 		// The image of that name is somebody else's: there is none of ours.
 		return controller.ProvisioningFinished
 	case errors.As(err, new(refusal)):
 		// This attempt did not get as far as Ceph, but an earlier one may have.
 		return controller.ProvisioningNoChange
 	case errors.Is(err, rbdutil.ErrNotAsked),
+		errors.Is(err, rbdutil.ErrNotFenced),
 		errors.Is(err, rbdutil.ErrUnreachable),
 		errors.Is(err, rbdutil.ErrUnknownMonitor),
 		errors.Is(err, rbdutil.ErrInvalidKey),
@@ -53,7 +54,7 @@ func stateOf(err error) controller.ProvisioningState {
 		// There is an image of ours, made by an earlier attempt and finished.
 		return controller.ProvisioningInBackground
 	default:
-		// A timeout, a lost connection, a full pool or anything unknown: it may
+		// A timeout, a lost or blocklisted connection, a full pool or anything unknown: it may
 		// still be running, or have left something.
 		return controller.ProvisioningInBackground
 	}
@@ -64,10 +65,11 @@ type circumstances struct {
 	cluster     rbdutil.Cluster
 	pool        string
 	dataPool    string
+	image       rbdutil.ImageRef
 	adminSecret types.NamespacedName
 	// source is what a clone is made of; nil where none is made.
 	source *rbdutil.Source
-	// cloning, or deleting a volume: its class has no say any more then.
+	// cloning, or deleting a volume: its class has no say then.
 	cloning, deleting bool
 }
 
@@ -82,6 +84,9 @@ func explain(err error, c circumstances) error {
 
 func hintFor(err error, c circumstances) string {
 	if hint := cloningHintFor(err, c); hint != "" {
+		return hint
+	}
+	if hint := fencingHintFor(err, c); hint != "" {
 		return hint
 	}
 	switch {
@@ -104,15 +109,27 @@ func hintFor(err error, c circumstances) string {
 	case errors.Is(err, rbdutil.ErrDataPoolNotFound):
 		return fmt.Sprintf("create data pool %s or name another in the class", c.dataPool)
 	case errors.Is(err, rbdutil.ErrNoSpace):
-		return fmt.Sprintf("free space or raise the quota of pool %s (`ceph df`, `ceph osd pool get-quota`)", c.pool)
+		return fmt.Sprintf("free space or raise the quota of pool %s (`ceph df`, `ceph osd pool get-quota`); deleted images are kept in its trash for the trashRetention of their class (`rbd trash ls --long %s`)", c.pool, c.pool)
 	case errors.Is(err, rbdutil.ErrTimeout), errors.Is(err, rbdutil.ErrConnectionLost):
 		return "check the cluster's health (`ceph -s`); it is tried again by itself"
-	case errors.Is(err, rbdutil.ErrInProgress), errors.Is(err, rbdutil.ErrNotAsked):
+	case errors.Is(err, rbdutil.ErrInProgress), errors.Is(err, rbdutil.ErrNotAsked), errors.Is(err, rbdutil.ErrChanged):
 		return "it is tried again by itself"
 	case errors.Is(err, rbdutil.ErrInvalid) && c.dataPool != "":
 		return fmt.Sprintf("if data pool %s is erasure-coded, it needs `ceph osd pool set %s allow_ec_overwrites true`", c.dataPool, c.dataPool)
 	}
-	return deletionHintFor(err)
+	return holderHintFor(err, c)
+}
+
+// fencingHintFor is for what follows from a change of the leader.
+func fencingHintFor(err error, c circumstances) string {
+	switch {
+	case errors.Is(err, rbdutil.ErrNotFenced):
+		return fmt.Sprintf("will be retried automatically; to fence the previous leader, client.%s needs mon 'profile rbd' (`ceph auth get client.%s`)",
+			c.cluster.User, c.cluster.User)
+	case errors.Is(err, rbdutil.ErrBlocklisted):
+		return "this provisioner restarts, then it will be retried automatically; if it persists, check `ceph osd blocklist ls`"
+	}
+	return ""
 }
 
 // cloningHintFor is for what can only keep a clone from being made.
@@ -128,11 +145,23 @@ func cloningHintFor(err error, c circumstances) string {
 	return ""
 }
 
-// deletionHintFor is for what can only keep an image from being deleted.
-func deletionHintFor(err error) string {
+// holderHintFor is for who holds an image, so that it cannot be deleted, or cannot grow.
+func holderHintFor(err error, c circumstances) string {
 	switch {
 	case errors.Is(err, rbdutil.ErrImageInUse):
 		return "it is deleted when nobody uses it any more"
+	case errors.Is(err, rbdutil.ErrLocked):
+		return fmt.Sprintf("remove the lock if nobody needs it (`rbd lock ls %s`, `rbd lock rm %s ID LOCKER`)", c.image, c.image)
+	case errors.Is(err, rbdutil.ErrMirrored):
+		return fmt.Sprintf("end its mirroring (`rbd mirror image disable %s`)", c.image)
+	case errors.Is(err, rbdutil.ErrMigrating):
+		image := c.image
+		if c.source != nil && errors.Is(err, rbdutil.ErrSourceUnfit) {
+			image = c.source.ImageRef
+		}
+		return fmt.Sprintf("end the migration (`rbd migration execute %s` and `rbd migration commit %s`, or `rbd migration abort %s`)", image, image, image)
+	case errors.Is(err, rbdutil.ErrNoTrash):
+		return "remove annotation " + annTrashRetention + " from the volume"
 	case errors.Is(err, rbdutil.ErrStays):
 		return "check whether the pool is full (`ceph df`, `ceph osd pool get-quota`); it is tried again by itself"
 	case errors.Is(err, rbdutil.ErrInGroup):

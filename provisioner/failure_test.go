@@ -38,20 +38,28 @@ var failures = map[string]struct {
 	"ErrInvalidKey":     {rbdutil.ErrInvalidKey, noChange, "put the output of `ceph auth get-key client.kube` into secret ceph/admin"},
 	"ErrUnreachable":    {rbdutil.ErrUnreachable, noChange, "check the monitor addresses, the network between this provisioner and them, and that a monitor runs"},
 	"ErrUnknownMonitor": {rbdutil.ErrUnknownMonitor, noChange, "check the spelling of the monitors and the name service of this provisioner's pod"},
-	"ErrNoSpace":        {rbdutil.ErrNoSpace, background, "free space or raise the quota of pool kube (`ceph df`, `ceph osd pool get-quota`)"},
+	"ErrNoSpace":        {rbdutil.ErrNoSpace, background, "free space or raise the quota of pool kube (`ceph df`, `ceph osd pool get-quota`); deleted images are kept in its trash for the trashRetention of their class (`rbd trash ls --long kube`)"},
 	"ErrConnectionLost": {rbdutil.ErrConnectionLost, background, "check the cluster's health (`ceph -s`); it is tried again by itself"},
 	"ErrTimeout":        {rbdutil.ErrTimeout, background, "check the cluster's health (`ceph -s`); it is tried again by itself"},
 	"ErrInProgress":     {rbdutil.ErrInProgress, background, "it is tried again by itself"},
 	"ErrNotAsked":       {rbdutil.ErrNotAsked, noChange, "it is tried again by itself"},
-	"ErrImageInUse":     {rbdutil.ErrImageInUse, background, "it is deleted when nobody uses it any more"},
-	"ErrStays":          {rbdutil.ErrStays, background, "check whether the pool is full (`ceph df`, `ceph osd pool get-quota`); it is tried again by itself"},
-	"ErrInGroup":        {rbdutil.ErrInGroup, background, "take it out of its group (`rbd group image rm`)"},
-	"ErrHasSnapshots":   {rbdutil.ErrHasSnapshots, background, "remove them (`rbd snap ls --all`, `rbd snap rm`), and flatten clones of them, if their data is not needed"},
+	"ErrBlocklisted":    {rbdutil.ErrBlocklisted, background, "this provisioner restarts, then it will be retried automatically; if it persists, check `ceph osd blocklist ls`"},
+	"ErrNotFenced": {rbdutil.ErrNotFenced, noChange,
+		"will be retried automatically; to fence the previous leader, client.kube needs mon 'profile rbd' (`ceph auth get client.kube`)"},
+	"ErrImageInUse": {rbdutil.ErrImageInUse, background, "it is deleted when nobody uses it any more"},
+	"ErrStays":      {rbdutil.ErrStays, background, "check whether the pool is full (`ceph df`, `ceph osd pool get-quota`); it is tried again by itself"},
+	"ErrInGroup":    {rbdutil.ErrInGroup, background, "take it out of its group (`rbd group image rm`)"},
+	"ErrLocked":     {rbdutil.ErrLocked, background, "remove the lock if nobody needs it (`rbd lock ls kube/x`, `rbd lock rm kube/x ID LOCKER`)"},
+	"ErrMirrored":   {rbdutil.ErrMirrored, background, "end its mirroring (`rbd mirror image disable kube/x`)"},
+	"ErrMigrating": {rbdutil.ErrMigrating, background,
+		"end the migration (`rbd migration execute kube/x` and `rbd migration commit kube/x`, or `rbd migration abort kube/x`)"},
+	"ErrNoTrash":      {rbdutil.ErrNoTrash, background, "remove annotation rbd-provisioner.ceph.com/trash-retention from the volume"},
+	"ErrHasSnapshots": {rbdutil.ErrHasSnapshots, background, "remove them (`rbd snap ls --all`, `rbd snap rm`), and flatten clones of them, if their data is not needed"},
 
 	// Their text names the image and what is wrong with it.
-	"ErrNotOurs":  {rbdutil.ErrNotOurs, finished, ""},
-	"ErrMismatch": {rbdutil.ErrMismatch, background, ""},
-	"ErrInvalid":  {rbdutil.ErrInvalid, noChange, "if data pool kube-ec is erasure-coded, it needs `ceph osd pool set kube-ec allow_ec_overwrites true`"},
+	"ErrForeignImage": {rbdutil.ErrForeignImage, finished, ""},
+	"ErrMismatch":     {rbdutil.ErrMismatch, background, ""},
+	"ErrInvalid":      {rbdutil.ErrInvalid, noChange, "if data pool kube-ec is erasure-coded, it needs `ceph osd pool set kube-ec allow_ec_overwrites true`"},
 	// The hint is that of what kept it from being finished.
 	"ErrUnfinished": {rbdutil.ErrUnfinished, background, ""},
 	// Images deals with these itself, except where two clients get into each
@@ -65,13 +73,18 @@ var failures = map[string]struct {
 		"a clone is given all of its data where its source is itself a clone of a clone, and so on, or has very many clones; it goes on by itself"},
 	// It keeps images in the trash, and snapshots.
 	"ErrHasClones": {rbdutil.ErrHasClones, background, ""},
+	// The trash is looked at again when the time has passed.
+	"ErrNotExpired": {rbdutil.ErrNotExpired, background, ""},
+	// The next attempt decides on the image as it is then.
+	"ErrChanged": {rbdutil.ErrChanged, background, "it is tried again by itself"},
 	// It keeps images that no volume has.
-	"ErrHoldsData": {rbdutil.ErrHoldsData, background, ""},
+	"ErrNotEmpty": {rbdutil.ErrNotEmpty, background, ""},
 }
 
 var exampleCircumstances = circumstances{
 	cluster: rbdutil.Cluster{Monitors: []string{"mon"}, User: "kube", Key: rbdutil.NewKey(adminKeyText)},
 	pool:    "kube", dataPool: "kube-ec",
+	image:       rbdutil.ImageRef{Pool: "kube", Name: "x"},
 	source:      &rbdutil.Source{ImageRef: rbdutil.ImageRef{Pool: "data", Name: "base"}},
 	adminSecret: types.NamespacedName{Namespace: "ceph", Name: "admin"},
 }
@@ -172,6 +185,8 @@ func TestHintsThatDependOnTheCircumstances(t *testing.T) {
 		"rights in one pool, where there is one": {rbdutil.ErrAccessDenied, onePool,
 			"check that secret ceph/admin holds the key of client.kube and that its capabilities include " +
 				"mon 'profile rbd' and osd 'profile rbd pool=kube' (`ceph auth get client.kube`)"},
+		"the source, if that is what is being migrated": {fmt.Errorf("%w: %w", rbdutil.ErrSourceUnfit, rbdutil.ErrMigrating), exampleCircumstances,
+			"end the migration (`rbd migration execute data/base` and `rbd migration commit data/base`, or `rbd migration abort data/base`)"},
 		"nothing of a data pool, where there is none": {rbdutil.ErrInvalid, onePool, ""},
 		"nothing of the class, when a volume is deleted": {rbdutil.ErrPoolNotFound, deleting,
 			"the volume stays for as long as pool kube may come back; if it never will, take the volume's finalizers away (`kubectl patch`) and delete it"},

@@ -96,8 +96,8 @@ func checkParameters(t *testing.T, p parameters) {
 		t.Errorf("%q is accepted for a data pool", p.layout.DataPool)
 	}
 	// As the kubelet takes the name of a mounted volume apart.
-	image := imagePrefix + "1e7f"
-	if file := p.pool + "-image-" + imagePrefix + "1e7f0000-0000-4000-8000-000000000000"; len(file) > 255 {
+	image := rbdutil.ImageName("1e7f")
+	if file := p.pool + "-image-" + rbdutil.ImageName("1e7f0000-0000-4000-8000-000000000000"); len(file) > 255 {
 		t.Errorf("the kubelet cannot make folder %q", file)
 	}
 	if parts := strings.Split(p.pool+"-image-"+image, "-image-"); !slices.Equal(parts, []string{p.pool, image}) {

@@ -9,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -41,14 +42,18 @@ type world struct {
 	claims  cache.Indexer
 	volumes cache.Indexer
 	events  *record.FakeRecorder
-	purged  *[]string
+	trash   *notedTrash
 }
 
-// purges notes the pools whose trash is to be emptied.
-type purges struct{ pools *[]string }
+// notedTrash notes the pools whose trash is to be cleaned, at once or after a volume.
+type notedTrash struct{ now, after []string }
 
-func (p purges) Purge(_ context.Context, _ rbdutil.Cluster, pool string) {
-	*p.pools = append(*p.pools, pool)
+func (n *notedTrash) Clean(_ context.Context, _ rbdutil.Cluster, pool string) {
+	n.now = append(n.now, pool)
+}
+
+func (n *notedTrash) CleanAfter(volume string, _ rbdutil.Cluster, pool string) {
+	n.after = append(n.after, volume+" in "+pool)
 }
 
 // newWorld has pools kube and data, the secrets that classWith names, and the
@@ -65,13 +70,14 @@ func newWorld(t *testing.T, objects ...runtime.Object) *world {
 		classes: cache.NewIndexer(cache.MetaNamespaceKeyFunc, cache.Indexers{}),
 		nodes:   cache.NewIndexer(cache.MetaNamespaceKeyFunc, cache.Indexers{}),
 		claims:  cache.NewIndexer(cache.MetaNamespaceKeyFunc, cache.Indexers{}),
-		volumes: cache.NewIndexer(cache.MetaNamespaceKeyFunc, cache.Indexers{}),
+		volumes: cache.NewIndexer(cache.MetaNamespaceKeyFunc, VolumeIndexers()),
 		events:  record.NewFakeRecorder(10),
-		purged:  new([]string),
+		trash:   &notedTrash{},
 	}
 	w.Provisioner = New(Config{
 		Name: DefaultName, ClusterID: "here", Timeout: time.Minute,
-		Images: rbdutil.NewImages(w.ceph), Trash: purges{w.purged}, Secrets: client.CoreV1(),
+		Images: rbdutil.NewImages(w.ceph), Trash: w.trash,
+		Secrets: client.CoreV1(), Live: client.CoreV1(), Index: w.volumes,
 		Classes: storagelisters.NewStorageClassLister(w.classes),
 		Nodes:   corelisters.NewNodeLister(w.nodes),
 		Claims:  corelisters.NewPersistentVolumeClaimLister(w.claims),
@@ -99,6 +105,34 @@ func (w *world) provision(t *testing.T, opts controller.ProvisionOptions) *corev
 		t.Fatalf("Provision: %v, %v", state, err)
 	}
 	return volume
+}
+
+// released makes the volume one that is to be deleted, as the library and the controller
+// manager do, and stores it in the API server as it is. The caches do not have it.
+func (w *world) released(t *testing.T, volume *corev1.PersistentVolume) *corev1.PersistentVolume {
+	t.Helper()
+	volume.Annotations[annProvisionedBy] = DefaultName
+	volume.UID = types.UID("uid of " + volume.Name)
+	if volume.Spec.ClaimRef == nil {
+		volume.Spec.ClaimRef = &corev1.ObjectReference{Namespace: "shop", Name: "www-web-0", UID: "1e7f"}
+	}
+	volume.Spec.PersistentVolumeReclaimPolicy = corev1.PersistentVolumeReclaimDelete
+	volume.Status.Phase = corev1.VolumeReleased
+	w.store(t, volume)
+	return volume
+}
+
+// store has the API server know the volume as it is.
+func (w *world) store(t *testing.T, volume *corev1.PersistentVolume) {
+	t.Helper()
+	volumes := corev1.SchemeGroupVersion.WithResource("persistentvolumes")
+	if err := w.client.Tracker().Update(volumes, volume.DeepCopy(), ""); apierrors.IsNotFound(err) {
+		if err := w.client.Tracker().Create(volumes, volume.DeepCopy(), ""); err != nil {
+			t.Fatal(err)
+		}
+	} else if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // sent returns the events so far.
@@ -167,6 +201,25 @@ func optionsFor(class *storagev1.StorageClass, claim *corev1.PersistentVolumeCla
 // imageRef is where the image of a claim with the UID is.
 func imageRef(uid types.UID) rbdutil.ImageRef {
 	return rbdutil.ImageRef{Pool: "kube", Name: "kubernetes-dynamic-pvc-" + string(uid)}
+}
+
+// recordFor is the record of the image of claimOf.
+func recordFor(size uint64) rbdutil.Record {
+	return rbdutil.Record{
+		Owner: rbdutil.Owner{
+			ClaimUID: "1e7f", ClaimNamespace: "shop", ClaimName: "www-web-0",
+			VolumeName: "pvc-1e7f", Provisioner: DefaultName, ClusterID: "here",
+		},
+		Size: size,
+	}
+}
+
+// must ends the test unless there is no error.
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // textOf is the error's text, or nothing.

@@ -96,20 +96,13 @@ type made struct {
 
 // asLeast is what comes of a plain claim and the least class.
 func asLeast() *made {
-	const image = imagePrefix + "1e7f"
+	image := rbdutil.ImageName("1e7f")
 	return &made{
 		Asked: "Ceph at 10.0.0.1:6789 as client.admin",
 		Image: rbdutil.Image{
 			ImageRef: rbdutil.ImageRef{Pool: "rbd", Name: image},
 			Size:     1 << 30, Features: rbdutil.Layering, ObjectSize: 4 << 20,
-			Metadata: map[string]string{
-				"kubernetes.io/created-for/pvc/uid":       "1e7f",
-				"kubernetes.io/created-for/pvc/namespace": "shop",
-				"kubernetes.io/created-for/pvc/name":      "www-web-0",
-				"kubernetes.io/created-for/pv/name":       "pvc-1e7f",
-				"kubernetes.io/created-by/provisioner":    "ceph.com/rbd",
-				"kubernetes.io/created-by/cluster-id":     "here",
-			},
+			Record: recordFor(1 << 30),
 		},
 		Volume: corev1.PersistentVolume{
 			ObjectMeta: metav1.ObjectMeta{
@@ -223,9 +216,13 @@ func fsTypeIs(fsType string) func(*made) {
 
 func sizeIs(bytes uint64, capacity string) func(*made) {
 	return func(m *made) {
-		m.Image.Size = bytes
+		m.Image.Size, m.Image.Record.Size = bytes, bytes
 		m.Volume.Spec.Capacity[corev1.ResourceStorage] = resource.MustParse(capacity)
 	}
+}
+
+func retentionIs(text string) func(*made) {
+	return func(m *made) { m.Volume.Annotations[annTrashRetention] = text }
 }
 
 // nothingElse is for rows that come to what the least does.

@@ -4,10 +4,6 @@ package provisioner
 // another: the one that the retired rbd-provisioner had.
 const DefaultName = "ceph.com/rbd"
 
-// imagePrefix begins every image's name; the claim's UID follows. The prefix is
-// the one that csi-translation-lib and ceph-csi expect of in-tree volumes.
-const imagePrefix = "kubernetes-dynamic-pvc-"
-
 // volumePrefix begins the name of every PersistentVolume, by the library's rule; the
 // claim's UID follows.
 const volumePrefix = "pvc-"
@@ -34,6 +30,9 @@ const annCloneUnmounted = "rbd-provisioner.ceph.com/clone-unmounted"
 // annClonedFrom is on the PersistentVolume of a clone, with the name of its source's.
 const annClonedFrom = "rbd-provisioner.ceph.com/cloned-from"
 
+// annTrashRetention is on the PersistentVolume, with the class's trashRetention.
+const annTrashRetention = "rbd-provisioner.ceph.com/trash-retention"
+
 // annPreResizeCapacity is Kubernetes' own: a volume with it is larger than the file
 // system on it, which has the size that it says.
 const annPreResizeCapacity = "volume.alpha.kubernetes.io/pre-resize-capacity"
@@ -45,6 +44,14 @@ const annPredecessor = "rbdProvisionerIdentity"
 // Reasons of the events that this package sends itself. The library sends
 // Provisioning, ProvisioningSucceeded, ProvisioningFailed and VolumeFailedDelete.
 const (
+	// reasonRestored: the volume's image was in the trash, and is not any more.
+	reasonRestored = "ImageRestored"
+	// reasonInTrash: the volume's image is in the trash, and its name is taken.
+	reasonInTrash = "ImageInTrash"
+	// reasonNotReleased: the volume keeps its finalizer, as its image may be in the trash.
+	reasonNotReleased = "FinalizerKept"
+	// reasonOrphan: an image that holds data has neither claim nor volume.
+	reasonOrphan = "OrphanedImage"
 	// reasonUserSecret: the volume is there, but nodes may fail to mount it.
 	reasonUserSecret = "UserSecretDoubtful"
 	// These are external-resizer's: the image is being grown; its growing failed; it is

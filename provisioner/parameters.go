@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -30,6 +31,8 @@ type parameters struct {
 	pool       string
 	layout     rbdutil.Layout
 	fsType     string
+	// trashRetention is how long a deleted image is kept in the trash.
+	trashRetention time.Duration
 }
 
 // The defaults of the parameters that may be left out, both predecessors' own.
@@ -44,7 +47,7 @@ const (
 var parameterKeys = []string{
 	"monitors", "adminId", "adminSecretName", "adminSecretNamespace",
 	"userId", "userSecretName", "userSecretNamespace", "keyring",
-	"pool", "dataPool", "imageFormat", "imageFeatures", "objectSize", "fsType",
+	"pool", "dataPool", "imageFormat", "imageFeatures", "objectSize", "fsType", "trashRetention",
 }
 
 // fsTypes are the file systems that the kubelet can make and grow on an image.
@@ -71,7 +74,8 @@ func parseParameters(raw map[string]string) (parameters, field.ErrorList) {
 			ObjectSize: r.objectSize(),
 			DataPool:   r.dataPool(),
 		},
-		fsType: r.oneOf("fsType", fsTypes),
+		fsType:         r.oneOf("fsType", fsTypes),
+		trashRetention: r.retention(),
 	}
 	p.userID = r.user("userId", p.adminID)
 	r.require("adminSecretName", "the Secret with the key of client."+p.adminID)
@@ -208,7 +212,7 @@ func (r *parameterReader) pool(key, otherwise string) string {
 
 // maxPoolName, in bytes, leaves place for the rest in a file name of 255: on a node
 // the volume is POOL-image-IMAGE.
-const maxPoolName = 255 - len("-image-"+imagePrefix) - len("00000000-0000-0000-0000-000000000000")
+const maxPoolName = 255 - len("-image-"+"kubernetes-dynamic-pvc-00000000-0000-0000-0000-000000000000")
 
 // dataPool returns the name of a pool that the nodes never hear of.
 func (r *parameterReader) dataPool() string {
@@ -279,6 +283,31 @@ func (r *parameterReader) objectSize() uint64 {
 		r.fail("objectSize", value, err.Error())
 	}
 	return size
+}
+
+func (r *parameterReader) retention() time.Duration {
+	value := r.get("trashRetention")
+	if value == "" {
+		return 0
+	}
+	keep, err := parseRetention(value)
+	if err != nil {
+		r.fail("trashRetention", value, err.Error())
+	}
+	return keep
+}
+
+// maxRetention keeps a mistake of units from keeping images for ever.
+const maxRetention = 10 * 365 * 24 * time.Hour
+
+// parseRetention reads how long a deleted image is kept in the trash, in whole seconds as
+// Ceph counts.
+func parseRetention(text string) (time.Duration, error) {
+	keep, err := time.ParseDuration(text)
+	if err != nil || keep < 0 || keep > maxRetention || keep%time.Second != 0 {
+		return 0, fmt.Errorf("not a duration such as 24h, allowed: 0 to %dh in whole seconds", int(maxRetention.Hours()))
+	}
+	return keep, nil
 }
 
 func (r *parameterReader) monitors() []string {

@@ -84,6 +84,14 @@ func TestParametersThatAreRight(t *testing.T) {
 		"btrfs":                              {set{"fsType": "btrfs"}, fsTypeIs("btrfs")},
 		"an empty file system is the node's": {set{"fsType": ""}, nothingElse},
 
+		"a day in the trash":                {set{"trashRetention": "24h"}, retentionIs("24h0m0s")},
+		"a week in the trash, with minutes": {set{"trashRetention": "167h60m"}, retentionIs("168h0m0s")},
+		"a second in the trash":             {set{"trashRetention": "1000ms"}, retentionIs("1s")},
+		"ten years in the trash":            {set{"trashRetention": "87600h"}, retentionIs("87600h0m0s")},
+		"no time in the trash":              {set{"trashRetention": "0"}, nothingElse},
+		"no time in the trash, in seconds":  {set{"trashRetention": "0s"}, nothingElse},
+		"an empty time in the trash":        {set{"trashRetention": ""}, nothingElse},
+
 		"keys in lower case": {set{"adminid": "kube", "fstype": "xfs", "datapool": "data", "userid": "node"}, both(usersAre("kube", "node"), fsTypeIs("xfs"), dataPoolIs("data"))},
 		"required keys in upper case": {set{
 			"monitors": absent, "MONITORS": "a", "adminSecretName": absent, "ADMINSECRETNAME": "ceph-admin",

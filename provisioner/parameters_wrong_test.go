@@ -13,9 +13,10 @@ func TestParametersThatAreWrong(t *testing.T) {
 	const (
 		blanks    = "there is white space around it: remove it"
 		file      = "not an absolute path of a file on the nodes, without blanks"
+		retention = "not a duration such as 24h, allowed: 0 to 87600h in whole seconds"
 		power     = " is not a power of two from 4Ki to 32Mi"
 		features  = ", allowed: layering, exclusive-lock, object-map, fast-diff, deep-flatten"
-		known     = "unknown parameter, allowed: monitors, adminId, adminSecretName, adminSecretNamespace, userId, userSecretName, userSecretNamespace, keyring, pool, dataPool, imageFormat, imageFeatures, objectSize, fsType"
+		known     = "unknown parameter, allowed: monitors, adminId, adminSecretName, adminSecretNamespace, userId, userSecretName, userSecretNamespace, keyring, pool, dataPool, imageFormat, imageFeatures, objectSize, fsType, trashRetention"
 		needsUser = "parameters.userSecretName: Required value: the Secret with the key of client.admin that nodes map the image with (or keyring, a file on every node)"
 		needsMons = "parameters.monitors: Required value: the addresses of the Ceph monitors, separated by commas"
 		typed     = "the kubelet's client takes plain addresses only: give each monitor's v1 address as host:port, without v1:, v2: and the brackets around them"
@@ -95,6 +96,14 @@ func TestParametersThatAreWrong(t *testing.T) {
 		"a file system that is none":     {set{"fsType": "ext2"}, `parameters.fsType: Unsupported value: "ext2": supported values: "ext4", "xfs", "ext3", "btrfs"`},
 		"a file system in upper case":    {set{"fsType": "XFS"}, `parameters.fsType: Unsupported value: "XFS": supported values: "ext4", "xfs", "ext3", "btrfs"`},
 		"a file system in blanks":        {set{"fsType": "xfs "}, invalid("fsType", "xfs ", blanks)},
+		"days in the trash":              {set{"trashRetention": "7d"}, invalid("trashRetention", "7d", retention)},
+		"a time in the trash of no unit": {set{"trashRetention": "24"}, invalid("trashRetention", "24", retention)},
+		"less than no time in the trash": {set{"trashRetention": "-1h"}, invalid("trashRetention", "-1h", retention)},
+		"parts of a second in the trash": {set{"trashRetention": "1.5s"}, invalid("trashRetention", "1.5s", retention)},
+		"more than ten years in a trash": {set{"trashRetention": "87600h1s"}, invalid("trashRetention", "87600h1s", retention)},
+		"more time than there is":        {set{"trashRetention": "9999999h"}, invalid("trashRetention", "9999999h", retention)},
+		"a word for a time in the trash": {set{"trashRetention": "forever"}, invalid("trashRetention", "forever", retention)},
+		"a time in the trash in blanks":  {set{"trashRetention": "24h "}, invalid("trashRetention", "24h ", blanks)},
 		"an unknown key":                 {set{"clusterID": "x"}, invalid("clusterID", "x", known)},
 		"an unknown key without a value": {set{"stripeUnit": ""}, invalid("stripeUnit", "", known)},
 		"a key in blanks":                {set{"pool ": "x"}, invalid("pool ", "x", known)},

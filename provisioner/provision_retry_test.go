@@ -34,7 +34,7 @@ func (w *world) failOnce(op string, after bool, err error) {
 func TestProvisionAgainAfterEveryFailure(t *testing.T) {
 	t.Parallel()
 	for name, test := range failures {
-		for _, op := range []string{rbdfake.OpCreate, rbdfake.OpComplete} {
+		for _, op := range []string{rbdfake.OpCreate, rbdfake.OpUpdate} {
 			for when, after := range map[string]bool{"before": false, "after": true} {
 				if test.err == rbdutil.ErrImageExists && op == rbdfake.OpCreate && after { //nolint:errorlint // the very same
 					continue // that is how the second attempt begins
@@ -52,7 +52,7 @@ func TestProvisionAgainAfterEveryFailure(t *testing.T) {
 					} else if volume != nil || !errors.Is(err, test.err) {
 						t.Fatalf("Provision = %v, %v, want %v", volume, err, test.err)
 					}
-					if op == rbdfake.OpComplete && state != background {
+					if op == rbdfake.OpUpdate && state != background {
 						t.Errorf("%v, though there is an image: a claim that is deleted now leaks it", state)
 					}
 					w.provision(t, optionsFor(classWith(nil), claimOf()))
@@ -96,7 +96,7 @@ func TestProvisionAgainWhenTheSecretWasPutRight(t *testing.T) {
 func TestProvisionAgainAfterTheClassWasReplaced(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.failOnce(rbdfake.OpComplete, false, rbdutil.ErrTimeout)
+	w.failOnce(rbdfake.OpUpdate, false, rbdutil.ErrTimeout)
 	if _, _, err := w.Provision(t.Context(), optionsFor(classWith(nil), claimOf())); !errors.Is(err, rbdutil.ErrTimeout) {
 		t.Fatalf("error %v, want %v", err, rbdutil.ErrTimeout)
 	}

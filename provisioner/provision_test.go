@@ -22,7 +22,7 @@ func (w *world) image(t *testing.T, ref rbdutil.ImageRef) rbdutil.Image {
 	if err != nil {
 		t.Fatal(err)
 	}
-	img.ID = "" // Ceph's own choice
+	img.ID, img.Record.ImageID = "", "" // Ceph's own choice
 	return img
 }
 
@@ -48,14 +48,7 @@ func TestProvisionMakesTheImage(t *testing.T) {
 	want := rbdutil.Image{
 		ImageRef: imageRef("1e7f"), Size: 954 << 20, ObjectSize: 1 << 20,
 		Features: rbdutil.Layering | rbdutil.ExclusiveLock | 1<<7, // data-pool, by itself
-		Metadata: map[string]string{
-			"kubernetes.io/created-for/pvc/uid":       "1e7f",
-			"kubernetes.io/created-for/pvc/namespace": "shop",
-			"kubernetes.io/created-for/pvc/name":      "www-web-0",
-			"kubernetes.io/created-for/pv/name":       "pvc-1e7f",
-			"kubernetes.io/created-by/provisioner":    "ceph.com/rbd",
-			"kubernetes.io/created-by/cluster-id":     "here",
-		},
+		Record:   recordFor(954 << 20),
 	}
 	w.ceph.Before = nil
 	if diff := cmp.Diff(want, w.image(t, imageRef("1e7f"))); diff != "" {
@@ -127,10 +120,10 @@ func TestProvisionSaysWhatCephRefused(t *testing.T) {
 		},
 		"an image of another's": {
 			there: &rbdutil.Image{Size: 1 << 20}, state: finished,
-			err: "image belongs to somebody else: kube/kubernetes-dynamic-pvc-1e7f already exists for nobody known",
+			err: "image has another owner: kube/kubernetes-dynamic-pvc-1e7f already exists for no known owner",
 		},
 		"our image of another size": {
-			there: &rbdutil.Image{Size: 1 << 20, Features: rbdutil.Layering, Metadata: map[string]string{"kubernetes.io/created-for/pvc/uid": "1e7f"}},
+			there: &rbdutil.Image{Size: 1 << 20, Features: rbdutil.Layering, Record: recordFor(1 << 20)},
 			state: background,
 			err:   "image does not fit: kube/kubernetes-dynamic-pvc-1e7f already exists with a size of 1048576 bytes, wanted are 1073741824",
 		},
@@ -159,7 +152,7 @@ func TestProvisionDoesNotWaitForever(t *testing.T) {
 	w := newWorld(t)
 	w.timeout = 10 * time.Millisecond
 	w.ceph.Before = func(ctx context.Context, op string, _ rbdutil.Cluster, _ rbdutil.ImageRef) error {
-		if op == rbdfake.OpComplete {
+		if op == rbdfake.OpUpdate {
 			<-ctx.Done() // after which the fake answers as the real one does
 		}
 		return nil
@@ -168,7 +161,7 @@ func TestProvisionDoesNotWaitForever(t *testing.T) {
 	if state != background || !errors.Is(err, rbdutil.ErrTimeout) || !errors.Is(err, rbdutil.ErrUnfinished) {
 		t.Errorf("%v, %v, want %v and a timeout", state, err, background)
 	}
-	want := "image is not finished: complete image kube/kubernetes-dynamic-pvc-1e7f: Ceph did not answer in time: " +
+	want := "image is not finished: update image kube/kubernetes-dynamic-pvc-1e7f: Ceph did not answer in time: " +
 		"check the cluster's health (`ceph -s`); it is tried again by itself"
 	if textOf(err) != want {
 		t.Errorf("error %v\nwant  %s", err, want)
@@ -199,8 +192,8 @@ func TestClustersThatShareAPoolDoNotShareImages(t *testing.T) {
 	before := here.image(t, imageRef("1e7f"))
 	// A claim of the same UID: restored from a backup, say.
 	_, state, err := there.Provision(t.Context(), optionsFor(classWith(nil), claimOf()))
-	if state != finished || !errors.Is(err, rbdutil.ErrNotOurs) {
-		t.Errorf("%v, %v, want %v, %v", state, err, finished, rbdutil.ErrNotOurs)
+	if state != finished || !errors.Is(err, rbdutil.ErrForeignImage) {
+		t.Errorf("%v, %v, want %v, %v", state, err, finished, rbdutil.ErrForeignImage)
 	}
 	if diff := cmp.Diff(before, here.image(t, imageRef("1e7f"))); diff != "" {
 		t.Errorf("the other's image was changed (-before +after):\n%s", diff)

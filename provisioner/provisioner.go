@@ -9,6 +9,7 @@ import (
 	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	storagelisters "k8s.io/client-go/listers/storage/v1"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
 	"sigs.k8s.io/sig-storage-lib-external-provisioner/v10/controller"
@@ -19,14 +20,16 @@ import (
 // Images makes and deletes RBD images. All its methods may be repeated.
 type Images interface {
 	Ensure(ctx context.Context, c rbdutil.Cluster, spec rbdutil.ImageSpec) (rbdutil.Image, error)
-	HandOut(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef) error
-	Delete(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef, expect rbdutil.Expectation) error
+	ResumeClone(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef, owner rbdutil.Owner) (rbdutil.Image, error)
+	Delete(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef, expect rbdutil.Expectation, keep time.Duration) error
 }
 
-// Trash is where deleted images go.
+// Trash is where deleted images are moved to.
 type Trash interface {
-	// Purge empties the trash of a pool, in the background.
-	Purge(ctx context.Context, c rbdutil.Cluster, pool string)
+	// Clean removes from the trash of a pool, in the background, what may be removed.
+	Clean(ctx context.Context, c rbdutil.Cluster, pool string)
+	// CleanAfter does so when the volume is gone: until then its image can be restored.
+	CleanAfter(volume string, c rbdutil.Cluster, pool string)
 }
 
 // Config is what a Provisioner needs of its surroundings.
@@ -41,6 +44,16 @@ type Config struct {
 	Images  Images
 	Trash   Trash
 	Secrets corev1client.SecretsGetter
+	// Live asks the API server itself, where the caches may lag behind.
+	Live corev1client.PersistentVolumesGetter
+	// Confirmed is called with a volume that is to be deleted, as the API server has it. It
+	// may be deleted only while it is unchanged since.
+	Confirmed func(volume *corev1.PersistentVolume)
+	// Index is the cache of PersistentVolumes, with VolumeIndexers.
+	Index cache.Indexer
+	// Identities are those of the retired rbd-provisioner whose volumes are served, beside
+	// Name.
+	Identities []string
 	// Classes are asked only for volumes that do not carry what deletion needs.
 	Classes storagelisters.StorageClassLister
 	// Nodes tell which volumes they have in use.
@@ -53,17 +66,21 @@ type Config struct {
 
 // Provisioner serves the claims of its name. It keeps no state of its own.
 type Provisioner struct {
-	name      string
-	clusterID string
-	timeout   time.Duration
-	images    Images
-	trash     Trash
-	secrets   corev1client.SecretsGetter
-	classes   storagelisters.StorageClassLister
-	nodes     corelisters.NodeLister
-	claims    corelisters.PersistentVolumeClaimLister
-	volumes   corelisters.PersistentVolumeLister
-	events    record.EventRecorder
+	name       string
+	clusterID  string
+	timeout    time.Duration
+	images     Images
+	trash      Trash
+	secrets    corev1client.SecretsGetter
+	live       corev1client.PersistentVolumesGetter
+	confirmed  func(*corev1.PersistentVolume)
+	index      cache.Indexer
+	identities []string
+	classes    storagelisters.StorageClassLister
+	nodes      corelisters.NodeLister
+	claims     corelisters.PersistentVolumeClaimLister
+	volumes    corelisters.PersistentVolumeLister
+	events     record.EventRecorder
 }
 
 var (
@@ -73,9 +90,13 @@ var (
 
 // New returns a Provisioner.
 func New(c Config) *Provisioner {
+	if c.Confirmed == nil {
+		c.Confirmed = func(*corev1.PersistentVolume) {}
+	}
 	return &Provisioner{
 		name: c.Name, clusterID: c.ClusterID, timeout: c.Timeout,
-		images: c.Images, trash: c.Trash, secrets: c.Secrets, classes: c.Classes, nodes: c.Nodes,
+		images: c.Images, trash: c.Trash, secrets: c.Secrets, live: c.Live, confirmed: c.Confirmed, index: c.Index,
+		identities: c.Identities, classes: c.Classes, nodes: c.Nodes,
 		claims: c.Claims, volumes: c.Volumes, events: c.Events,
 	}
 }
@@ -88,13 +109,8 @@ func (p *Provisioner) SupportsBlock(context.Context) bool { return true }
 func (p *Provisioner) Provision(ctx context.Context, opts controller.ProvisionOptions) (*corev1.PersistentVolume, controller.ProvisioningState, error) {
 	ctx, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()
-	params, spec, source, err := p.request(opts)
+	params, spec, err := p.request(opts)
 	if err != nil {
-		if sourceName(opts.PVC) != "" && p.isGone(opts.PVC) {
-			// Nobody waits for the clone any more, and of a source that is gone none can be
-			// made. What was begun of it is for the Sweeper.
-			return nil, controller.ProvisioningFinished, err
-		}
 		return nil, stateOf(err), err
 	}
 	key, err := p.adminKey(ctx, params.adminSecret)
@@ -102,57 +118,86 @@ func (p *Provisioner) Provision(ctx context.Context, opts controller.ProvisionOp
 		return nil, stateOf(err), err
 	}
 	cluster := rbdutil.Cluster{Monitors: params.monitors, User: params.adminID, Key: key}
-	img, err := p.images.Ensure(ctx, cluster, spec)
+	img, state, err := p.imageFor(ctx, cluster, opts.PVC, params, spec)
 	if err != nil {
-		if errors.Is(err, rbdutil.ErrImageExists) {
-			// An image on its way into the trash has the name; only the end of that frees it.
-			p.trash.Purge(ctx, cluster, params.pool)
-		}
-		return nil, stateOf(err), explain(err, circumstances{
-			cluster: cluster, pool: params.pool, dataPool: params.layout.DataPool, source: spec.Source, adminSecret: params.adminSecret,
-			cloning: spec.Source != nil,
-		})
+		return nil, state, err
 	}
 	klog.FromContext(ctx).V(2).Info("Image is ready", "claim", klog.KObj(opts.PVC), "image", img.ImageRef, "bytes", img.Size)
 	p.warnOfUserSecret(ctx, opts.PVC, params)
 	volume := volumeFor(opts, params, img)
-	if source != nil {
-		source.adapt(volume, opts.PVC, img.SourceSize())
+	if img.Record.Source != nil {
+		adaptClone(volume, opts.PVC, *img.Record.Source)
 	}
 	return volume, controller.ProvisioningFinished, nil
 }
 
-// request turns class and claim into an image, or says all that is wrong with both.
-func (p *Provisioner) request(opts controller.ProvisionOptions) (parameters, rbdutil.ImageSpec, *source, error) {
+// imageFor makes the claim's image, or finds it.
+func (p *Provisioner) imageFor(ctx context.Context, cluster rbdutil.Cluster, claim *corev1.PersistentVolumeClaim, params parameters, spec rbdutil.ImageSpec) (rbdutil.Image, controller.ProvisioningState, error) {
+	known := circumstances{
+		cluster: cluster, pool: params.pool, dataPool: params.layout.DataPool, image: spec.ImageRef,
+		adminSecret: params.adminSecret, cloning: sourceName(claim) != "",
+	}
+	source, err := p.sourceOf(claim, params, spec.Size)
+	if err != nil {
+		return p.resumeClone(ctx, cluster, claim, spec, known, err)
+	}
+	if source != nil {
+		spec.Source = &rbdutil.Source{
+			ImageRef: source.image(), Volume: source.recorded(),
+			Expect: p.expectationFor(source.volume), Unmounted: source.unmounted(claim),
+		}
+		known.source = spec.Source
+	}
+	img, err := p.images.Ensure(ctx, cluster, spec)
+	if err != nil {
+		if errors.Is(err, rbdutil.ErrImageExists) {
+			// An image on its way to the trash has the name. Only the end of that frees it.
+			p.trash.Clean(ctx, cluster, params.pool)
+		}
+		return rbdutil.Image{}, stateOf(err), explain(err, known)
+	}
+	return img, controller.ProvisioningFinished, nil
+}
+
+// resumeClone finishes a clone whose source cannot be used any more, if it was begun in
+// time. If it was not, the error is why the source cannot be used.
+func (p *Provisioner) resumeClone(ctx context.Context, cluster rbdutil.Cluster, claim *corev1.PersistentVolumeClaim, spec rbdutil.ImageSpec, known circumstances, why error) (rbdutil.Image, controller.ProvisioningState, error) {
+	img, err := p.images.ResumeClone(ctx, cluster, spec.ImageRef, spec.Owner)
+	switch {
+	case err == nil:
+		return img, controller.ProvisioningFinished, nil
+	case errors.Is(err, rbdutil.ErrUnfinished):
+		return rbdutil.Image{}, stateOf(err), explain(err, known)
+	case errors.Is(err, rbdutil.ErrImageNotFound) && p.isGone(claim):
+		// Nobody waits for the clone any more, and none can be made. What was begun of it is
+		// removed as an orphan.
+		return rbdutil.Image{}, controller.ProvisioningFinished, why
+	}
+	return rbdutil.Image{}, stateOf(why), why
+}
+
+// request turns class and claim into an image, or says all that is wrong with both. The
+// source of a clone is for sourceOf.
+func (p *Provisioner) request(opts controller.ProvisionOptions) (parameters, rbdutil.ImageSpec, error) {
 	params, errs := parseParameters(opts.StorageClass.Parameters)
 	if len(errs) > 0 {
-		return parameters{}, rbdutil.ImageSpec{}, nil, refusef("StorageClass %s (replace it; the claim then goes on by itself): %w",
+		return parameters{}, rbdutil.ImageSpec{}, refusef("StorageClass %s (replace it; the claim then goes on by itself): %w",
 			opts.StorageClass.Name, errs.ToAggregate())
 	}
 	claim := opts.PVC
 	size, errs := sizeOf(claim, params.layout)
 	if len(errs) > 0 {
-		return parameters{}, rbdutil.ImageSpec{}, nil, refusef("claim: %w", errs.ToAggregate())
+		return parameters{}, rbdutil.ImageSpec{}, refusef("claim: %w", errs.ToAggregate())
 	}
-	source, err := p.sourceOf(claim, params, size)
-	if err != nil {
-		return parameters{}, rbdutil.ImageSpec{}, nil, err
-	}
-	spec := rbdutil.ImageSpec{
-		ImageRef: rbdutil.ImageRef{Pool: params.pool, Name: imagePrefix + string(claim.UID)},
+	return params, rbdutil.ImageSpec{
+		ImageRef: rbdutil.ImageRef{Pool: params.pool, Name: rbdutil.ImageName(string(claim.UID))},
 		Layout:   params.layout,
 		Size:     size,
 		Owner: rbdutil.Owner{
 			ClaimUID: string(claim.UID), ClaimNamespace: claim.Namespace, ClaimName: claim.Name,
 			VolumeName: opts.PVName, Provisioner: p.name, ClusterID: p.clusterID,
 		},
-	}
-	if source != nil {
-		spec.Source = &rbdutil.Source{
-			ImageRef: source.image(), Expect: p.expectationFor(source.volume), Unmounted: source.unmounted(claim),
-		}
-	}
-	return params, spec, source, nil
+	}, nil
 }
 
 // warnOfUserSecret tells the claim's owner now what would otherwise come out when a

@@ -1,7 +1,6 @@
 package provisioner
 
 import (
-	"context"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -46,7 +45,7 @@ func (p *Provisioner) sourceOf(claim *corev1.PersistentVolumeClaim, params param
 		return s, nil
 	}
 	if err := p.checkNodes(s.image()); err != nil {
-		return nil, refusal{explain(err, circumstances{cloning: true})}
+		return nil, refusal{explain(err, circumstances{image: s.image(), cloning: true})}
 	}
 	return s, nil
 }
@@ -73,6 +72,9 @@ func (p *Provisioner) boundSource(namespace, name string) (*source, error) {
 	case volume.Annotations[annProvisionedBy] != p.name || volume.Spec.RBD == nil:
 		return nil, refusef("volume %s of source claim %s is not of this provisioner, which clones its own volumes only", volume.Name, name)
 	}
+	if err := p.checkIdentity(volume); err != nil {
+		return nil, err
+	}
 	return &source{claim, volume}, nil
 }
 
@@ -84,61 +86,50 @@ func (s *source) image() rbdutil.ImageRef {
 	return rbdutil.ImageRef{Pool: s.volume.Spec.RBD.RBDPool, Name: s.volume.Spec.RBD.RBDImage}
 }
 
-// unmounted tells whether the clone must be made of what no node has mounted: because
-// somebody wants it so, or because every node that mounts it would have to recover its
+// unmounted reports whether the clone must be made of what no node has mounted: because
+// its owner asks for that, or because every node that mounts it would have to recover its
 // file system, several at a time.
 func (s *source) unmounted(clone *corev1.PersistentVolumeClaim) bool {
 	return readOnly(clone) || clone.Annotations[annCloneUnmounted] == "true"
 }
 
-// adapt makes a clone's volume one that nodes mount as it must be. The size, in bytes, is
-// that of the source when the clone was made of it.
-func (s *source) adapt(volume *corev1.PersistentVolume, clone *corev1.PersistentVolumeClaim, size uint64) {
-	volume.Annotations[annClonedFrom] = s.volume.Name
+// recorded is what the image of a clone says about its source. The clone can be finished
+// with it when the source is gone.
+func (s *source) recorded() rbdutil.SourceVolume {
+	size := s.claim.Status.Capacity[corev1.ResourceStorage]
+	return rbdutil.SourceVolume{
+		VolumeName: s.volume.Name, FSType: s.volume.Spec.RBD.FSType, FSSize: uint64(max(bytesOf(size), 0)),
+	}
+}
+
+// adaptClone makes a clone's volume one that nodes mount as it must be.
+func adaptClone(volume *corev1.PersistentVolume, clone *corev1.PersistentVolumeClaim, source rbdutil.RecordedSource) {
+	volume.Annotations[annClonedFrom] = source.VolumeName
 	if modeOf(clone) == corev1.PersistentVolumeBlock {
 		return
 	}
 	// The file system is there, whatever the class says of new ones.
-	fsType := s.volume.Spec.RBD.FSType
-	volume.Spec.RBD.FSType = fsType
-	if fsType == "xfs" {
+	volume.Spec.RBD.FSType = source.FSType
+	if source.FSType == "xfs" {
 		// Or a node that has the source mounted takes the clone for the same.
 		addMountOption(volume, "nouuid")
 	}
 	if readOnly(clone) {
-		// The kubelet pays no attention to readOnly of an rbd volume.
+		// The kubelet ignores readOnly of an rbd volume.
 		addMountOption(volume, "ro")
 	}
-	has, capacity := s.claim.Status.Capacity[corev1.ResourceStorage], volume.Spec.Capacity[corev1.ResourceStorage]
-	if then := *resource.NewQuantity(int64(size), resource.BinarySI); size > 0 && then.Cmp(has) < 0 {
-		has = then // the source has grown since
-	}
-	if has.Cmp(capacity) < 0 && !readOnly(clone) {
-		volume.Annotations[annPreResizeCapacity] = has.String()
+	// The source may have grown after its claim was read and before the snapshot, or the
+	// other way round.
+	fsSize := resource.NewQuantity(int64(min(source.FSSize, source.Size)), resource.BinarySI)
+	if fsSize.Cmp(volume.Spec.Capacity[corev1.ResourceStorage]) < 0 && !readOnly(clone) {
+		volume.Annotations[annPreResizeCapacity] = fsSize.String()
 	}
 }
 
-// isGone tells whether the claim is not there any more.
+// isGone reports whether the claim was deleted.
 func (p *Provisioner) isGone(claim *corev1.PersistentVolumeClaim) bool {
 	now, err := p.claims.PersistentVolumeClaims(claim.Namespace).Get(claim.Name)
 	return apierrors.IsNotFound(err) || err == nil && now.UID != claim.UID
-}
-
-// IsClone tells whether the volume is a clone's, and HandOut has something to do.
-func IsClone(volume *corev1.PersistentVolume) bool {
-	return volume.Annotations[annClonedFrom] != "" && volume.Spec.RBD != nil
-}
-
-// HandOut notes on the image of a clone that its volume is there. From then on it is
-// somebody's, even if nobody writes to it and the volume is deleted without its image.
-func (p *Provisioner) HandOut(ctx context.Context, volume *corev1.PersistentVolume) error {
-	ctx, cancel := context.WithTimeout(ctx, p.timeout)
-	defer cancel()
-	cluster, _, err := p.clusterOf(ctx, volume)
-	if err != nil {
-		return err
-	}
-	return p.images.HandOut(ctx, cluster, rbdutil.ImageRef{Pool: volume.Spec.RBD.RBDPool, Name: volume.Spec.RBD.RBDImage})
 }
 
 func addMountOption(volume *corev1.PersistentVolume, option string) {

@@ -233,6 +233,13 @@ func TestClonesThatCannotBe(t *testing.T) {
 			claim: []func(*corev1.PersistentVolumeClaim){modes(corev1.ReadOnlyMany)},
 			err:   "image cannot be cloned so: image is in use: kube/kubernetes-dynamic-pvc-db-uid is mapped or open at 10.0.0.9:0/1" + until,
 		},
+		"of an image that is being migrated": {
+			change: func(w *cloneWorld) {
+				_ = w.ceph.Change(imageRef("db-uid"), func(i *rbdutil.Image) { i.Features |= 1 << 9 })
+			},
+			err: "image cannot be cloned so: image is being migrated: kube/kubernetes-dynamic-pvc-db-uid: end the migration (`rbd migration execute kube/kubernetes-dynamic-pvc-db-uid` " +
+				"and `rbd migration commit kube/kubernetes-dynamic-pvc-db-uid`, or `rbd migration abort kube/kubernetes-dynamic-pvc-db-uid`)",
+		},
 		"of an image that another Ceph has": {
 			change: func(w *cloneWorld) { w.volume.Spec.RBD.RBDImage += "-lost" },
 			err: "image to clone not found: open image kube/kubernetes-dynamic-pvc-db-uid-lost: image not found: " +
@@ -275,19 +282,21 @@ func TestCloneOfWhatIsGoneForAClaimThatIsGone(t *testing.T) {
 	}
 }
 
-// TestHandOutMarksTheImage has a clone that was a volume, and is kept for it.
-func TestHandOutMarksTheImage(t *testing.T) {
+// Deletion, and whoever looks at the pool, know a clone and its source by its record.
+func TestCloneSaysWhatItWasMadeOf(t *testing.T) {
 	t.Parallel()
-	w := newCloneWorld(t, nil)
-	volume := w.provision(t, optionsFor(classWith(nil), claimOf(ofDB)))
-	if !IsClone(volume) || IsClone(w.volume) {
-		t.Errorf("taken for clones: %t, want true, and %t, want false", IsClone(volume), IsClone(w.volume))
+	w := newCloneWorld(t, map[string]string{"fsType": "xfs"})
+	volume := w.provision(t, optionsFor(classWith(nil), claimOf(ofDB, requesting("3Gi"))))
+	if got := volume.Annotations[annClonedFrom]; got != "pvc-db-uid" || w.volume.Annotations[annClonedFrom] != "" {
+		t.Errorf("cloned from %q, its source from %q", got, w.volume.Annotations[annClonedFrom])
 	}
-	if err := w.HandOut(t.Context(), volume); err != nil {
-		t.Fatal(err)
+	want := recordFor(3 << 30)
+	want.Source = &rbdutil.RecordedSource{
+		SourceVolume: rbdutil.SourceVolume{VolumeName: "pvc-db-uid", FSType: "xfs", FSSize: 1 << 30},
+		SnapshotRef:  *w.image(t, imageRef("1e7f")).Parent, Size: 1 << 30,
 	}
-	if got := w.image(t, imageRef("1e7f")).Metadata["kubernetes.io/created-for/pv/handed-out"]; got != "true" {
-		t.Errorf("the image says %q", got)
+	if diff := cmp.Diff(want, w.image(t, imageRef("1e7f")).Record); diff != "" {
+		t.Errorf("record (-want +got):\n%s", diff)
 	}
 }
 
@@ -316,17 +325,20 @@ func TestSourceOutlivesItsClassAndClaim(t *testing.T) {
 	t.Parallel()
 	w := newCloneWorld(t, nil)
 	clone := w.provision(t, optionsFor(classWith(nil), claimOf(ofDB)))
-	if err := w.Delete(t.Context(), w.volume); err != nil {
+	if err := w.claims.Delete(w.claim); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Delete(t.Context(), w.released(t, w.volume)); err != nil {
 		t.Fatal(err)
 	}
 	w.wantImages(t, "kube/kubernetes-dynamic-pvc-1e7f")
-	if err := w.Delete(t.Context(), clone); err != nil {
+	if err := w.Delete(t.Context(), w.released(t, clone)); err != nil {
 		t.Fatal(err)
 	}
-	images := rbdutil.NewImages(w.ceph)
-	owner := rbdutil.Owner{Provisioner: DefaultName, ClusterID: "here"}
-	if n, err := images.Purge(t.Context(), rbdutil.Cluster{}, "kube", imagePrefix, owner); n != 2 || err != nil {
-		t.Errorf("%d images removed from the trash, want both (%v)", n, err)
+	w.unstore(t, w.volume.Name, clone.Name)
+	w.cleanTrash(t)
+	if diff := cmp.Diff([]string{}, w.ceph.TrashedNames()); diff != "" {
+		t.Errorf("in the trash (-want +got):\n%s", diff)
 	}
 }
 
@@ -334,15 +346,15 @@ func TestSourceOutlivesItsClassAndClaim(t *testing.T) {
 func TestSweepReleasesSnapshotsOfClonesThatNeverWere(t *testing.T) {
 	t.Parallel()
 	w := newSweptWorld(t)
-	source, owner := imageRef("5ource"), rbdutil.Owner{ClaimUID: "5ource", VolumeName: "pvc-5ource", Provisioner: DefaultName, ClusterID: "here"}
+	source, owner := imageRef(uidOne), rbdutil.Owner{ClaimUID: uidOne, VolumeName: "pvc-" + uidOne, Provisioner: DefaultName, ClusterID: "here"}
 	if _, err := rbdutil.NewImages(w.ceph).Ensure(t.Context(), rbdutil.Cluster{}, rbdutil.ImageSpec{
 		ImageRef: source, Layout: rbdutil.Layout{Features: rbdutil.Layering}, Size: rbdutil.MiB, Owner: owner,
 	}); err != nil {
 		t.Fatal(err)
 	}
-	add(t, w.claims, claimOf(func(c *corev1.PersistentVolumeClaim) { c.Name, c.UID = "source", "5ource" }))
-	add(t, w.claims, claimOf(func(c *corev1.PersistentVolumeClaim) { c.Name, c.UID = "awaited", "awaited" }))
-	for _, uid := range []string{"gone", "awaited"} {
+	add(t, w.claims, claimOf(func(c *corev1.PersistentVolumeClaim) { c.Name, c.UID = "source", uidOne }))
+	add(t, w.claims, claimOf(func(c *corev1.PersistentVolumeClaim) { c.Name, c.UID = "awaited", uidTwo }))
+	for _, uid := range []string{uidGone, uidTwo} {
 		if err := w.ceph.Snapshot(t.Context(), rbdutil.Cluster{}, source, "rbd-provisioner-for-kubernetes-dynamic-pvc-"+uid); err != nil {
 			t.Fatal(err)
 		}
@@ -361,7 +373,7 @@ func TestSweepReleasesSnapshotsOfClonesThatNeverWere(t *testing.T) {
 		t.Errorf("%d looks", looks)
 	}
 	w.ceph.Before = nil
-	if got := w.image(t, source).Snapshots; len(got) != 1 || !strings.HasSuffix(got[0], "awaited") {
+	if got := w.image(t, source).Snapshots; len(got) != 1 || !strings.HasSuffix(got[0], uidTwo) {
 		t.Errorf("snapshots %q are left", got)
 	}
 }

@@ -13,7 +13,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	clienttesting "k8s.io/client-go/testing"
-	"k8s.io/client-go/tools/cache"
 	clocktesting "k8s.io/utils/clock/testing"
 
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
@@ -24,24 +23,30 @@ import (
 type sweptWorld struct {
 	*world
 	*Sweeper
-	claims, volumes cache.Indexer
-	clock           *clocktesting.FakeClock
-	busy            string // the volume that cannot be reserved
+	clock   *clocktesting.FakeClock
+	busy    string // the volume that cannot be reserved
+	orphans []int  // their number, as reported after each sweep
 }
+
+// UIDs of claims.
+const (
+	uidOne  = "00000000-0000-4000-8000-000000000001"
+	uidTwo  = "00000000-0000-4000-8000-000000000002"
+	uidGone = "00000000-0000-4000-8000-00000000dead"
+)
 
 func newSweptWorld(t *testing.T) *sweptWorld {
 	t.Helper()
 	w := &sweptWorld{
-		world:   newWorld(t),
-		claims:  cache.NewIndexer(cache.MetaNamespaceKeyFunc, cache.Indexers{}),
-		volumes: cache.NewIndexer(cache.MetaNamespaceKeyFunc, cache.Indexers{}),
-		clock:   clocktesting.NewFakeClock(time.Now()),
+		world: newWorld(t),
+		clock: clocktesting.NewFakeClock(time.Now()),
 	}
 	w.Sweeper = NewSweeper(w.Provisioner, SweeperConfig{
 		Images: rbdutil.NewImages(w.ceph),
 		Claims: corelisters.NewPersistentVolumeClaimLister(w.claims), Volumes: corelisters.NewPersistentVolumeLister(w.volumes),
 		Live: w.client.CoreV1(), Grace: time.Minute, Clock: w.clock,
-		Reserve: func(volume string) (func(), bool) { return func() {}, volume != w.busy },
+		Reserve:        func(volume string) (func(), bool) { return func() {}, volume != w.busy },
+		OrphansChanged: func(n int) { w.orphans = append(w.orphans, n) },
 	})
 	add(t, w.classes, classWith(nil))
 	return w
@@ -74,12 +79,12 @@ func (w *sweptWorld) wantImages(t *testing.T, want ...string) {
 func TestSweepRemovesWhatHasNoClaimAndNoVolumeForTheTimeOfTheGrace(t *testing.T) {
 	t.Parallel()
 	w := newSweptWorld(t)
-	w.orphan(t, "gone")
+	w.orphan(t, uidGone)
 	for range 2 {
 		if unripe := w.Sweep(t.Context()); unripe != 1 {
 			t.Errorf("%d images are not ripe, want the one", unripe)
 		}
-		w.wantImages(t, "kube/kubernetes-dynamic-pvc-gone")
+		w.wantImages(t, imageRef(uidGone).String())
 		w.clock.Step(59 * time.Second / 2)
 	}
 	w.clock.Step(time.Second)
@@ -92,8 +97,8 @@ func TestSweepRemovesWhatHasNoClaimAndNoVolumeForTheTimeOfTheGrace(t *testing.T)
 func TestSweepRemovesHalfMadeImages(t *testing.T) {
 	t.Parallel()
 	w := newSweptWorld(t)
-	w.ceph.Put(rbdutil.Image{ImageRef: imageRef("nameless"), Features: rbdutil.Layering})
-	if err := w.ceph.LeaveRemains(imageRef("remains")); err != nil {
+	w.ceph.Put(rbdutil.Image{ImageRef: imageRef(uidOne), Features: rbdutil.Layering})
+	if err := w.ceph.LeaveRemains(imageRef(uidTwo)); err != nil {
 		t.Fatal(err)
 	}
 	w.sweepTwice(t)
@@ -104,33 +109,33 @@ func TestSweepSpares(t *testing.T) {
 	t.Parallel()
 	volumeOf := func(name, image string) *corev1.PersistentVolume {
 		volume := &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: name}}
-		volume.Spec.RBD = &corev1.RBDPersistentVolumeSource{RBDImage: image}
+		volume.Spec.RBD = &corev1.RBDPersistentVolumeSource{RBDPool: "kube", RBDImage: image}
 		return volume
 	}
-	const image = "kubernetes-dynamic-pvc-1"
+	image := imageRef(uidOne).Name
 	for name, prepare := range map[string]func(t *testing.T, w *sweptWorld){
 		"the image of a claim": func(t *testing.T, w *sweptWorld) {
-			add(t, w.claims, claimOf(func(claim *corev1.PersistentVolumeClaim) { claim.UID = "1" }))
+			add(t, w.claims, claimOf(func(claim *corev1.PersistentVolumeClaim) { claim.UID = uidOne }))
 		},
 		"the image of a volume, by the volume's name": func(t *testing.T, w *sweptWorld) {
-			add(t, w.volumes, volumeOf("pvc-1", "renamed"))
+			add(t, w.volumes, volumeOf("pvc-"+uidOne, "renamed"))
 		},
 		"the image of a volume, by the image's name": func(t *testing.T, w *sweptWorld) {
 			add(t, w.volumes, volumeOf("renamed", image))
 		},
 		"the image of a volume that only the API server knows": func(t *testing.T, w *sweptWorld) {
-			if err := w.client.Tracker().Add(volumeOf("pvc-1", image)); err != nil {
+			if err := w.client.Tracker().Add(volumeOf("pvc-"+uidOne, image)); err != nil {
 				t.Fatal(err)
 			}
 		},
-		"the image of a volume that waits to be saved": func(_ *testing.T, w *sweptWorld) { w.busy = "pvc-1" },
+		"the image of a volume that waits to be saved": func(_ *testing.T, w *sweptWorld) { w.busy = "pvc-" + uidOne },
 		"all when the API server is silent": func(_ *testing.T, w *sweptWorld) {
 			w.client.PrependReactor("get", "persistentvolumes", func(clienttesting.Action) (bool, runtime.Object, error) {
 				return true, nil, errors.New("no answer")
 			})
 		},
 		"an image that was written to": func(t *testing.T, w *sweptWorld) {
-			if err := w.ceph.Write(imageRef("1")); err != nil {
+			if err := w.ceph.Write(imageRef(uidOne)); err != nil {
 				t.Fatal(err)
 			}
 		},
@@ -141,13 +146,13 @@ func TestSweepSpares(t *testing.T) {
 			w.change(t, func(img *rbdutil.Image) { img.Snapshots = []string{"keep"} })
 		},
 		"an image of another cluster": func(t *testing.T, w *sweptWorld) {
-			w.change(t, func(img *rbdutil.Image) { img.Metadata["kubernetes.io/created-by/cluster-id"] = "elsewhere" })
+			w.change(t, func(img *rbdutil.Image) { img.Record.ClusterID = "elsewhere" })
 		},
 		"an image of another provisioner": func(t *testing.T, w *sweptWorld) {
-			w.change(t, func(img *rbdutil.Image) { img.Metadata["kubernetes.io/created-by/provisioner"] = "example.com/rbd" })
+			w.change(t, func(img *rbdutil.Image) { img.Record.Provisioner = "example.com/rbd" })
 		},
 		"an image of the predecessor": func(t *testing.T, w *sweptWorld) {
-			w.change(t, func(img *rbdutil.Image) { clear(img.Metadata) })
+			w.change(t, func(img *rbdutil.Image) { img.Record = rbdutil.Record{} })
 		},
 		"an image in a pool of somebody else's class": func(t *testing.T, w *sweptWorld) {
 			class := classWith(nil)
@@ -174,7 +179,7 @@ func TestSweepSpares(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newSweptWorld(t)
-			w.orphan(t, "1")
+			w.orphan(t, uidOne)
 			prepare(t, w)
 			for range 2 {
 				w.sweepTwice(t)
@@ -186,7 +191,7 @@ func TestSweepSpares(t *testing.T) {
 
 func (w *sweptWorld) change(t *testing.T, change func(*rbdutil.Image)) {
 	t.Helper()
-	if err := w.ceph.Change(imageRef("1"), change); err != nil {
+	if err := w.ceph.Change(imageRef(uidOne), change); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -203,8 +208,8 @@ func TestSweepSparesNamesThatAreNotOurs(t *testing.T) {
 func TestSweepForgetsASuspicionThatWasWrong(t *testing.T) {
 	t.Parallel()
 	w := newSweptWorld(t)
-	w.orphan(t, "1")
-	claim := claimOf(func(claim *corev1.PersistentVolumeClaim) { claim.UID = "1" })
+	w.orphan(t, uidOne)
+	claim := claimOf(func(claim *corev1.PersistentVolumeClaim) { claim.UID = uidOne })
 	w.Sweep(t.Context())
 	w.clock.Step(time.Minute)
 	add(t, w.claims, claim)
@@ -215,14 +220,14 @@ func TestSweepForgetsASuspicionThatWasWrong(t *testing.T) {
 	if unripe := w.Sweep(t.Context()); unripe != 1 {
 		t.Errorf("%d images are not ripe, want the one that was suspected before", unripe)
 	}
-	w.wantImages(t, "kube/kubernetes-dynamic-pvc-1")
+	w.wantImages(t, imageRef(uidOne).String())
 }
 
 // A pool that cannot be listed now and then must not keep its orphans for ever.
 func TestSweepRemembersSuspicionsOfAPoolThatCannotBeListed(t *testing.T) {
 	t.Parallel()
 	w := newSweptWorld(t)
-	w.orphan(t, "1")
+	w.orphan(t, uidOne)
 	w.Sweep(t.Context())
 	w.clock.Step(time.Minute)
 	w.ceph.Before = func(_ context.Context, op string, _ rbdutil.Cluster, _ rbdutil.ImageRef) error {
@@ -243,9 +248,9 @@ func TestSweepRemembersSuspicionsOfAPoolThatCannotBeListed(t *testing.T) {
 func TestSweepLooksAtOthersImagesOnce(t *testing.T) {
 	t.Parallel()
 	w := newSweptWorld(t)
-	w.orphan(t, "1")
-	w.change(t, func(img *rbdutil.Image) { clear(img.Metadata) })
-	if err := w.ceph.Write(w.orphan(t, "2")); err != nil {
+	w.orphan(t, uidOne)
+	w.change(t, func(img *rbdutil.Image) { img.Record = rbdutil.Record{} })
+	if err := w.ceph.Write(w.orphan(t, uidTwo)); err != nil {
 		t.Fatal(err)
 	}
 	looks := 0
@@ -258,8 +263,8 @@ func TestSweepLooksAtOthersImagesOnce(t *testing.T) {
 	for range 3 {
 		w.sweepTwice(t)
 	}
-	if looks != 4 {
-		t.Errorf("%d looks at the owners and the snapshots of two images", looks)
+	if looks != 6 {
+		t.Errorf("%d looks at the owners, the holders and the snapshots of two images", looks)
 	}
 }
 
@@ -288,7 +293,7 @@ func TestSweepHasTheTrashOfEachPoolEmptied(t *testing.T) {
 	t.Parallel()
 	w := newSweptWorld(t)
 	w.Grace = 0
-	w.orphan(t, "1")
+	w.orphan(t, uidOne)
 	twin, foreign := classWith(map[string]string{"fsType": "xfs"}), classWith(map[string]string{"pool": "foreign"})
 	twin.Name, foreign.Name, foreign.Provisioner = "twin", "foreign", "example.com/rbd"
 	add(t, w.classes, twin, foreign)
@@ -314,19 +319,19 @@ func TestSweepHasTheTrashOfEachPoolEmptied(t *testing.T) {
 	if unripe := w.Sweep(t.Context()); unripe != 0 {
 		t.Errorf("%d images are not ripe, though none ever is", unripe)
 	}
-	if diff := cmp.Diff([]string{"kube", "of-volume"}, *w.purged); diff != "" {
+	if diff := cmp.Diff([]string{"kube", "of-volume"}, w.trash.now); diff != "" {
 		t.Errorf("pools whose trash is emptied (-want +got):\n%s", diff)
 	}
-	w.wantImages(t, "kube/kubernetes-dynamic-pvc-1")
+	w.wantImages(t, imageRef(uidOne).String())
 }
 
 func TestSweeperRunsUntilItIsStopped(t *testing.T) {
 	t.Parallel()
 	w := newSweptWorld(t)
-	w.orphan(t, "1")
+	w.orphan(t, uidOne)
 	removed := make(chan struct{}, 1)
 	w.ceph.After = func(_ context.Context, op string, _ rbdutil.Cluster, _ rbdutil.ImageRef) error {
-		if op == rbdfake.OpTrash {
+		if op == rbdfake.OpMoveToTrash {
 			removed <- struct{}{}
 		}
 		return nil
@@ -342,7 +347,7 @@ func TestSweeperRunsUntilItIsStopped(t *testing.T) {
 			time.Sleep(time.Millisecond)
 		}
 		if step == 1 {
-			w.orphan(t, "2")
+			w.orphan(t, uidTwo)
 		}
 		w.clock.Step(pause)
 		if step == 0 {

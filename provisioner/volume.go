@@ -53,13 +53,17 @@ func sourceFor(params parameters, img rbdutil.Image, mode corev1.PersistentVolum
 }
 
 func annotationsFor(params parameters) map[string]string {
-	return map[string]string{
+	annotations := map[string]string{
 		annDeletionSecretName:      params.adminSecret.Name,
 		annDeletionSecretNamespace: params.adminSecret.Namespace,
 		annAdminID:                 params.adminID,
 		annImageFormat:             imageFormat,
 		annImageFeatures:           params.layout.Features.String(),
 	}
+	if params.trashRetention > 0 {
+		annotations[annTrashRetention] = params.trashRetention.String()
+	}
+	return annotations
 }
 
 // affinityFor lets the volume be used where the class says, and nowhere else. The

@@ -83,9 +83,9 @@ func (b *Bulkhead) Get(ctx context.Context, c Cluster, ref ImageRef) (Image, err
 	return img, err
 }
 
-// Complete implements Store.
-func (b *Bulkhead) Complete(ctx context.Context, c Cluster, ref ImageRef, metadata []MetadataItem, size uint64) error {
-	return b.do(ctx, c, ref.Pool, func() error { return b.store.Complete(ctx, c, ref, metadata, size) })
+// Update implements Store.
+func (b *Bulkhead) Update(ctx context.Context, c Cluster, seen Image, record *Record, size uint64) error {
+	return b.do(ctx, c, seen.Pool, func() error { return b.store.Update(ctx, c, seen, record, size) })
 }
 
 // RemoveRemains implements Store.
@@ -93,24 +93,39 @@ func (b *Bulkhead) RemoveRemains(ctx context.Context, c Cluster, ref ImageRef) e
 	return b.do(ctx, c, ref.Pool, func() error { return b.store.RemoveRemains(ctx, c, ref) })
 }
 
-// Trash implements Store.
-func (b *Bulkhead) Trash(ctx context.Context, c Cluster, ref ImageRef, mark Mark) error {
-	return b.do(ctx, c, ref.Pool, func() error { return b.store.Trash(ctx, c, ref, mark) })
+// MoveToTrash implements Store.
+func (b *Bulkhead) MoveToTrash(ctx context.Context, c Cluster, seen Image, record Record, keep time.Duration) error {
+	return b.do(ctx, c, seen.Pool, func() error { return b.store.MoveToTrash(ctx, c, seen, record, keep) })
 }
 
-// Trashed implements Store.
-func (b *Bulkhead) Trashed(ctx context.Context, c Cluster, pool string) ([]TrashedImage, error) {
+// ListTrash implements Store.
+func (b *Bulkhead) ListTrash(ctx context.Context, c Cluster, pool string) ([]TrashedImage, error) {
 	var trashed []TrashedImage
 	err := b.do(ctx, c, pool, func() (err error) {
-		trashed, err = b.store.Trashed(ctx, c, pool)
+		trashed, err = b.store.ListTrash(ctx, c, pool)
 		return err
 	})
 	return trashed, err
 }
 
-// Purge implements Store.
-func (b *Bulkhead) Purge(ctx context.Context, c Cluster, pool string, img TrashedImage, mark Mark) error {
-	return b.doLengthy(c, pool, func() error { return b.store.Purge(ctx, c, pool, img, mark) })
+// GetTrashed implements Store.
+func (b *Bulkhead) GetTrashed(ctx context.Context, c Cluster, pool string, img TrashedImage) (Record, error) {
+	var record Record
+	err := b.do(ctx, c, pool, func() (err error) {
+		record, err = b.store.GetTrashed(ctx, c, pool, img)
+		return err
+	})
+	return record, err
+}
+
+// RemoveFromTrash implements Store.
+func (b *Bulkhead) RemoveFromTrash(ctx context.Context, c Cluster, pool string, img TrashedImage, maker Owner) error {
+	return b.doLengthy(c, pool, func() error { return b.store.RemoveFromTrash(ctx, c, pool, img, maker) })
+}
+
+// Restore implements Store.
+func (b *Bulkhead) Restore(ctx context.Context, c Cluster, pool string, img TrashedImage) error {
+	return b.do(ctx, c, pool, func() error { return b.store.Restore(ctx, c, pool, img) })
 }
 
 // List implements Store.

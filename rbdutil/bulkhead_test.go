@@ -42,10 +42,10 @@ func TestBulkheadRefusesToWaitForADeadCluster(t *testing.T) {
 	ref := rbdutil.ImageRef{Pool: "kube", Name: "x"}
 	ended := make(chan error, limit)
 	for range limit {
-		go func() { ended <- b.Complete(t.Context(), clusterAt("dead"), ref, nil, 0) }()
+		go func() { ended <- b.Update(t.Context(), clusterAt("dead"), rbdutil.Image{ImageRef: ref}, nil, 0) }()
 		<-ceph.entered
 	}
-	if err := b.Complete(t.Context(), clusterAt("dead"), ref, nil, 0); !errors.Is(err, rbdutil.ErrNotAsked) {
+	if err := b.Update(t.Context(), clusterAt("dead"), rbdutil.Image{ImageRef: ref}, nil, 0); !errors.Is(err, rbdutil.ErrNotAsked) {
 		t.Errorf("error %v, want %v", err, rbdutil.ErrNotAsked)
 	}
 	if _, err := b.Get(t.Context(), clusterAt("alive"), ref); !errors.Is(err, rbdutil.ErrImageNotFound) {
@@ -58,7 +58,7 @@ func TestBulkheadRefusesToWaitForADeadCluster(t *testing.T) {
 		}
 	}
 	ceph.Before = nil
-	if err := b.Complete(t.Context(), clusterAt("dead"), ref, nil, 0); !errors.Is(err, rbdutil.ErrImageNotFound) {
+	if err := b.Update(t.Context(), clusterAt("dead"), rbdutil.Image{ImageRef: ref}, nil, 0); !errors.Is(err, rbdutil.ErrImageNotFound) {
 		t.Errorf("after its recovery the cluster answers %v, want %v", err, rbdutil.ErrImageNotFound)
 	}
 }
@@ -117,7 +117,7 @@ func TestBulkheadAsksASilentPoolOnlyOnceAtATime(t *testing.T) {
 			answer := fmt.Errorf("create image kube/x: %w", silence)
 			ceph := answers(&answer)
 			b := rbdutil.NewBulkhead(ceph, 3, time.Hour)
-			if err := b.Complete(t.Context(), clusterAt("mon"), ref, nil, 0); !errors.Is(err, silence) || errors.Is(err, rbdutil.ErrNotAsked) {
+			if err := b.Update(t.Context(), clusterAt("mon"), rbdutil.Image{ImageRef: ref}, nil, 0); !errors.Is(err, silence) || errors.Is(err, rbdutil.ErrNotAsked) {
 				t.Fatalf("error %v, want that of the operation", err)
 			}
 			// One asks, and meanwhile all others are refused.
@@ -132,7 +132,7 @@ func TestBulkheadAsksASilentPoolOnlyOnceAtATime(t *testing.T) {
 			}
 			go func() { ended <- b.Create(t.Context(), clusterAt("mon"), ref, rbdutil.Layout{}) }()
 			<-entered
-			err := b.Complete(t.Context(), clusterAt("mon"), ref, nil, 0)
+			err := b.Update(t.Context(), clusterAt("mon"), rbdutil.Image{ImageRef: ref}, nil, 0)
 			if !errors.Is(err, rbdutil.ErrNotAsked) || !errors.Is(err, silence) {
 				t.Errorf("error %v, want %v and %v", err, rbdutil.ErrNotAsked, silence)
 			}
@@ -212,7 +212,7 @@ func TestBulkheadDoesNotTakeALongRemovalForSilence(t *testing.T) {
 	answer := fmt.Errorf("remove: %w (%w)", rbdutil.ErrTimeout, context.DeadlineExceeded)
 	b := rbdutil.NewBulkhead(answers(&answer), 3, time.Hour)
 	ref := rbdutil.ImageRef{Pool: "kube", Name: "x"}
-	if err := b.Purge(t.Context(), clusterAt("mon"), "kube", rbdutil.TrashedImage{ID: "x"}, ""); !errors.Is(err, rbdutil.ErrTimeout) {
+	if err := b.RemoveFromTrash(t.Context(), clusterAt("mon"), "kube", rbdutil.TrashedImage{ID: "x"}, owner); !errors.Is(err, rbdutil.ErrTimeout) {
 		t.Error(err)
 	}
 	if _, err := b.Written(t.Context(), clusterAt("mon"), ref, ""); !errors.Is(err, rbdutil.ErrTimeout) {
@@ -221,8 +221,8 @@ func TestBulkheadDoesNotTakeALongRemovalForSilence(t *testing.T) {
 	if silent, _ := b.Silent(); len(silent) != 0 {
 		t.Errorf("%v", silent)
 	}
-	answer = fmt.Errorf("complete: %w", rbdutil.ErrTimeout)
-	if err := b.Complete(t.Context(), clusterAt("mon"), ref, nil, 0); !errors.Is(err, rbdutil.ErrTimeout) {
+	answer = fmt.Errorf("update: %w", rbdutil.ErrTimeout)
+	if err := b.Update(t.Context(), clusterAt("mon"), rbdutil.Image{ImageRef: ref}, nil, 0); !errors.Is(err, rbdutil.ErrTimeout) {
 		t.Error(err)
 	}
 	if silent, _ := b.Silent(); len(silent) != 1 {
@@ -238,7 +238,7 @@ func TestBulkheadLetsALengthyOperationKeepNobodyOut(t *testing.T) {
 	var answer error
 	ceph.Before = func(_ context.Context, op string, _ rbdutil.Cluster, _ rbdutil.ImageRef) error {
 		switch op {
-		case rbdfake.OpPurge:
+		case rbdfake.OpRemoveFromTrash:
 			close(entered)
 			<-release
 		case rbdfake.OpList:
@@ -247,13 +247,15 @@ func TestBulkheadLetsALengthyOperationKeepNobodyOut(t *testing.T) {
 		return nil
 	}
 	b := rbdutil.NewBulkhead(ceph, 1, time.Hour)
-	go func() { ended <- b.Purge(t.Context(), clusterAt("mon"), "kube", rbdutil.TrashedImage{ID: "1"}, "mark") }()
+	go func() {
+		ended <- b.RemoveFromTrash(t.Context(), clusterAt("mon"), "kube", rbdutil.TrashedImage{ID: "1"}, owner)
+	}()
 	<-entered
 	answer = rbdutil.ErrUnreachable
 	if _, err := b.List(t.Context(), clusterAt("mon"), "kube"); !errors.Is(err, answer) {
 		t.Errorf("error %v, want %v", err, answer)
 	}
-	if err := b.Purge(t.Context(), clusterAt("mon"), "kube", rbdutil.TrashedImage{ID: "2"}, "mark"); !errors.Is(err, rbdutil.ErrNotAsked) {
+	if err := b.RemoveFromTrash(t.Context(), clusterAt("mon"), "kube", rbdutil.TrashedImage{ID: "2"}, owner); !errors.Is(err, rbdutil.ErrNotAsked) {
 		t.Errorf("error %v, want %v: it would not find out soon", err, rbdutil.ErrNotAsked)
 	}
 	answer = nil
@@ -285,11 +287,11 @@ func TestBulkheadStopsWaitingWithItsCaller(t *testing.T) {
 	b := rbdutil.NewBulkhead(ceph, 1, time.Hour)
 	ref := rbdutil.ImageRef{Pool: "kube", Name: "x"}
 	ended := make(chan error)
-	go func() { ended <- b.Complete(t.Context(), clusterAt("dead"), ref, nil, 0) }()
+	go func() { ended <- b.Update(t.Context(), clusterAt("dead"), rbdutil.Image{ImageRef: ref}, nil, 0) }()
 	<-ceph.entered
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := b.Complete(ctx, clusterAt("dead"), ref, nil, 0); !errors.Is(err, rbdutil.ErrNotAsked) || !errors.Is(err, context.Canceled) {
+	if err := b.Update(ctx, clusterAt("dead"), rbdutil.Image{ImageRef: ref}, nil, 0); !errors.Is(err, rbdutil.ErrNotAsked) || !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v, want %v", err, rbdutil.ErrNotAsked)
 	}
 	close(ceph.release)

@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -39,23 +37,27 @@ func CloneOf(snapshot string) (image string, ours bool) {
 	return strings.CutPrefix(snapshot, snapshotPrefix)
 }
 
-// oursOf are the snapshots of an image that we have taken, in their order.
-func oursOf(img Image) []string {
-	return slices.DeleteFunc(slices.Clone(img.Snapshots), func(name string) bool { return !ofOurs(name) })
+// ourSnapshots are the snapshots of an image that we have taken, in their order.
+func ourSnapshots(img Image) []string {
+	return slices.DeleteFunc(slices.Clone(img.Snapshots), func(name string) bool { return !isOurSnapshot(name) })
 }
 
-func ofOurs(snapshot string) bool {
+func isOurSnapshot(snapshot string) bool {
 	_, ours := CloneOf(snapshot)
 	return ours
 }
 
 // ensureClone is Ensure for an image that begins with the data of another.
 //
-// A clone is born in this order: a snapshot of the source that bears the clone's name
-// and says, as long as the clone itself cannot, that we are making it; the clone; in its
-// metadata the owner, by which the snapshot is known to have it for a clone; its size;
-// where it must not depend on its source, the data; and last the name of its volume.
-// Nothing without that was ever handed out.
+// A clone is made in this order:
+//  1. A snapshot of the source that bears the clone's name. It shows that the clone is
+//     being made, as long as the clone itself cannot.
+//  2. The clone. Until step 3 it has no record, or a copy of its source's.
+//  3. Its record, with all that the next steps take.
+//  4. Its size.
+//  5. Its own copy of all data, if the record says so.
+//
+// After step 3 the source claim may be gone: ResumeClone does the rest.
 func (i *Images) ensureClone(ctx context.Context, c Cluster, spec ImageSpec) (Image, error) {
 	if i.copies.running(copyName(c, spec.ImageRef)) {
 		return Image{}, fmt.Errorf("%w: %w", ErrUnfinished, errCopying)
@@ -64,23 +66,46 @@ func (i *Images) ensureClone(ctx context.Context, c Cluster, spec ImageSpec) (Im
 	switch {
 	case errors.Is(err, ErrImageNotFound):
 		img, err = i.beginClone(ctx, c, spec)
-	case err == nil && !img.Owner().SameClaim(spec.Owner):
-		img, err = i.beginCloneAnew(ctx, c, spec, img)
+	case err == nil && !img.hasRecordFor(spec.Owner):
+		img, err = i.recreateClone(ctx, c, spec, img)
 	case err == nil:
-		if err = cloneFits(img, spec); err != nil && img.Owner().VolumeName != spec.Owner.VolumeName {
-			img, err = i.replaceClone(ctx, c, spec)
+		if err = cloneFits(img, spec); err != nil && !img.isCompleteClone() {
+			img, err = i.replaceClone(ctx, c, spec, img)
 		}
 	}
 	if err != nil {
 		return Image{}, err
 	}
-	if err := i.finishClone(ctx, c, spec, &img); err != nil {
-		return Image{}, fmt.Errorf("%w: %w", ErrUnfinished, err)
-	}
-	return img, nil
+	return i.finishClone(ctx, c, img)
 }
 
-// beginClone makes a clone that is ours to complete.
+// ResumeClone finishes a clone that was begun for the owner's claim, and returns it, when
+// its source cannot be found any more. All that it takes is in the clone's record.
+// Errors: ErrImageNotFound (there is none, or it has no record yet).
+func (i *Images) ResumeClone(ctx context.Context, c Cluster, ref ImageRef, owner Owner) (Image, error) {
+	img, err := i.store.Get(ctx, c, ref)
+	if err != nil {
+		return Image{}, err
+	}
+	if !img.hasRecordFor(owner) || img.Record.Source == nil {
+		return Image{}, fmt.Errorf("%w: %s is not a clone for %s", ErrImageNotFound, ref, owner)
+	}
+	return i.finishClone(ctx, c, img)
+}
+
+// hasRecordFor reports whether the image says that it was made for the owner's claim.
+func (i Image) hasRecordFor(owner Owner) bool {
+	return i.RecordError == nil && i.Owner().SameClaim(owner)
+}
+
+// isCompleteClone reports whether the image is a clone that lacks nothing, so that it may
+// have been given to a claim.
+func (i Image) isCompleteClone() bool {
+	r := i.Record
+	return r.Source != nil && i.Size >= r.Size && (!r.Flatten || i.Parent == nil)
+}
+
+// beginClone makes a clone with a record and a size.
 func (i *Images) beginClone(ctx context.Context, c Cluster, spec ImageSpec) (Image, error) {
 	source, err := i.sourceOf(ctx, c, spec)
 	if err != nil {
@@ -92,7 +117,7 @@ func (i *Images) beginClone(ctx context.Context, c Cluster, spec ImageSpec) (Ima
 	}
 	err = i.store.Clone(ctx, c, source.ImageRef, snapshot, spec.ImageRef, spec.Layout)
 	if errors.Is(err, ErrImageExists) {
-		// The name is taken, yet there is no image behind it: see begin.
+		// The name is taken, but there is no image behind it: see begin.
 		if err = i.removeRemains(ctx, c, spec.ImageRef); err == nil {
 			err = i.store.Clone(ctx, c, source.ImageRef, snapshot, spec.ImageRef, spec.Layout)
 		}
@@ -101,55 +126,85 @@ func (i *Images) beginClone(ctx context.Context, c Cluster, spec ImageSpec) (Ima
 	if err == nil {
 		img, err = i.store.Get(ctx, c, spec.ImageRef)
 	}
+	if err == nil {
+		err = i.recordClone(ctx, c, spec, source, &img)
+	}
 	if err != nil {
 		return Image{}, fmt.Errorf("%w: %w", ErrUnfinished, err)
 	}
 	return img, nil
 }
 
-// beginCloneAnew puts another in the place of a clone whose making was cut short inside
-// Ceph, where it is not known how far it came.
-func (i *Images) beginCloneAnew(ctx context.Context, c Cluster, spec ImageSpec, img Image) (Image, error) {
+// recordClone gives a new clone its record and its size.
+func (i *Images) recordClone(ctx context.Context, c Cluster, spec ImageSpec, source Image, img *Image) error {
+	if img.Parent == nil {
+		return fmt.Errorf("%w: %s has no parent", ErrChanged, img.ImageRef)
+	}
+	flatten, err := i.mustFlatten(ctx, c, spec, *img, source)
+	if err != nil {
+		return err
+	}
+	record := Record{
+		Owner: spec.Owner, ImageID: img.ID, Size: spec.Size, Flatten: flatten,
+		// It has the size of the snapshot until it is given another.
+		Source: &RecordedSource{SourceVolume: spec.Source.Volume, SnapshotRef: *img.Parent, Size: img.Size},
+	}
+	if err := i.store.Update(ctx, c, *img, &record, spec.Size); err != nil {
+		return err
+	}
+	img.Record, img.Size = record, spec.Size
+	return nil
+}
+
+// recreateClone replaces a clone whose making was interrupted inside Ceph, where it is not
+// known how far it came.
+func (i *Images) recreateClone(ctx context.Context, c Cluster, spec ImageSpec, img Image) (Image, error) {
 	source, err := i.sourceOf(ctx, c, spec)
 	if err != nil {
 		return Image{}, err
 	}
-	has := img.Owner()
-	begun, err := i.begun(ctx, c, spec, img, source)
-	if err != nil {
-		return Image{}, err
+	if !isPartialClone(img) && !isNamelessClone(img, source) {
+		return Image{}, foreign(img)
 	}
-	// What it has of metadata is its source's, and not that of the same claim elsewhere.
-	halfMade := img.Parent != nil && ofOurs(img.Parent.Name) && has.ClaimUID != spec.Owner.ClaimUID && has.sameMaker(spec.Owner)
-	if !begun && !halfMade {
-		return Image{}, fmt.Errorf("%w: %s already exists for %s", ErrNotOurs, img.ImageRef, img.Owner())
-	}
-	return i.replaceClone(ctx, c, spec)
+	return i.replaceClone(ctx, c, spec, img)
 }
 
-// begun tells whether an image with neither parent nor owner is the beginning of the
-// clone: the snapshot that was taken for it says so or, where it was to share one, that
-// nothing was ever written to it.
-func (i *Images) begun(ctx context.Context, c Cluster, spec ImageSpec, img, source Image) (bool, error) {
-	if img.Parent != nil || !img.Owner().Unknown() {
-		return false, nil
-	}
-	if slices.Contains(source.Snapshots, snapshotFor(spec.ImageRef)) {
-		return true, nil
-	}
-	if len(oursOf(source)) < maxSnapshots {
-		return false, nil
-	}
-	written, err := i.store.Written(ctx, c, spec.ImageRef, "")
-	return err == nil && !written, err
+// isPartialClone reports whether an image is a clone of one of ours that was not given its
+// own record: it has none, or that of its source, which Ceph has copied.
+func isPartialClone(img Image) bool {
+	return img.RecordError == nil && img.Parent != nil && isOurSnapshot(img.Parent.Name) &&
+		(img.Record == (Record{}) || img.Record.ImageID == img.Parent.ImageID)
 }
 
-// replaceClone makes the clone anew, in the place of one that nobody was ever given.
-func (i *Images) replaceClone(ctx context.Context, c Cluster, spec ImageSpec) (Image, error) {
-	if err := i.store.Trash(ctx, c, spec.ImageRef, markOf(spec.Owner)); err != nil && !errors.Is(err, ErrImageNotFound) {
+// isNamelessClone reports whether an image with neither parent nor record is the beginning
+// of a clone: the snapshot that was taken for it shows it or, where it was to share one,
+// there may be none.
+func isNamelessClone(img, source Image) bool {
+	return img.RecordError == nil && img.Parent == nil && img.Owner().Unknown() &&
+		(slices.Contains(source.Snapshots, snapshotFor(img.ImageRef)) || len(ourSnapshots(source)) >= maxSnapshots)
+}
+
+// replaceClone makes the clone again, in the place of one that was never given to a claim.
+// Whether anything was written to that is found out before it is removed from the trash: to
+// read all of a large image takes longer than a claim waits.
+func (i *Images) replaceClone(ctx context.Context, c Cluster, spec ImageSpec, img Image) (Image, error) {
+	if err := i.moveToTrash(ctx, c, img, spec.Owner, unused); err != nil {
 		return Image{}, fmt.Errorf("%w: %w", ErrUnfinished, err)
 	}
 	return i.beginClone(ctx, c, spec)
+}
+
+// checkNotWritten returns ErrNotEmpty if anything was ever written to the image. What a
+// clone has of its parent was not written to it.
+func (i *Images) checkNotWritten(ctx context.Context, c Cluster, img Image) error {
+	if img.Size == 0 {
+		return nil
+	}
+	written, err := i.store.Written(ctx, c, img.ImageRef, "")
+	if err == nil && written {
+		err = fmt.Errorf("%w: %s was written to", ErrNotEmpty, img.ImageRef)
+	}
+	return err
 }
 
 // sourceOf returns the source if a clone as wanted can be made of it.
@@ -161,10 +216,12 @@ func (i *Images) sourceOf(ctx context.Context, c Cluster, spec ImageSpec) (Image
 	case err != nil:
 		return Image{}, err
 	}
-	if err := belongs(source, spec.Source.Expect); err != nil {
+	if err := checkOwner(source, spec.Source.Expect); err != nil {
 		return Image{}, fmt.Errorf("%w: %w", ErrSourceNotFound, err)
 	}
 	switch {
+	case source.Features.Has(migrating):
+		return Image{}, fmt.Errorf("%w: %w: %s", ErrSourceUnfit, ErrMigrating, source.ImageRef)
 	case !source.Features.Has(Layering):
 		return Image{}, fmt.Errorf("%w: %s has the features %q, and %s is not among them", ErrSourceUnfit, source.ImageRef, source.Features, Layering)
 	case source.Size > spec.Size:
@@ -175,6 +232,23 @@ func (i *Images) sourceOf(ctx context.Context, c Cluster, spec ImageSpec) (Image
 	case spec.Source.Unmounted && len(source.Watchers) > 0:
 		return Image{}, fmt.Errorf("%w: %w", ErrSourceUnfit, inUse(source))
 	}
+	return i.adoptSource(ctx, c, spec, source)
+}
+
+// adoptSource completes the record of a source that does not say who made it or which image
+// it is, so that a record that Ceph has copied into a clone can be told from the clone's own,
+// and snapshots of this cluster from those of others.
+func (i *Images) adoptSource(ctx context.Context, c Cluster, spec ImageSpec, source Image) (Image, error) {
+	if has := source.Record; has.ImageID == source.ID && has.Provisioner != "" && has.ClusterID != "" {
+		return source, nil
+	}
+	record := source.Record
+	record.VolumeName = spec.Source.Expect.Owner.VolumeName
+	record.Provisioner, record.ClusterID, record.ImageID = spec.Owner.Provisioner, spec.Owner.ClusterID, source.ID
+	if err := i.store.Update(ctx, c, source, &record, source.Size); err != nil {
+		return Image{}, err
+	}
+	source.Record = record
 	return source, nil
 }
 
@@ -182,7 +256,7 @@ func (i *Images) sourceOf(ctx context.Context, c Cluster, spec ImageSpec) (Image
 // clone of, which is another if the source has many and was not written to since.
 func (i *Images) snapshot(ctx context.Context, c Cluster, spec ImageSpec, source Image) (string, error) {
 	own := snapshotFor(spec.ImageRef)
-	others := slices.DeleteFunc(oursOf(source), func(name string) bool { return name == own })
+	others := slices.DeleteFunc(ourSnapshots(source), func(name string) bool { return name == own })
 	crowded := len(others) >= maxSnapshots
 	switch {
 	case len(source.Snapshots) >= mappable && !crowded:
@@ -212,7 +286,7 @@ func (i *Images) snapshot(ctx context.Context, c Cluster, spec ImageSpec, source
 	return own, err
 }
 
-// unchanged tells whether a snapshot shows the source as it is now.
+// unchanged reports whether a snapshot shows the source as it is now.
 func (i *Images) unchanged(ctx context.Context, c Cluster, source Image, snapshot string) bool {
 	ctx, cancel := context.WithTimeout(ctx, unchangedPatience)
 	defer cancel()
@@ -220,7 +294,7 @@ func (i *Images) unchanged(ctx context.Context, c Cluster, source Image, snapsho
 	return err == nil && !written
 }
 
-// cloneFits tells whether a clone of ours may become the spec's.
+// cloneFits returns an error if a clone of ours cannot become the spec's.
 func cloneFits(img Image, spec ImageSpec) error {
 	if img.Size > spec.Size {
 		return fmt.Errorf("%w: %s already exists with a size of %d bytes, wanted are %d",
@@ -229,91 +303,57 @@ func cloneFits(img Image, spec ImageSpec) error {
 	return sameLayout(img, spec)
 }
 
-// finishClone gives a clone what it lacks.
-func (i *Images) finishClone(ctx context.Context, c Cluster, spec ImageSpec, img *Image) error {
-	items := spec.Owner.missingFrom(img.Metadata)
-	finished := !slices.ContainsFunc(items, isVolumeName)
-	if finished && img.Size == spec.Size {
-		return nil
+// finishClone gives a clone that has a record what the record says.
+func (i *Images) finishClone(ctx context.Context, c Cluster, img Image) (Image, error) {
+	record := img.Record
+	if record.Source == nil {
+		return Image{}, fmt.Errorf("%w: %s already exists, and is not a clone", ErrMismatch, img.ImageRef)
 	}
-	if n := slices.IndexFunc(items, isVolumeName); n >= 0 {
-		items = append(slices.Delete(slices.Clone(items), n, n+1), items[n]) // last, not before all is done
-	}
-	if img.Parent != nil && img.Metadata[metaSource] != img.Parent.String() {
-		// It has the size of its source until it is told another.
-		items = slices.Insert(items, 0, MetadataItem{metaSource, img.Parent.String()}, MetadataItem{metaSourceSize, strconv.FormatUint(img.Size, 10)})
-	}
-	if img.Metadata[MetaDeletedBy] != "" {
-		items = slices.Insert(items, 0, MetadataItem{MetaDeletedBy, ""}) // its source was to be deleted once, not this
-	}
-	if img.Metadata[metaHandedOut] != "" {
-		items = slices.Insert(items, 0, MetadataItem{metaHandedOut, ""}) // nor was this handed out
-	}
-	if err := i.cutOff(ctx, c, spec, img, items); err != nil {
-		return err
-	}
-	if err := i.store.Complete(ctx, c, spec.ImageRef, items, spec.Size); err != nil {
-		return err
-	}
-	metadata := map[string]string{}
-	maps.Copy(metadata, img.Metadata)
-	for _, item := range items {
-		metadata[item.Key] = item.Value
-	}
-	img.Metadata, img.Size = metadata, spec.Size
-	return nil
-}
-
-func isVolumeName(item MetadataItem) bool { return item.Key == metaVolumeName }
-
-// cutOff copies the data of its source into the clone, if it must have it itself, and
-// takes the snapshot away that was taken for it but has no clone.
-func (i *Images) cutOff(ctx context.Context, c Cluster, spec ImageSpec, img *Image, items []MetadataItem) error {
-	source, err := i.store.Get(ctx, c, spec.Source.ImageRef)
-	if errors.Is(err, ErrImageNotFound) {
-		return nil // it is in the trash, where its snapshots are no matter to anybody
-	}
-	if err != nil {
-		return err
-	}
-	deep, err := i.tooDeep(ctx, c, spec, img, source)
-	if err != nil {
-		return err
-	}
-	if deep {
-		// Who it is must be known before anything is written to it.
-		unnamed := slices.DeleteFunc(slices.Clone(items), isVolumeName)
-		if err := i.store.Complete(ctx, c, spec.ImageRef, unnamed, spec.Size); err != nil {
-			return err
+	if img.Size < record.Size {
+		if err := i.store.Update(ctx, c, img, nil, record.Size); err != nil {
+			return Image{}, fmt.Errorf("%w: %w", ErrUnfinished, err)
 		}
-		if err := i.copies.do(ctx, copyName(c, spec.ImageRef), func(ctx context.Context) error {
-			return i.store.Flatten(ctx, c, spec.ImageRef)
+		img.Size = record.Size
+	}
+	if record.Flatten && img.Parent != nil {
+		if err := i.copies.do(ctx, copyName(c, img.ImageRef), func(ctx context.Context) error {
+			return i.store.Flatten(ctx, c, img.ImageRef)
 		}); err != nil {
-			return err
+			return Image{}, fmt.Errorf("%w: %w", ErrUnfinished, err)
 		}
 		img.Parent = nil
 	}
-	own := snapshotFor(spec.ImageRef)
-	if img.Parent != nil && img.Parent.Name == own || !slices.Contains(source.Snapshots, own) {
+	if err := i.releaseUnused(ctx, c, img); err != nil {
+		return Image{}, fmt.Errorf("%w: %w", ErrUnfinished, err)
+	}
+	return img, nil
+}
+
+// releaseUnused removes the snapshot that was taken for a clone which has no use for it: it
+// was flattened, or is made of another snapshot.
+func (i *Images) releaseUnused(ctx context.Context, c Cluster, img Image) error {
+	own := snapshotFor(img.ImageRef)
+	if img.Parent != nil && img.Parent.Name == own {
 		return nil
 	}
-	err = i.store.Release(ctx, c, SnapshotRef{source.Pool, source.ID, own})
-	if errors.Is(err, ErrHasClones) {
-		return nil // what was begun before is still in the trash, and takes it along
+	source := img.Record.Source
+	err := i.store.Release(ctx, c, SnapshotRef{source.Pool, source.ImageID, own})
+	if errors.Is(err, ErrHasClones) || errors.Is(err, ErrPoolNotFound) {
+		return nil // an earlier attempt is still in the trash, and takes it along
 	}
 	return err
 }
 
-// tooDeep tells whether a bound of clones wants the clone to have its data itself.
-func (i *Images) tooDeep(ctx context.Context, c Cluster, spec ImageSpec, img *Image, source Image) (bool, error) {
-	if img.Parent == nil {
-		return false, nil
-	}
-	if img.Parent.Name == snapshotFor(spec.ImageRef) && len(oursOf(source)) > maxSnapshots {
+// mustFlatten reports whether a bound of clones requires that the clone has its own copy
+// of all data.
+func (i *Images) mustFlatten(ctx context.Context, c Cluster, spec ImageSpec, img, source Image) (bool, error) {
+	own := snapshotFor(spec.ImageRef)
+	others := slices.DeleteFunc(ourSnapshots(source), func(name string) bool { return name == own })
+	if img.Parent.Name == own && len(others) >= maxSnapshots {
 		return true, nil
 	}
 	if source.Parent == nil {
-		return false, nil // it takes a while to look from parent to parent
+		return false, nil // reading the whole chain of parents takes a while
 	}
 	depth, err := i.store.Depth(ctx, c, spec.ImageRef)
 	return depth > maxDepth, err
@@ -321,60 +361,55 @@ func (i *Images) tooDeep(ctx context.Context, c Cluster, spec ImageSpec, img *Im
 
 func copyName(c Cluster, ref ImageRef) string { return c.String() + " " + ref.String() }
 
-// HandOut notes on a clone that there is a volume for it.
-func (i *Images) HandOut(ctx context.Context, c Cluster, ref ImageRef) error {
-	img, err := i.store.Get(ctx, c, ref)
-	if err != nil || img.Metadata[metaHandedOut] != "" {
-		return err
-	}
-	err = i.store.Complete(ctx, c, ref, []MetadataItem{{metaHandedOut, "true"}}, img.Size)
-	if errors.Is(err, ErrInvalid) {
-		return nil // it has grown meanwhile
-	}
-	return err
-}
-
-// ReleaseOrphans removes the snapshots of an image that were taken for clones which are
-// of no use to anybody, as far as they have no clones. What was begun of such a clone in
-// the same pool goes with it.
-func (i *Images) ReleaseOrphans(ctx context.Context, c Cluster, ref ImageRef, owner Owner, useless func(clone string) bool) error {
+// ReleaseOrphans removes the snapshots of an image that were taken for clones which are of
+// no use to anybody, as far as they have no clones. What was begun of such a clone in the
+// same pool goes with it. Reserve is asked for each such clone, by image name: it is false
+// if the clone may be of use, and reserves the name until release is called otherwise.
+func (i *Images) ReleaseOrphans(ctx context.Context, c Cluster, ref ImageRef, owner Owner, reserve func(clone string) (release func(), ok bool)) error {
 	img, err := i.store.Get(ctx, c, ref)
 	if errors.Is(err, ErrImageNotFound) {
 		return nil
 	}
-	if err != nil || !img.Owner().sameMaker(owner) {
+	if err != nil || img.RecordError != nil || !img.Owner().SameMaker(owner) {
 		return err
 	}
 	var errs []error
-	for _, snapshot := range img.Snapshots {
-		clone, ours := CloneOf(snapshot)
-		if !ours || !useless(clone) {
-			continue
-		}
-		err := i.removeBeginning(ctx, c, ImageRef{ref.Pool, clone}, owner)
-		if err == nil {
-			err = i.store.Release(ctx, c, SnapshotRef{img.Pool, img.ID, snapshot})
-		}
-		if err != nil && !errors.Is(err, ErrHasClones) {
+	for _, snapshot := range ourSnapshots(img) {
+		if err := i.releaseOrphan(ctx, c, img, snapshot, owner, reserve); err != nil && !errors.Is(err, ErrHasClones) {
 			errs = append(errs, err)
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// removeBeginning takes away what there is of a clone that was begun inside Ceph and has
-// come neither to a parent nor to an owner. The snapshot that bears its name tells whose
-// it is.
-func (i *Images) removeBeginning(ctx context.Context, c Cluster, ref ImageRef, owner Owner) error {
+func (i *Images) releaseOrphan(ctx context.Context, c Cluster, source Image, snapshot string, owner Owner, reserve func(string) (func(), bool)) error {
+	clone, _ := CloneOf(snapshot)
+	release, ok := reserve(clone)
+	if !ok {
+		return nil
+	}
+	defer release()
+	if err := i.removeNameless(ctx, c, ImageRef{source.Pool, clone}, owner); err != nil {
+		return err
+	}
+	return i.store.Release(ctx, c, SnapshotRef{source.Pool, source.ID, snapshot})
+}
+
+// removeNameless removes the beginning of a clone that has neither parent nor record. Only
+// the snapshot that bears its name shows whose it is.
+func (i *Images) removeNameless(ctx context.Context, c Cluster, ref ImageRef, owner Owner) error {
 	img, err := i.store.Get(ctx, c, ref)
 	if errors.Is(err, ErrImageNotFound) {
 		return nil
 	}
-	if err != nil || img.Parent != nil || !img.Owner().Unknown() || len(img.Watchers) > 0 || len(img.Snapshots) > 0 {
+	if err != nil || img.Parent != nil || img.RecordError != nil || !img.Owner().Unknown() || CheckFree(img) != nil {
 		return err
 	}
-	if written, err := i.store.Written(ctx, c, ref, ""); err != nil || written {
+	if err := i.checkNotWritten(ctx, c, img); err != nil {
+		if errors.Is(err, ErrNotEmpty) {
+			return nil
+		}
 		return err
 	}
-	return i.store.Trash(ctx, c, ref, markOf(owner))
+	return i.moveToTrash(ctx, c, img, owner, unused)
 }

@@ -26,14 +26,26 @@ var (
 	ErrSourceNotFound = errors.New("image to clone not found")
 	// ErrSourceUnfit: no clone like that can be made of that image.
 	ErrSourceUnfit = errors.New("image cannot be cloned so")
-	// ErrCopying: the clone is being made one that needs its source no more.
+	// ErrCopying: the clone is being given its own copy of all data.
 	ErrCopying = errors.New("data is being copied")
 	// ErrInGroup: the image is a member of a group of images, which Ceph keeps whole.
 	ErrInGroup = errors.New("image is in a group")
-	// ErrStays: the image does not go, though Ceph names no reason.
-	ErrStays = errors.New("image stays")
-	// ErrNotOurs: the image's metadata names somebody else, or nobody.
-	ErrNotOurs = errors.New("image belongs to somebody else")
+	// ErrStays: the image is still there, though Ceph names no reason.
+	ErrStays = errors.New("image was not removed")
+	// ErrForeignImage: the image's record names another owner, or none.
+	ErrForeignImage = errors.New("image has another owner")
+	// ErrChanged: the image is not as it was when the change was decided.
+	ErrChanged = errors.New("image has changed meanwhile")
+	// ErrLocked: somebody has set a lock on the image (`rbd lock add`).
+	ErrLocked = errors.New("image is locked")
+	// ErrMirrored: the image is mirrored between clusters.
+	ErrMirrored = errors.New("image is mirrored")
+	// ErrMigrating: a migration of the image was prepared and not committed.
+	ErrMigrating = errors.New("image is being migrated")
+	// ErrNoTrash: the image cannot be kept in the trash.
+	ErrNoTrash = errors.New("image cannot be kept in the trash")
+	// ErrNotExpired: the image is to be kept in the trash until later.
+	ErrNotExpired = errors.New("image is kept in the trash")
 	// ErrMismatch: the image is ours, but not what is asked for now.
 	ErrMismatch = errors.New("image does not fit")
 	// ErrAccessDenied: Ceph knows the user, key or capabilities not to suffice.
@@ -46,17 +58,21 @@ var (
 	ErrUnknownMonitor = errors.New("no monitor address could be resolved")
 	// ErrConnectionLost: the connection broke in the middle of an operation.
 	ErrConnectionLost = errors.New("connection to Ceph lost")
+	// ErrBlocklisted: Ceph refuses all requests of this client, and does not do those that are queued.
+	ErrBlocklisted = errors.New("client is on Ceph's blocklist")
+	// ErrNotFenced: requests of another process could not be excluded, so that this was not begun.
+	ErrNotFenced = errors.New("operations of the previous leader may still be running")
 	// ErrTimeout: Ceph did not finish in time; it may still do so.
 	ErrTimeout = errors.New("Ceph did not answer in time")
 	// ErrInProgress: an earlier call on the same image has not come back yet.
 	ErrInProgress = errors.New("an earlier operation on the image is still running")
 	// ErrNotAsked: Ceph has left others without an answer, so that this was not begun.
 	ErrNotAsked = errors.New("Ceph was not asked")
-	// ErrHoldsData: the image has been written to.
-	ErrHoldsData = errors.New("image holds data")
+	// ErrNotEmpty: the image has been written to, or shows the data of another.
+	ErrNotEmpty = errors.New("image holds data")
 	// ErrNoSpace: a quota or the cluster's capacity is used up.
 	ErrNoSpace = errors.New("no space left")
-	// ErrUnfinished: the image was made, but could not be given its owner and size.
+	// ErrUnfinished: the image was made, but could not be given its record and size.
 	ErrUnfinished = errors.New("image is not finished")
 	// ErrInvalid: Ceph calls the request invalid.
 	ErrInvalid = errors.New("invalid request")

@@ -1,9 +1,6 @@
 package rbdutil
 
-import (
-	"strconv"
-	"time"
-)
+import "time"
 
 // ImageRef names an image inside a cluster.
 type ImageRef struct {
@@ -40,23 +37,25 @@ type ImageSpec struct {
 // Source is the image that a clone begins with.
 type Source struct {
 	ImageRef
+	// Volume is what the clone's record is to say about the source.
+	Volume SourceVolume
 	// Expect is what must be true of it; else it is another image of that name.
 	Expect Expectation
-	// Unmounted wants nobody to have it mapped at the moment of which the clone shows
-	// the data, so that its file system needs no recovery.
+	// Unmounted: no client may have it mapped when the snapshot is taken, so that the
+	// clone's file system needs no recovery.
 	Unmounted bool
 }
 
 // SnapshotRef names a snapshot of an image that may have lost its name: one that is a
 // parent may be in the trash.
 type SnapshotRef struct {
-	Pool string
+	Pool string `json:"pool"`
 	// ImageID is what Ceph knows the image by.
-	ImageID string
-	Name    string
+	ImageID string `json:"imageID"`
+	Name    string `json:"snapshot"`
 }
 
-// String is the form in which a clone's metadata keeps it.
+// String names it for an error message.
 func (r SnapshotRef) String() string { return r.Pool + "/" + r.ImageID + "@" + r.Name }
 
 // Image is an image as Ceph shows it.
@@ -72,8 +71,10 @@ type Image struct {
 	Features Features
 	// ObjectSize in bytes.
 	ObjectSize uint64
-	// Metadata holds all image-meta keys, ours and others'.
-	Metadata map[string]string
+	// Record is what the image says about itself; empty if nothing.
+	Record Record
+	// RecordError is why its record cannot be read; nil if it can or if there is none.
+	RecordError error
 	// Watchers are the addresses of the other clients that have the image mapped or
 	// open for writing.
 	Watchers []string
@@ -83,20 +84,27 @@ type Image struct {
 	// as the user may see them. They are looked for only where others than us have taken
 	// snapshots.
 	Clones []string
+
+	// The rest is read only when the image is about to be deleted.
+
+	// Locks are the locks that were set on purpose (`rbd lock ls`), each as it has to be
+	// named to `rbd lock rm`. Locks that the feature exclusive-lock manages are not among them.
+	Locks []string
+	// Group is the name of the group that it is a member of, or empty.
+	Group string
+	// Mirrored: it is mirrored to another cluster, or from one.
+	Mirrored bool
 }
 
-// SourceSize is the size in bytes of what a clone was made of; 0 for an image that is
-// none, or a clone of somebody else's.
-func (i Image) SourceSize() uint64 {
-	size, err := strconv.ParseUint(i.Metadata[metaSourceSize], 10, 64)
-	if err != nil {
-		return 0
-	}
-	return size
-}
+// Owner returns who the image's record says it was made for.
+func (i Image) Owner() Owner { return i.Record.Owner }
 
-// Owner returns who the image's metadata says it was made for.
-func (i Image) Owner() Owner { return ownerFromMetadata(i.Metadata) }
+// Same reports whether the image seen is this one, unchanged: same id, as far as both are
+// known, same record and size.
+func (i Image) Same(seen Image) bool {
+	return (i.ID == "" || seen.ID == "" || i.ID == seen.ID) && i.Size == seen.Size &&
+		(i.RecordError == nil) == (seen.RecordError == nil) && i.Record.Encode() == seen.Record.Encode()
+}
 
 // TrashedImage is an image in a pool's trash.
 type TrashedImage struct {
@@ -106,4 +114,9 @@ type TrashedImage struct {
 	Name string
 	// Trashed is when it was put there.
 	Trashed time.Time
+	// KeepUntil is when Ceph lets it be removed.
+	KeepUntil time.Time
+	// Migrating: it is the source of a migration that was prepared (`rbd migration prepare`)
+	// and neither committed nor aborted.
+	Migrating bool
 }

@@ -4,17 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
+	"time"
 )
 
 // Images makes a Store safe to repeat. A caller that was killed at any moment, or
 // that never learned how a call ended, calls again and gets the same image.
 //
-// An image is born in three steps whose order carries the proof of whose it is:
-// an image of size 0, then the owner in its metadata, then its size. Whatever
-// has no owner and a size was made by somebody else; whatever has size 0 holds no
-// byte of anybody's data.
+// An image is created in three steps whose order shows whose it is: an image of size 0,
+// then its record, then its size. An image with a size and without a record was made by
+// somebody else. An image of size 0 holds no data.
 type Images struct {
 	store  Store
 	copies copies
@@ -25,30 +23,26 @@ func NewImages(store Store) *Images { return &Images{store: store} }
 
 // Ensure returns the image of the spec, made now or by an earlier call. An image
 // of that name that has another owner, or ours with another size or other
-// features, is left untouched and answered with ErrNotOurs or ErrMismatch.
+// features, is left untouched and answered with ErrForeignImage or ErrMismatch.
 func (i *Images) Ensure(ctx context.Context, c Cluster, spec ImageSpec) (Image, error) {
 	if spec.Source != nil {
 		return i.ensureClone(ctx, c, spec)
 	}
 	img, err := i.begin(ctx, c, spec)
-	if err != nil {
-		return Image{}, err
+	if err != nil || img.complete(spec) {
+		return img, err
 	}
-	missing := spec.Owner.missingFrom(img.Metadata)
-	if len(missing) == 0 && img.Size == spec.Size {
-		return img, nil
-	}
-	if err := i.store.Complete(ctx, c, spec.ImageRef, missing, spec.Size); err != nil {
+	record := &Record{Owner: spec.Owner, ImageID: img.ID, Size: spec.Size}
+	if err := i.store.Update(ctx, c, img, record, spec.Size); err != nil {
 		return Image{}, fmt.Errorf("%w: %w", ErrUnfinished, err)
 	}
-	if img.Metadata == nil {
-		img.Metadata = map[string]string{}
-	}
-	for _, item := range missing {
-		img.Metadata[item.Key] = item.Value
-	}
-	img.Size = spec.Size
+	img.Record, img.Size = *record, spec.Size
 	return img, nil
+}
+
+// complete reports whether the image has everything that the spec asks for.
+func (i Image) complete(spec ImageSpec) bool {
+	return i.Owner() == spec.Owner && i.Size == spec.Size
 }
 
 // begin returns an image that is ours to complete: new, or begun earlier.
@@ -62,21 +56,21 @@ func (i *Images) begin(ctx context.Context, c Cluster, spec ImageSpec) (Image, e
 		return Image{}, err
 	}
 	img, err := i.store.Get(ctx, c, spec.ImageRef)
-	makeRoom := i.store.Trash
 	switch {
 	case errors.Is(err, ErrImageNotFound):
-		// The name is taken, yet there is no image behind it: a creation was cut
-		// short between the name and the header. Nothing was ever stored there.
-		makeRoom = func(ctx context.Context, c Cluster, ref ImageRef, _ Mark) error { return i.removeRemains(ctx, c, ref) }
+		// The name is taken, but there is no image behind it: a creation was interrupted
+		// between the name and the header. No data was ever stored there.
+		err = i.removeRemains(ctx, c, spec.ImageRef)
 	case err != nil:
 		// It may well be ours, from an earlier attempt.
-		return Image{}, fmt.Errorf("%w: %w", ErrUnfinished, err)
-	case usable(img, spec) == nil:
+	case checkReusable(img, spec) == nil:
 		return img, nil
-	case !discardable(img, spec):
-		return Image{}, usable(img, spec)
+	case !isReplaceable(img, spec):
+		return Image{}, checkReusable(img, spec)
+	default:
+		err = i.moveToTrash(ctx, c, img, spec.Owner, unused)
 	}
-	if err := makeRoom(ctx, c, spec.ImageRef, markOf(spec.Owner)); err != nil && !errors.Is(err, ErrImageNotFound) {
+	if err != nil && !errors.Is(err, ErrImageNotFound) {
 		return Image{}, fmt.Errorf("%w: %w", ErrUnfinished, err)
 	}
 	if err := i.store.Create(ctx, c, spec.ImageRef, spec.Layout); err != nil {
@@ -85,11 +79,11 @@ func (i *Images) begin(ctx context.Context, c Cluster, spec ImageSpec) (Image, e
 	return fresh, nil
 }
 
-// usable tells whether an image that is already there may become the spec's.
-func usable(img Image, spec ImageSpec) error {
+// checkReusable returns why an image that is already there cannot become the spec's.
+func checkReusable(img Image, spec ImageSpec) error {
 	owner := img.Owner()
-	if !owner.SameClaim(spec.Owner) && (!owner.Unknown() || img.Size != 0) {
-		return fmt.Errorf("%w: %s already exists for %s", ErrNotOurs, img.ImageRef, owner)
+	if !owner.SameClaim(spec.Owner) && (!owner.Unknown() || img.Size != 0) || img.RecordError != nil {
+		return foreign(img)
 	}
 	if img.Size != 0 && img.Size != spec.Size {
 		return fmt.Errorf("%w: %s already exists with a size of %d bytes, wanted are %d",
@@ -102,7 +96,15 @@ func usable(img Image, spec ImageSpec) error {
 	return sameLayout(img, spec)
 }
 
-// sameLayout tells whether the image has the features and the data pool of the spec.
+func foreign(img Image) error {
+	if img.RecordError != nil {
+		return fmt.Errorf("%w: %s already exists: %w", ErrForeignImage, img.ImageRef, img.RecordError)
+	}
+	return fmt.Errorf("%w: %s already exists for %s", ErrForeignImage, img.ImageRef, img.Owner())
+}
+
+// sameLayout returns an error if the image has other features or another kind of data
+// pool than the spec.
 func sameLayout(img Image, spec ImageSpec) error {
 	if got := img.Features.Requested(); !got.SameAs(spec.Features) {
 		return fmt.Errorf("%w: %s already exists with features %s, wanted are %s",
@@ -115,68 +117,96 @@ func sameLayout(img Image, spec ImageSpec) error {
 	return nil
 }
 
-// discardable tells whether an unfinished image of ours may make room for one that
-// fits: the class was replaced between two attempts, say.
-func discardable(img Image, spec ImageSpec) bool {
+// isReplaceable reports whether an incomplete image of ours may be replaced by one that
+// fits: the class was replaced between two attempts, for example.
+func isReplaceable(img Image, spec ImageSpec) bool {
 	owner := img.Owner()
-	return img.Size == 0 && len(img.Watchers) == 0 && len(img.Snapshots) == 0 &&
+	return img.Size == 0 && img.RecordError == nil && len(img.Watchers) == 0 && len(img.Snapshots) == 0 &&
 		(owner.Unknown() || owner.SameClaim(spec.Owner))
 }
 
-// Expectation is what must be true of an image before it may be deleted.
+// Expectation is what must be true of an image before it may be changed or deleted.
 type Expectation struct {
 	// Owner names the volume whose image it must be.
 	Owner Owner
-	// AllowUnknown also accepts an image whose metadata names nobody, as the
-	// predecessors of this provisioner made them.
+	// AllowUnknown also accepts an image without a record, as the predecessors of this
+	// provisioner made them.
 	AllowUnknown bool
 }
 
-// Delete puts the image into the pool's trash, from which Purge removes it for good.
-// That it is gone already is success; a missing pool is not. An image that somebody
-// holds, that has snapshots, or that is not the one expected is left untouched and
-// answered with ErrImageInUse, ErrHasSnapshots or ErrNotOurs, naming the holders.
-func (i *Images) Delete(ctx context.Context, c Cluster, ref ImageRef, expect Expectation) error {
-	return i.trash(ctx, c, ref, expect.Owner, func(img Image) error { return deletable(img, expect) })
-}
-
-// trash moves the image to the trash if the check allows it.
-func (i *Images) trash(ctx context.Context, c Cluster, ref ImageRef, owner Owner, check func(Image) error) error {
+// Delete moves the image to the pool's trash, in which it stays at least for the time to
+// keep it. That it is gone already is success; a missing pool is not. An image that
+// somebody holds, or that is not the one expected, is left untouched. The error names the
+// holder: ErrForeignImage, or one of those of CheckFree.
+func (i *Images) Delete(ctx context.Context, c Cluster, ref ImageRef, expect Expectation, keep time.Duration) error {
 	img, err := i.store.Get(ctx, c, ref)
 	if errors.Is(err, ErrImageNotFound) {
-		return i.removeRemains(ctx, c, ref)
+		return i.deleteRemains(ctx, c, ref)
 	}
 	if err != nil {
 		return err
 	}
-	if err := check(img); err != nil {
+	if err := checkOwner(img, expect); err != nil {
 		return err
 	}
-	err = i.store.Trash(ctx, c, ref, markOf(owner))
+	if len(img.Watchers) > 0 {
+		return inUse(img) // without opening it for writing, as the move does
+	}
+	return i.moveToTrash(ctx, c, img, expect.Owner, trashing{keep: keep})
+}
+
+// deleteRemains is for an image that cannot be found under its name.
+func (i *Images) deleteRemains(ctx context.Context, c Cluster, ref ImageRef) error {
+	trashed, err := i.trashedAs(ctx, c, ref)
+	if err != nil {
+		return err
+	}
+	for _, img := range trashed {
+		if img.Migrating {
+			return fmt.Errorf("%w: %s", ErrMigrating, ref)
+		}
+	}
+	return i.removeRemains(ctx, c, ref)
+}
+
+// trashing is how an image is moved to the trash.
+type trashing struct {
+	keep time.Duration
+	// unused: see Deletion.
+	unused bool
+}
+
+var unused = trashing{unused: true}
+
+// moveToTrash moves the image that was seen to the trash. The caller has checked whose
+// it is; the Store checks again on the image that it opens.
+func (i *Images) moveToTrash(ctx context.Context, c Cluster, seen Image, maker Owner, how trashing) error {
+	record := seen.Record
+	if record.Unknown() {
+		record.Owner = maker
+	}
+	record.ImageID = seen.ID
+	now := time.Now()
+	record = record.WithDeletion(maker, Deletion{Time: now, KeepUntil: now.Add(how.keep), Unused: how.unused})
+	err := i.store.MoveToTrash(ctx, c, seen, record, how.keep)
 	if !errors.Is(err, ErrImageNotFound) {
 		return err
 	}
-	// Somebody else was faster, or the pool is full and has no trash yet.
-	if _, err := i.store.Get(ctx, c, ref); err == nil {
-		return fmt.Errorf("%w: %s can be read, but not moved to the trash", ErrStays, ref)
+	// An earlier call was completed meanwhile, or the pool is full and has no trash yet.
+	if _, err := i.store.Get(ctx, c, seen.ImageRef); err == nil {
+		return fmt.Errorf("%w: %s can be read, but not moved to the trash", ErrStays, seen.ImageRef)
 	} else if !errors.Is(err, ErrImageNotFound) {
 		return err
 	}
 	return nil
 }
 
-// removeRemains takes the name away that a creation or removal leaves behind when it is
-// cut short. A way into the trash that is cut short looks alike, but there all data is
-// left: that is for Purge to finish, or for whoever put it there.
+// removeRemains removes the name that an interrupted creation or removal leaves behind.
+// An interrupted move to the trash looks alike, but there all data is still there: that
+// move is finished by RemoveFromTrash, or by whoever began it.
 func (i *Images) removeRemains(ctx context.Context, c Cluster, ref ImageRef) error {
-	trashed, err := i.store.Trashed(ctx, c, ref.Pool)
-	if err != nil {
+	if trashed, err := i.trashedAs(ctx, c, ref); err != nil || len(trashed) > 0 {
 		return err
-	}
-	for _, img := range trashed {
-		if img.Name == ref.Name {
-			return nil
-		}
 	}
 	switch err := i.store.RemoveRemains(ctx, c, ref); {
 	case errors.Is(err, ErrImageNotFound):
@@ -188,69 +218,37 @@ func (i *Images) removeRemains(ctx context.Context, c Cluster, ref ImageRef) err
 	}
 }
 
-// Purge removes the images from a pool's trash that Delete or Reclaim has put there
-// for the same cluster and provisioner, of those whose name began so. It returns how many
-// it removed, and why others stay; those are tried again when it is called again. One
-// that has clones stays without a word: it can go when the last of them is removed.
-func (i *Images) Purge(ctx context.Context, c Cluster, pool, prefix string, owner Owner) (int, error) {
-	total := 0
-	for {
-		purged, err := i.purgeOnce(ctx, c, pool, prefix, owner)
-		total += purged
-		// What was removed may have been the last clone of another.
-		if purged == 0 || err != nil {
-			return total, err
-		}
-	}
-}
-
-func (i *Images) purgeOnce(ctx context.Context, c Cluster, pool, prefix string, owner Owner) (int, error) {
-	trashed, err := i.store.Trashed(ctx, c, pool)
-	if err != nil {
-		return 0, err
-	}
-	purged := 0
-	var errs []error
+// trashedAs returns the images in the trash that had the name.
+func (i *Images) trashedAs(ctx context.Context, c Cluster, ref ImageRef) ([]TrashedImage, error) {
+	trashed, err := i.store.ListTrash(ctx, c, ref.Pool)
+	var same []TrashedImage
 	for _, img := range trashed {
-		if !strings.HasPrefix(img.Name, prefix) {
-			continue
-		}
-		switch err := i.store.Purge(ctx, c, pool, img, markOf(owner)); {
-		case err == nil:
-			purged++
-		case errors.Is(err, ErrNotOurs), errors.Is(err, ErrImageNotFound), errors.Is(err, ErrInProgress), errors.Is(err, ErrHasClones):
-		default:
-			errs = append(errs, err)
+		if img.Name == ref.Name {
+			same = append(same, img)
 		}
 	}
-	return purged, errors.Join(errs...)
+	return same, err
 }
 
-// belongs tells whether the image is the one expected.
-func belongs(img Image, expect Expectation) error {
+// checkOwner returns an error if the image is not the one expected.
+func checkOwner(img Image, expect Expectation) error {
 	owner := img.Owner()
 	switch {
+	case img.RecordError != nil:
+		return fmt.Errorf("%w: %s: %w; if it is the image of volume %s, say so with: %s",
+			ErrForeignImage, img.ImageRef, img.RecordError, expect.Owner.VolumeName, setOwnerCommand(img.ImageRef, expect))
 	case owner.Unknown() && !expect.AllowUnknown:
-		return fmt.Errorf("%w: the metadata of %s names no owner; if it is the image of volume %s, say so with: rbd image-meta set %s %s %s",
-			ErrNotOurs, img.ImageRef, expect.Owner.VolumeName, img.ImageRef, metaVolumeName, expect.Owner.VolumeName)
+		return fmt.Errorf("%w: the metadata of %s names no owner; if it is the image of volume %s, say so with: %s",
+			ErrForeignImage, img.ImageRef, expect.Owner.VolumeName, setOwnerCommand(img.ImageRef, expect))
 	case !owner.Unknown() && !owner.SameVolume(expect.Owner):
 		return fmt.Errorf("%w: the metadata of %s names %s (volume %q, cluster %q), not volume %q of cluster %q",
-			ErrNotOurs, img.ImageRef, owner, owner.VolumeName, owner.ClusterID, expect.Owner.VolumeName, expect.Owner.ClusterID)
+			ErrForeignImage, img.ImageRef, owner, owner.VolumeName, owner.ClusterID, expect.Owner.VolumeName, expect.Owner.ClusterID)
 	}
 	return nil
 }
 
-// deletable tells whether the image may go into the trash. Snapshots that clones of ours
-// are made of go there with it, and serve them from there.
-func deletable(img Image, expect Expectation) error {
-	if err := belongs(img, expect); err != nil {
-		return err
-	}
-	if len(img.Watchers) > 0 {
-		return inUse(img)
-	}
-	if img.Snapshots = slices.DeleteFunc(slices.Clone(img.Snapshots), ofOurs); len(img.Snapshots) > 0 {
-		return hasSnapshots(img)
-	}
-	return nil
+// setOwnerCommand is the command that makes a volume the owner of an image without a record.
+func setOwnerCommand(ref ImageRef, expect Expectation) string {
+	record := Record{Owner: Owner{VolumeName: expect.Owner.VolumeName}}
+	return fmt.Sprintf("rbd image-meta set %s %s '%s'", ref, MetaRecord, record.Encode())
 }

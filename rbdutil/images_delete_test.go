@@ -16,7 +16,7 @@ func TestDeletePassesErrorsThrough(t *testing.T) {
 		calls   []string
 	}{
 		"of looking at it, and removes nothing": {0, []string{"get"}},
-		"of putting it into the trash":          {1, []string{"get", "trash"}},
+		"of putting it into the trash":          {1, []string{"get", "move-to-trash"}},
 	} {
 		for sentinelName, sentinel := range sentinels {
 			t.Run(name+": "+sentinelName, func(t *testing.T) {
@@ -33,7 +33,7 @@ func TestDeletePassesErrorsThrough(t *testing.T) {
 					}
 					return nil
 				}
-				if err := rbdutil.NewImages(ceph).Delete(t.Context(), cluster, ref, expect); !errors.Is(err, sentinel) {
+				if err := rbdutil.NewImages(ceph).Delete(t.Context(), cluster, ref, expect, 0); !errors.Is(err, sentinel) {
 					t.Errorf("error %v, want %v", err, sentinel)
 				}
 				wantCalls(t, ceph, test.calls...)
@@ -52,16 +52,16 @@ func TestDeleteIsDoneWhenSomebodyElseRemovedTheImageMeanwhile(t *testing.T) {
 	}
 	before := ceph.Before
 	ceph.Before = func(ctx context.Context, op string, c rbdutil.Cluster, ref rbdutil.ImageRef) error {
-		if op == rbdfake.OpTrash {
+		if op == rbdfake.OpMoveToTrash {
 			ceph.DeletePool(ref.Pool) // and all that is in it
 			ceph.AddPool(ref.Pool)
 		}
 		return before(ctx, op, c, ref)
 	}
-	if err := images.Delete(t.Context(), cluster, ref, expect); err != nil {
+	if err := images.Delete(t.Context(), cluster, ref, expect, 0); err != nil {
 		t.Error(err)
 	}
-	wantCalls(t, ceph, "create", "complete", "get", "trash", "get")
+	wantCalls(t, ceph, "create", "update", "get", "move-to-trash", "get")
 }
 
 // As in a pool that is full and has no trash yet.
@@ -73,12 +73,12 @@ func TestDeleteDoesNotBelieveThatAnImageIsGoneWhichCanBeRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	ceph.Before = func(_ context.Context, op string, _ rbdutil.Cluster, _ rbdutil.ImageRef) error {
-		if op == rbdfake.OpTrash {
+		if op == rbdfake.OpMoveToTrash {
 			return rbdutil.ErrImageNotFound
 		}
 		return nil
 	}
-	if err := images.Delete(t.Context(), cluster, ref, expect); !errors.Is(err, rbdutil.ErrStays) {
+	if err := images.Delete(t.Context(), cluster, ref, expect, 0); !errors.Is(err, rbdutil.ErrStays) {
 		t.Errorf("error %v, want %v", err, rbdutil.ErrStays)
 	}
 	ceph.image(t) // it is still there
@@ -92,49 +92,54 @@ func TestDeleteTakesAnAnswerThatWasLostForWhatItIs(t *testing.T) {
 		t.Fatal(err)
 	}
 	ceph.After = func(_ context.Context, op string, _ rbdutil.Cluster, _ rbdutil.ImageRef) error {
-		if op == rbdfake.OpTrash {
+		if op == rbdfake.OpMoveToTrash {
 			return rbdutil.ErrTimeout
 		}
 		return nil
 	}
-	if err := images.Delete(t.Context(), cluster, ref, expect); !errors.Is(err, rbdutil.ErrTimeout) {
+	if err := images.Delete(t.Context(), cluster, ref, expect, 0); !errors.Is(err, rbdutil.ErrTimeout) {
 		t.Errorf("error %v, want %v", err, rbdutil.ErrTimeout)
 	}
 	ceph.After = nil
-	if err := images.Delete(t.Context(), cluster, ref, expect); err != nil {
+	if err := images.Delete(t.Context(), cluster, ref, expect, 0); err != nil {
 		t.Error(err)
 	}
 }
 
 func TestDeleteSaysWhatKeepsTheImage(t *testing.T) {
 	t.Parallel()
-	ours := func(i *rbdutil.Image) {
-		i.Metadata = map[string]string{"kubernetes.io/created-for/pv/name": "pvc-1e7f"}
-	}
+	ours := func(i *rbdutil.Image) { i.Record.VolumeName = "pvc-1e7f" }
 	for name, test := range map[string]struct {
 		change       func(*rbdutil.Image)
 		allowUnknown bool
 		err          string
+		// inMove: it is seen only when the image is open for the move.
+		inMove bool
 	}{
 		"no owner in the metadata": {
 			change: func(*rbdutil.Image) {},
-			err: "image belongs to somebody else: the metadata of kube/kubernetes-dynamic-pvc-1e7f names no owner; " +
+			err: "image has another owner: the metadata of kube/kubernetes-dynamic-pvc-1e7f names no owner; " +
 				"if it is the image of volume pvc-1e7f, say so with: " +
-				"rbd image-meta set kube/kubernetes-dynamic-pvc-1e7f kubernetes.io/created-for/pv/name pvc-1e7f",
+				`rbd image-meta set kube/kubernetes-dynamic-pvc-1e7f rbd-provisioner.ceph.com/image '{"volumeName":"pvc-1e7f"}'`,
+		},
+		"a record that cannot be read": {
+			change: func(i *rbdutil.Image) { i.RecordError = errors.New("metadata of the future") },
+			err: "image has another owner: kube/kubernetes-dynamic-pvc-1e7f: metadata of the future; " +
+				"if it is the image of volume pvc-1e7f, say so with: " +
+				`rbd image-meta set kube/kubernetes-dynamic-pvc-1e7f rbd-provisioner.ceph.com/image '{"volumeName":"pvc-1e7f"}'`,
+			allowUnknown: true,
 		},
 		"another owner in the metadata": {
 			change: func(i *rbdutil.Image) {
-				i.Metadata = map[string]string{
-					keyClaimUID: "2", "kubernetes.io/created-for/pv/name": "pvc-2", "kubernetes.io/created-by/cluster-id": "there",
-				}
+				i.Record.Owner = rbdutil.Owner{ClaimUID: "2", VolumeName: "pvc-2", ClusterID: "there"}
 			},
-			err: "image belongs to somebody else: the metadata of kube/kubernetes-dynamic-pvc-1e7f names a claim of UID 2 " +
+			err: "image has another owner: the metadata of kube/kubernetes-dynamic-pvc-1e7f names a claim of UID 2 " +
 				`(volume "pvc-2", cluster "there"), not volume "pvc-1e7f" of cluster "here"`,
 		},
 		"another owner, though none would do": {
-			change:       func(i *rbdutil.Image) { i.Metadata = map[string]string{keyClaimUID: "2"} },
+			change:       func(i *rbdutil.Image) { i.Record.ClaimUID = "2" },
 			allowUnknown: true,
-			err: "image belongs to somebody else: the metadata of kube/kubernetes-dynamic-pvc-1e7f names a claim of UID 2 " +
+			err: "image has another owner: the metadata of kube/kubernetes-dynamic-pvc-1e7f names a claim of UID 2 " +
 				`(volume "", cluster ""), not volume "pvc-1e7f" of cluster "here"`,
 		},
 		"nodes that hold it": {
@@ -144,11 +149,13 @@ func TestDeleteSaysWhatKeepsTheImage(t *testing.T) {
 		"snapshots": {
 			change: func(i *rbdutil.Image) { ours(i); i.Snapshots = []string{"monday", "tuesday"} },
 			err:    "image has snapshots: kube/kubernetes-dynamic-pvc-1e7f has monday, tuesday",
+			inMove: true,
 		},
 		"snapshots of an image of nobody's": {
 			change:       func(i *rbdutil.Image) { i.Snapshots = []string{"monday"} },
 			allowUnknown: true,
 			err:          "image has snapshots: kube/kubernetes-dynamic-pvc-1e7f has monday",
+			inMove:       true,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -159,27 +166,31 @@ func TestDeleteSaysWhatKeepsTheImage(t *testing.T) {
 			ceph.Put(img)
 			expect := expect
 			expect.AllowUnknown = test.allowUnknown
-			err := rbdutil.NewImages(ceph).Delete(t.Context(), cluster, ref, expect)
+			err := rbdutil.NewImages(ceph).Delete(t.Context(), cluster, ref, expect, 0)
 			if err == nil || err.Error() != test.err {
 				t.Errorf("error %v\nwant  %s", err, test.err)
 			}
-			wantCalls(t, ceph, "get")
+			calls := []string{"get"}
+			if test.inMove {
+				calls = append(calls, "move-to-trash")
+			}
+			wantCalls(t, ceph, calls...)
 		})
 	}
 }
 
-func TestDeleteTakesAnImageOfTheVolumeWhateverElseItsMetadataLacks(t *testing.T) {
+func TestDeleteTakesAnImageOfTheVolumeWhateverElseItsRecordLacks(t *testing.T) {
 	t.Parallel()
-	for name, metadata := range map[string]map[string]string{
-		"the volume alone":          {"kubernetes.io/created-for/pv/name": "pvc-1e7f"},
-		"the volume and the claim":  {"kubernetes.io/created-for/pv/name": "pvc-1e7f", keyClaimUID: "1e7f"},
-		"the volume in our cluster": {"kubernetes.io/created-for/pv/name": "pvc-1e7f", "kubernetes.io/created-by/cluster-id": "here"},
+	for name, owner := range map[string]rbdutil.Owner{
+		"the volume alone":          {VolumeName: "pvc-1e7f"},
+		"the volume and the claim":  {VolumeName: "pvc-1e7f", ClaimUID: "1e7f"},
+		"the volume in our cluster": {VolumeName: "pvc-1e7f", ClusterID: "here"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			ceph := newScripted(nil)
-			ceph.Put(rbdutil.Image{ImageRef: ref, Size: spec.Size, Metadata: metadata})
-			if err := rbdutil.NewImages(ceph).Delete(t.Context(), cluster, ref, expect); err != nil {
+			ceph.Put(rbdutil.Image{ImageRef: ref, Size: spec.Size, Record: rbdutil.Record{Owner: owner}})
+			if err := rbdutil.NewImages(ceph).Delete(t.Context(), cluster, ref, expect, 0); err != nil {
 				t.Error(err)
 			}
 			if names := ceph.Names(); len(names) > 0 {

@@ -22,7 +22,15 @@ var (
 	cluster = rbdutil.Cluster{Monitors: []string{"mon"}, User: "admin"}
 )
 
-const keyClaimUID = "kubernetes.io/created-for/pvc/uid"
+// ours is the record of an image that was made for the owner.
+var ours = rbdutil.Record{Owner: owner}
+
+// recordOf is the record of an image of the owner, changed.
+func recordOf(change func(*rbdutil.Owner)) rbdutil.Record {
+	record := ours
+	change(&record.Owner)
+	return record
+}
 
 // scripted is a fake Ceph that records calls and fails the ones it is told to.
 type scripted struct {
@@ -80,12 +88,12 @@ func TestEnsurePassesErrorsThrough(t *testing.T) {
 		unfinished bool
 	}{
 		"of the creation":                      {nil, 0, []string{"create"}, false},
-		"of completing a new image":            {nil, 1, []string{"create", "complete"}, true},
+		"of completing a new image":            {nil, 1, []string{"create", "update"}, true},
 		"of looking at what is there":          {&fitting, 1, []string{"create", "get"}, true},
-		"of completing an older attempt's":     {&fitting, 2, []string{"create", "get", "complete"}, true},
-		"of removing what misfits":             {&misfit, 2, []string{"create", "get", "trash"}, true},
-		"of the creation in its place":         {&misfit, 3, []string{"create", "get", "trash", "create"}, false},
-		"of completing the image in its place": {&misfit, 4, []string{"create", "get", "trash", "create", "complete"}, true},
+		"of completing an older attempt's":     {&fitting, 2, []string{"create", "get", "update"}, true},
+		"of removing what misfits":             {&misfit, 2, []string{"create", "get", "move-to-trash"}, true},
+		"of the creation in its place":         {&misfit, 3, []string{"create", "get", "move-to-trash", "create"}, false},
+		"of completing the image in its place": {&misfit, 4, []string{"create", "get", "move-to-trash", "create", "update"}, true},
 	} {
 		for sentinelName, sentinel := range sentinels {
 			t.Run(name+": "+sentinelName, func(t *testing.T) {
@@ -115,8 +123,8 @@ func TestEnsureAsksForNothingThatItKnows(t *testing.T) {
 	ceph := newScripted(nil)
 	images := rbdutil.NewImages(ceph)
 	for _, want := range [][]string{
-		{"create", "complete"}, // new
-		{"create", "get"},      // as it should be
+		{"create", "update"}, // new
+		{"create", "get"},    // as it should be
 	} {
 		ceph.calls = nil
 		if _, err := images.Ensure(t.Context(), cluster, spec); err != nil {
@@ -128,7 +136,7 @@ func TestEnsureAsksForNothingThatItKnows(t *testing.T) {
 
 func TestEnsureTakesUpAnImageWhoseAnswersWereLost(t *testing.T) {
 	t.Parallel()
-	for _, lost := range []string{rbdfake.OpCreate, rbdfake.OpComplete} {
+	for _, lost := range []string{rbdfake.OpCreate, rbdfake.OpUpdate} {
 		t.Run(lost, func(t *testing.T) {
 			t.Parallel()
 			ceph := newScripted(nil)
@@ -159,42 +167,42 @@ func TestEnsureGoesOnWhenSomebodyElseRemovesWhatIsInTheWay(t *testing.T) {
 	ceph := newScripted(nil)
 	ceph.Put(rbdutil.Image{ImageRef: ref, Features: rbdutil.ExclusiveLock})
 	// The one that was there goes between our looking at it and our removing it.
-	ceph.After = func(ctx context.Context, op string, c rbdutil.Cluster, ref rbdutil.ImageRef) error {
+	ceph.After = func(_ context.Context, op string, _ rbdutil.Cluster, ref rbdutil.ImageRef) error {
 		if op == rbdfake.OpGet {
 			before := ceph.Before
 			ceph.Before, ceph.After = nil, nil
 			defer func() { ceph.Before = before }()
-			return ceph.Trash(ctx, c, ref, "")
+			return ceph.TrashByHand(ref)
 		}
 		return nil
 	}
 	if _, err := rbdutil.NewImages(ceph).Ensure(t.Context(), cluster, spec); err != nil {
 		t.Fatal(err)
 	}
-	wantCalls(t, ceph, "create", "get", "trash", "create", "complete")
+	wantCalls(t, ceph, "create", "get", "move-to-trash", "get", "create", "update")
 	if got := ceph.image(t); got.Features != rbdutil.Layering || got.Size != spec.Size {
 		t.Errorf("image %+v does not fit %+v", got, spec)
 	}
 }
 
-func TestEnsureAddsWhatOlderMetadataLacks(t *testing.T) {
+func TestEnsureAddsWhatTheRecordLacks(t *testing.T) {
 	t.Parallel()
 	ceph := newScripted(nil)
 	ceph.Put(rbdutil.Image{
 		ImageRef: ref, Size: spec.Size, Features: rbdutil.Layering,
-		Metadata: map[string]string{keyClaimUID: "1e7f", "conf_rbd_qos_iops_limit": "100"},
+		Record: recordOf(func(o *rbdutil.Owner) { o.ClaimNamespace, o.ClaimName, o.VolumeName = "", "", "" }),
 	})
 	img, err := rbdutil.NewImages(ceph).Ensure(t.Context(), cluster, spec)
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantCalls(t, ceph, "create", "get", "complete")
+	wantCalls(t, ceph, "create", "get", "update")
 	stored := ceph.image(t)
-	if diff := cmp.Diff(stored.Metadata, img.Metadata); diff != "" {
-		t.Errorf("metadata (-stored +answered):\n%s", diff)
+	if diff := cmp.Diff(stored.Record, img.Record); diff != "" {
+		t.Errorf("record (-stored +answered):\n%s", diff)
 	}
-	if stored.Owner() != owner || stored.Metadata["conf_rbd_qos_iops_limit"] != "100" {
-		t.Errorf("metadata %v: want the owner added and the rest kept", stored.Metadata)
+	if diff := cmp.Diff(rbdutil.Record{Owner: owner, ImageID: stored.ID, Size: spec.Size}, stored.Record); diff != "" {
+		t.Errorf("record (-want +stored):\n%s", diff)
 	}
 }
 
@@ -204,22 +212,23 @@ func TestEnsureTakesWhatCephMadeOfTheFeaturesAskedFor(t *testing.T) {
 	ceph, wanted := newScripted(nil), spec
 	wanted.Features, wanted.DataPool = lockAndMap, "data"
 	ceph.Put(rbdutil.Image{
-		ImageRef: ref, Size: spec.Size, Metadata: map[string]string{keyClaimUID: "1e7f"},
+		ImageRef: ref, Size: spec.Size, Record: ours,
 		Features: lockAndMap | rbdutil.FastDiff | 1<<7 | 1<<8, // fast-diff, data-pool and operations come by themselves
 	})
 	if _, err := rbdutil.NewImages(ceph).Ensure(t.Context(), cluster, wanted); err != nil {
 		t.Error(err)
 	}
-	wantCalls(t, ceph, "create", "get", "complete") // for the rest of the owner
+	wantCalls(t, ceph, "create", "get")
 }
 
 func TestEnsureSparesAnUnfinishedImageThatSomebodyHolds(t *testing.T) {
 	t.Parallel()
 	for name, hold := range map[string]func(*rbdutil.Image){
-		"with a watcher":            func(i *rbdutil.Image) { i.Watchers = []string{"10.0.0.1:0/42"} },
-		"with a snapshot":           func(i *rbdutil.Image) { i.Snapshots = []string{"monday"} },
-		"with a size":               func(i *rbdutil.Image) { i.Size = spec.Size; i.Metadata = map[string]string{keyClaimUID: "1e7f"} },
-		"with another's name on it": func(i *rbdutil.Image) { i.Metadata = map[string]string{keyClaimUID: "other"} },
+		"with a watcher":              func(i *rbdutil.Image) { i.Watchers = []string{"10.0.0.1:0/42"} },
+		"with a snapshot":             func(i *rbdutil.Image) { i.Snapshots = []string{"monday"} },
+		"with a size":                 func(i *rbdutil.Image) { i.Size, i.Record = spec.Size, ours },
+		"with a record of the future": func(i *rbdutil.Image) { i.RecordError = errors.New("metadata of the future") },
+		"with another's name on it":   func(i *rbdutil.Image) { i.Record = recordOf(func(o *rbdutil.Owner) { o.ClaimUID = "other" }) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -228,7 +237,7 @@ func TestEnsureSparesAnUnfinishedImageThatSomebodyHolds(t *testing.T) {
 			ceph := newScripted(nil)
 			ceph.Put(held)
 			_, err := rbdutil.NewImages(ceph).Ensure(t.Context(), cluster, spec)
-			if !errors.Is(err, rbdutil.ErrMismatch) && !errors.Is(err, rbdutil.ErrNotOurs) {
+			if !errors.Is(err, rbdutil.ErrMismatch) && !errors.Is(err, rbdutil.ErrForeignImage) {
 				t.Errorf("error %v, want a conflict", err)
 			}
 			wantCalls(t, ceph, "create", "get")
@@ -238,7 +247,6 @@ func TestEnsureSparesAnUnfinishedImageThatSomebodyHolds(t *testing.T) {
 
 func TestEnsureSaysWhatIsInTheWay(t *testing.T) {
 	t.Parallel()
-	ours := map[string]string{keyClaimUID: "1e7f"}
 	for name, test := range map[string]struct {
 		there rbdutil.Image
 		spec  func(*rbdutil.ImageSpec)
@@ -246,31 +254,38 @@ func TestEnsureSaysWhatIsInTheWay(t *testing.T) {
 	}{
 		"nobody's": {
 			rbdutil.Image{Size: 1}, nil,
-			"image belongs to somebody else: kube/kubernetes-dynamic-pvc-1e7f already exists for nobody known",
+			"image has another owner: kube/kubernetes-dynamic-pvc-1e7f already exists for no known owner",
 		},
 		"another claim's": {
-			rbdutil.Image{Metadata: map[string]string{
-				keyClaimUID: "other", "kubernetes.io/created-for/pvc/namespace": "shop", "kubernetes.io/created-for/pvc/name": "db"}}, nil,
-			"image belongs to somebody else: kube/kubernetes-dynamic-pvc-1e7f already exists for claim shop/db",
+			rbdutil.Image{Record: recordOf(func(o *rbdutil.Owner) { o.ClaimUID, o.ClaimName = "other", "db" })}, nil,
+			"image has another owner: kube/kubernetes-dynamic-pvc-1e7f already exists for claim shop/db",
 		},
 		"another cluster's": {
-			rbdutil.Image{Metadata: map[string]string{keyClaimUID: "1e7f", "kubernetes.io/created-by/cluster-id": "there"}}, nil,
-			"image belongs to somebody else: kube/kubernetes-dynamic-pvc-1e7f already exists for a claim of UID 1e7f",
+			rbdutil.Image{Record: rbdutil.Record{Owner: rbdutil.Owner{ClaimUID: "1e7f", Provisioner: "ceph.com/rbd", ClusterID: "there"}}}, nil,
+			"image has another owner: kube/kubernetes-dynamic-pvc-1e7f already exists for a claim of UID 1e7f",
+		},
+		"another provisioner's": {
+			rbdutil.Image{Record: recordOf(func(o *rbdutil.Owner) { o.Provisioner = "example.com/rbd" })}, nil,
+			"image has another owner: kube/kubernetes-dynamic-pvc-1e7f already exists for claim shop/www-web-0",
+		},
+		"one whose record cannot be read": {
+			rbdutil.Image{RecordError: errors.New("metadata of the future")}, nil,
+			"image has another owner: kube/kubernetes-dynamic-pvc-1e7f already exists: metadata of the future",
 		},
 		"ours of another size": {
-			rbdutil.Image{Metadata: ours, Size: 1 << 20, Features: rbdutil.Layering}, nil,
+			rbdutil.Image{Record: ours, Size: 1 << 20, Features: rbdutil.Layering}, nil,
 			"image does not fit: kube/kubernetes-dynamic-pvc-1e7f already exists with a size of 1048576 bytes, wanted are 8388608",
 		},
 		"ours with other features": {
-			rbdutil.Image{Metadata: ours, Size: spec.Size, Features: rbdutil.Layering | rbdutil.DeepFlatten}, nil,
+			rbdutil.Image{Record: ours, Size: spec.Size, Features: rbdutil.Layering | rbdutil.DeepFlatten}, nil,
 			"image does not fit: kube/kubernetes-dynamic-pvc-1e7f already exists with features layering,deep-flatten, wanted are layering",
 		},
 		"ours with other objects": {
-			rbdutil.Image{Metadata: ours, Size: spec.Size, Features: rbdutil.Layering}, func(s *rbdutil.ImageSpec) { s.ObjectSize = 1 << 20 },
+			rbdutil.Image{Record: ours, Size: spec.Size, Features: rbdutil.Layering}, func(s *rbdutil.ImageSpec) { s.ObjectSize = 1 << 20 },
 			"image does not fit: kube/kubernetes-dynamic-pvc-1e7f already exists with objects of 4194304 bytes, wanted are 1048576",
 		},
 		"ours without the data pool": {
-			rbdutil.Image{Metadata: ours, Size: spec.Size, Features: rbdutil.Layering}, func(s *rbdutil.ImageSpec) { s.DataPool = "data" },
+			rbdutil.Image{Record: ours, Size: spec.Size, Features: rbdutil.Layering}, func(s *rbdutil.ImageSpec) { s.DataPool = "data" },
 			"image does not fit: kube/kubernetes-dynamic-pvc-1e7f already exists with a data pool of its own: false, wanted: true",
 		},
 	} {

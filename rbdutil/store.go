@@ -1,6 +1,9 @@
 package rbdutil
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // Store does one thing to one image a call, and says honestly what came of it.
 // It is not idempotent: that is what Images adds. All methods may be called from
@@ -19,47 +22,62 @@ type ImageStore interface {
 	// Errors: ErrImageExists, ErrPoolNotFound, ErrDataPoolNotFound.
 	Create(ctx context.Context, c Cluster, ref ImageRef, layout Layout) error
 	// Get reads an image (`rbd info`, `rbd status`, `rbd snap ls`, `rbd image-meta
-	// list`) without becoming a watcher of it.
+	// get`) without becoming a watcher of it.
 	// Errors: ErrImageNotFound, ErrPoolNotFound.
 	Get(ctx context.Context, c Cluster, ref ImageRef) (Image, error)
-	// Complete sets the metadata in the order given (`rbd image-meta set`) and
-	// then the size in bytes (`rbd resize`); a size that the image has already is
-	// left alone, a smaller one is refused with ErrInvalid.
-	// Errors: ErrImageNotFound, ErrPoolNotFound.
-	Complete(ctx context.Context, c Cluster, ref ImageRef, metadata []MetadataItem, size uint64) error
+	// Update writes the record into the image's metadata, with the image's id, unless it is
+	// nil (`rbd image-meta set`), and then sets the size in bytes (`rbd resize`). A size that the image has
+	// already is left alone, a smaller one is refused with ErrInvalid. It acts only if the
+	// image that it has open is the one seen: same id (if that is known), record and size.
+	// Errors: ErrChanged, ErrLocked, ErrImageNotFound, ErrPoolNotFound.
+	Update(ctx context.Context, c Cluster, seen Image, record *Record, size uint64) error
 	// List returns the names of all images in a pool, in any order (`rbd ls`).
 	// Errors: ErrPoolNotFound.
 	List(ctx context.Context, c Cluster, pool string) ([]string, error)
-	// Written tells whether anything was written to the image since a snapshot, or ever
+	// Written reports whether anything was written to the image since a snapshot, or ever
 	// if that is empty (`rbd diff --from-snap`). What a clone has of its parent was not
 	// written to it. The bigger an image that was not, the longer it takes.
 	// Errors: ErrImageNotFound, ErrPoolNotFound.
 	Written(ctx context.Context, c Cluster, ref ImageRef, since string) (bool, error)
 	// RemoveRemains takes away the name that an image leaves behind whose creation was
-	// cut short (`rbd rm`). If it is cut short itself, Trashed and Purge see the rest.
+	// cut short (`rbd rm`). If it is interrupted itself, the rest is an entry of the trash.
 	// Errors: ErrImageExists (there is an image behind the name, which stays),
 	// ErrImageNotFound, ErrPoolNotFound.
 	RemoveRemains(ctx context.Context, c Cluster, ref ImageRef) error
 }
 
-// TrashStore takes images away.
+// TrashStore takes images away and brings them back.
 type TrashStore interface {
-	// Trash writes the mark into the image's metadata (`rbd image-meta set`) and moves
-	// it to the pool's trash (`rbd trash mv`), which takes the same time whatever its
-	// size. There it has no name any more. An image of format 1, for which Ceph has no
-	// trash, is removed at once (`rbd rm`).
-	// Errors: ErrImageNotFound, ErrImageInUse, ErrInGroup, ErrPoolNotFound.
-	Trash(ctx context.Context, c Cluster, ref ImageRef, mark Mark) error
-	// Trashed lists the pool's trash (`rbd trash ls`).
+	// MoveToTrash writes the record into the image's metadata (`rbd image-meta set`) and
+	// moves the image to the pool's trash (`rbd trash mv --expires-at`), where it has no
+	// name. That takes the same time for every size. Ceph refuses to remove it from there
+	// before the time to keep it has passed. It acts only if the image that it has open is
+	// the one seen (id, record, size) and CheckFree allows it. If the move fails, the
+	// record is written back as it was seen, unless the move may still be completed. An image of format 1, for which Ceph has no
+	// trash, is removed at once (`rbd rm`), or refused with ErrNoTrash if it was to be kept.
+	// Errors: ErrChanged, those of CheckFree, ErrNoTrash, ErrImageNotFound, ErrPoolNotFound.
+	MoveToTrash(ctx context.Context, c Cluster, seen Image, record Record, keep time.Duration) error
+	// ListTrash lists the pool's trash (`rbd trash ls --all`), whatever its length.
 	// Errors: ErrPoolNotFound.
-	Trashed(ctx context.Context, c Cluster, pool string) ([]TrashedImage, error)
-	// Purge removes an image with the mark, and its data, from the trash (`rbd trash
-	// rm`), or what is left of one whose removal was cut short. Snapshots of ours go with
-	// it, once nothing is a clone of them; so does the snapshot that it was itself the
-	// last clone of.
-	// Errors: ErrImageNotFound, ErrNotOurs (it has another mark, an old one or none),
-	// ErrImageInUse, ErrHasClones, ErrHasSnapshots, ErrPoolNotFound.
-	Purge(ctx context.Context, c Cluster, pool string, img TrashedImage, mark Mark) error
+	ListTrash(ctx context.Context, c Cluster, pool string) ([]TrashedImage, error)
+	// GetTrashed reads the record of an image in the trash.
+	// Errors: ErrImageNotFound (nothing is left of it that could have one),
+	// ErrForeignImage (no record, or one that cannot be read), ErrPoolNotFound.
+	GetTrashed(ctx context.Context, c Cluster, pool string, img TrashedImage) (Record, error)
+	// RemoveFromTrash removes an image that the maker has moved to the trash, with its
+	// data (`rbd trash rm`), or what is left of one whose removal was interrupted. Snapshots
+	// of ours go with it, once nothing is a clone of them; so does the snapshot that it was
+	// itself the last clone of. If the record says that it is unused, nothing may have been
+	// written to it.
+	// Errors: ErrForeignImage (somebody else has moved it there), ErrNotExpired, ErrNotEmpty,
+	// ErrImageNotFound, ErrImageInUse, ErrHasClones, ErrHasSnapshots, ErrPoolNotFound.
+	RemoveFromTrash(ctx context.Context, c Cluster, pool string, img TrashedImage, maker Owner) error
+	// Restore moves an image from the trash back to the name that it had (`rbd trash
+	// restore`), and takes the deletion out of its record. A record that says nothing else
+	// goes with it.
+	// Errors: ErrImageExists (the name is taken), ErrMigrating, ErrImageNotFound,
+	// ErrPoolNotFound.
+	Restore(ctx context.Context, c Cluster, pool string, img TrashedImage) error
 }
 
 // CloneStore makes images of images.

@@ -12,5 +12,5 @@ import (
 func main() {
 	// Ceph comes in here and nowhere else, so that all the rest compiles without it.
 	newStore := func(o app.StoreOptions) app.Store { return librbd.New(librbd.Options(o)) }
-	os.Exit(app.Main(os.Args[1:], os.Stdout, os.Stderr, newStore))
+	os.Exit(app.Main(os.Args[1:], os.Stdout, os.Stderr, newStore, os.Exit))
 }

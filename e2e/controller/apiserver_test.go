@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/rbd-provisioner/rbd-provisioner/e2e/framework"
 )
 
@@ -143,13 +145,22 @@ func TestALeaderThatIsCutOffIsReplaced(t *testing.T) {
 	standby.AwaitLog(t, e, "Waiting to lead")
 	claims := createCrowd(t, e, class, crowd)
 	awaitImages(t, e, 3)
+	clients := cephClients(t, e)
 	api.Hang()
 	wantBusy(t, e, crowd)
 	if code := leader.AwaitExit(t); code != 1 {
 		t.Errorf("exit code %d, want 1", code)
 	}
+	lease, err := e.Client.CoordinationV1().Leases(e.LeaseNamespace()).Get(t.Context(), e.LeaseName(), metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := holder(lease); got != first {
+		t.Errorf("%q held the lease before the leader had ended", got)
+	}
 	awaitHolder(t, e, first)
 	wantBoundOnce(t, e, claims)
+	wantFenced(t, e, standby, clients)
 	awaitRest(t, e, standby)
 }
 

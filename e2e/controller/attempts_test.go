@@ -17,7 +17,9 @@ func TestEarlierAttempts(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
 	ours := func(claim *corev1.PersistentVolumeClaim, ref rbdutil.ImageRef) {
-		e.Ceph.Run(t, "rbd", "image-meta", "set", ref.String(), "kubernetes.io/created-for/pvc/uid", string(claim.UID))
+		owner := e.Maker(t)
+		owner.ClaimUID = string(claim.UID)
+		e.SetRecord(t, ref, rbdutil.Record{Owner: owner}.Encode())
 	}
 	create := func(ref rbdutil.ImageRef, size, features string) {
 		e.Ceph.Run(t, "rbd", "create", "--size", size, "--image-feature", features, ref.String())
@@ -56,7 +58,7 @@ func TestEarlierAttempts(t *testing.T) {
 		}, false, ""},
 		{"of-nobody", plain, func(_ *corev1.PersistentVolumeClaim, ref rbdutil.ImageRef) {
 			create(ref, "1G", "layering")
-		}, false, "already exists for nobody known"},
+		}, false, "already exists for no known owner"},
 		{"of-another-size", plain, func(claim *corev1.PersistentVolumeClaim, ref rbdutil.ImageRef) {
 			create(ref, "2G", "layering")
 			ours(claim, ref)
@@ -89,7 +91,7 @@ func TestEarlierAttempts(t *testing.T) {
 		if got := e.ImageInfo(t, ref).Size; got != 1<<30 {
 			t.Errorf("%s: image of %d bytes", test.name, got)
 		}
-		if got := e.ImageMetadata(t, ref)["kubernetes.io/created-for/pv/name"]; got != "pvc-"+string(claim.UID) {
+		if got := e.Record(t, ref).VolumeName; got != "pvc-"+string(claim.UID) {
 			t.Errorf("%s: its metadata names volume %q", test.name, got)
 		}
 	}

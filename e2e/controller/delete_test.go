@@ -116,11 +116,13 @@ func deleteImageGone(t *testing.T, d *deletion) {
 }
 
 func deleteOfAnotherOwner(t *testing.T, d *deletion) {
-	const key = "kubernetes.io/created-for/pv/name"
-	d.Ceph.Run(t, "rbd", "image-meta", "set", d.image.String(), key, "pvc-other")
-	d.refused(t, "image belongs to somebody else", `volume "pvc-other"`, `not volume "`+d.volume.Name+`"`)
+	record := d.Record(t, d.image)
+	other := record
+	other.VolumeName = "pvc-other"
+	d.SetRecord(t, d.image, other.Encode())
+	d.refused(t, "image has another owner", `volume "pvc-other"`, `not volume "`+d.volume.Name+`"`)
 	d.WantImage(t, d.image, true)
-	d.Ceph.Run(t, "rbd", "image-meta", "set", d.image.String(), key, d.volume.Name)
+	d.SetRecord(t, d.image, record.Encode())
 	d.gone(t)
 }
 

@@ -149,13 +149,13 @@ func TestVolumesWrittenByHand(t *testing.T) {
 		want []string
 	}{
 		"image-of-another": {func(v *corev1.PersistentVolume) { v.Spec.RBD.RBDImage = image.Name },
-			[]string{"image belongs to somebody else", "names claim " + e.Namespace + "/victim", `not volume "`}},
+			[]string{image.String() + " is also the image of volume "}},
 		"image-of-nobody": {func(v *corev1.PersistentVolume) { v.Spec.RBD.RBDImage = nobodys.Name },
-			[]string{"image belongs to somebody else", "names no owner", "rbd image-meta set " + nobodys.String()}},
+			[]string{"image has another owner", "names no owner", "rbd image-meta set " + nobodys.String()}},
 		"image-of-another-as-of-the-predecessor": {func(v *corev1.PersistentVolume) {
 			v.Spec.RBD.RBDImage = image.Name
 			v.Annotations["rbdProvisionerIdentity"] = e.Provisioner
-		}, []string{"image belongs to somebody else", "names claim " + e.Namespace + "/victim"}},
+		}, []string{image.String() + " is also the image of volume "}},
 		"no-pool": {func(v *corev1.PersistentVolume) { v.Spec.RBD.RBDPool = "" }, // the API server's default is rbd
 			[]string{"open pool rbd", "pool not found"}},
 		"host-path": {func(v *corev1.PersistentVolume) {

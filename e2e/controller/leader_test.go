@@ -94,6 +94,9 @@ func TestTerminationFinishesWhatRuns(t *testing.T) {
 	if holder := holder(lease); holder != "" {
 		t.Errorf("the lease is held by %q", holder)
 	}
+	if clients := cephClients(t, e); len(clients) > 0 {
+		t.Errorf("the lease still names %v", clients)
+	}
 	images := e.Ceph.Images(t, e.Pool)
 	if len(images) >= crowd {
 		t.Fatalf("all %d images were there before the end: it was not busy", len(images))
@@ -135,6 +138,12 @@ func TestTerminationHandsOver(t *testing.T) {
 	}
 	wantBoundOnce(t, e, claims)
 	wantNoFailure(t, e, claims)
+	if clients := cephClients(t, e); len(clients) != 1 {
+		t.Errorf("the lease names %v, want the one client of the second leader", clients)
+	}
+	if got := fenced(t, standby); got != 0 {
+		t.Errorf("%g clients were fenced after a clean stop", got)
+	}
 }
 
 // watchHolders notes all holders of the lease from now on. The function returned
@@ -186,14 +195,17 @@ func TestAFrozenLeaderIsReplaced(t *testing.T) {
 	if volumes, err := e.Volumes(t.Context()); err != nil || len(volumes) >= crowd {
 		t.Fatalf("%d volumes, %v: it was not busy", len(volumes), err)
 	}
+	clients := cephClients(t, e)
 	awaitHolder(t, e, first, "")
 	wantBoundOnce(t, e, claims)
+	// Before its own first change.
+	wantFenced(t, e, standby, clients)
 	frozen.Resume(t)
 	if code := frozen.AwaitExit(t); code != 1 {
 		t.Errorf("exit code %d, want 1", code)
 	}
-	if !strings.Contains(frozen.Log(), "the lease was lost") {
-		t.Error("the log does not say that the lease was lost")
+	if log := frozen.Log(); !strings.Contains(log, "the lease was lost") && !strings.Contains(log, "client is on Ceph's blocklist") {
+		t.Error("the log does not say why it has ended")
 	}
 	// Whatever was under way in it has come to nothing but events.
 	wantBoundOnce(t, e, claims)

@@ -4,7 +4,9 @@ package controller
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"strings"
 	"testing"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -12,6 +14,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/rbd-provisioner/rbd-provisioner/e2e/framework"
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
 // holder is who holds the lease, nothing if nobody does.
@@ -35,4 +38,40 @@ func awaitHolder(t *testing.T, e *framework.Env, not ...string) string {
 		return nil
 	})
 	return identity
+}
+
+// cephClients are the connections to Ceph that the lease names.
+func cephClients(t *testing.T, e *framework.Env) []rbdutil.Client {
+	t.Helper()
+	lease, err := e.Client.CoordinationV1().Leases(e.LeaseNamespace()).Get(t.Context(), e.LeaseName(), metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var clients []rbdutil.Client
+	if text := lease.Annotations["rbd-provisioner.ceph.com/ceph-clients"]; text != "" {
+		if err := json.Unmarshal([]byte(text), &clients); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return clients
+}
+
+// fenced is how many clients a provisioner has had Ceph blocklist.
+func fenced(t *testing.T, p *process) float64 {
+	t.Helper()
+	return samples(t, p)[`rbd_provisioner_fenced_clients_total{result="fenced"}`]
+}
+
+// wantFenced wants that a provisioner, and nobody else, has had Ceph blocklist the clients.
+func wantFenced(t *testing.T, e *framework.Env, p *process, clients []rbdutil.Client) {
+	t.Helper()
+	if got := fenced(t, p); got != float64(len(clients)) || len(clients) == 0 {
+		t.Errorf("it has fenced %g clients, want %d", got, len(clients))
+	}
+	blocked := e.Ceph.Run(t, "ceph", "osd", "blocklist", "ls")
+	for _, client := range clients {
+		if !strings.Contains(blocked, client.Address+" ") || !strings.Contains(p.Log(), client.Address) {
+			t.Errorf("client %s is not on Ceph's blocklist, or not in the log:\n%s", client.Address, blocked)
+		}
+	}
 }

@@ -36,18 +36,9 @@ func TestAClaimBecomesAVolume(t *testing.T) {
 	if diff := cmp.Diff(want, e.ImageInfo(t, ref)); diff != "" {
 		t.Errorf("image (-want +got):\n%s", diff)
 	}
-	system, err := e.Client.CoreV1().Namespaces().Get(t.Context(), metav1.NamespaceSystem, metav1.GetOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	wantMetadata := map[string]string{
-		"kubernetes.io/created-for/pvc/uid":       string(claim.UID),
-		"kubernetes.io/created-for/pvc/namespace": e.Namespace,
-		"kubernetes.io/created-for/pvc/name":      "data",
-		"kubernetes.io/created-for/pv/name":       volume.Name,
-		"kubernetes.io/created-by/provisioner":    e.Provisioner,
-		"kubernetes.io/created-by/cluster-id":     string(system.UID),
-	}
+	wantMetadata := map[string]string{"rbd-provisioner.ceph.com/image": fmt.Sprintf(
+		`{"claimUID":%q,"claimNamespace":%q,"claimName":"data","volumeName":%q,"provisioner":%q,"clusterID":%q,"imageID":%q,"size":1073741824}`,
+		claim.UID, e.Namespace, volume.Name, e.Provisioner, e.Maker(t).ClusterID, imageID(t, e, ref))}
 	if diff := cmp.Diff(wantMetadata, e.ImageMetadata(t, ref)); diff != "" {
 		t.Errorf("metadata of the image (-want +got):\n%s", diff)
 	}

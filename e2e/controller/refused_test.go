@@ -49,7 +49,7 @@ func TestAnImageWhoseVolumeWasRefusedIsRemoved(t *testing.T) {
 			if code := p.Terminate(t); code != 0 {
 				t.Errorf("exit code %d", code)
 			}
-			if !strings.Contains(p.Log(), "Not waiting any longer") {
+			if !strings.Contains(p.Log(), "Stopped before all operations have ended") {
 				t.Error("it has not waited for its volumes to be saved")
 			}
 		},

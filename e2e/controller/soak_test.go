@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,8 +28,10 @@ import (
 const soakHits = 3
 
 // TestSoak kills the provisioner again and again while claims of several kinds, clones
-// among them, come and go, be they bound by then or not. At rest each claim has one
-// volume and each volume one image, each clone its snapshot, and there is nothing else.
+// among them, come and go, be they bound by then or not. Some are paused instead, and go on
+// when another leads. At rest each claim has one volume and each volume one image, each clone
+// its snapshot, and there is nothing else. A complete clone whose claim was deleted before its
+// volume was made is kept, and reported: the test removes those.
 //
 // SOAK_CLAIMS and SOAK_KILLS say how much of it; SOAK_SEED repeats what was drawn by
 // lot, though not what the machine made of it.
@@ -76,12 +79,16 @@ type soak struct {
 	claims, perRound int
 
 	created, deletedBound, deletedUnbound int
-	kills, hits, swept                    int
+	kills, pauses, hits, swept, kept      int
 }
+
+// soakPauses is in how many rounds there is one pause.
+const soakPauses = 6
 
 func (s *soak) tally() string {
 	return fmt.Sprintf("%d claims, of which %d were deleted when bound and %d before; %d kills, %d of them with an image that had no volume yet; "+
-		"%d images without claim and volume were removed", s.created, s.deletedBound, s.deletedUnbound, s.kills, s.hits, s.swept)
+		"%d pauses; %d images without claim and volume were removed, and %d complete clones were reported",
+		s.created, s.deletedBound, s.deletedUnbound, s.kills, s.hits, s.pauses, s.swept, s.kept)
 }
 
 // makeBases makes a claim of each class that stays, for others to be clones of.
@@ -100,17 +107,50 @@ const basePrefix = "base-"
 // round is the life of one provisioner.
 func (s *soak) round(t *testing.T) {
 	t.Helper()
-	p := framework.Start(t, s.Env, "--leader-election=false", "--orphan-grace=2s")
-	p.AwaitLog(t, s.Env, "Started provisioner controller")
+	flags := []string{"--leader-election=false"}
+	pause := s.lot.IntN(soakPauses) == 0
+	if pause {
+		flags = shortLease
+	}
+	p := s.start(t, flags)
 	s.create(t)
 	s.deleteSome(t)
-	time.Sleep(time.Duration(s.lot.IntN(700)) * time.Millisecond) // any moment of what goes on
+	s.wait()
+	if pause {
+		p = s.pause(t, p)
+	}
 	p.Kill(t)
 	s.kills++
 	s.swept += strings.Count(p.Log(), "Removed an empty image")
 	if s.imagesWithoutVolume(t) > 0 {
 		s.hits++
 	}
+}
+
+func (s *soak) start(t *testing.T, flags []string) *framework.Process {
+	t.Helper()
+	p := framework.Start(t, s.Env, append(slices.Clone(flags), "--orphan-grace=2s")...)
+	p.AwaitLog(t, s.Env, "Started provisioner controller")
+	return p
+}
+
+// wait waits for any moment of what goes on.
+func (s *soak) wait() { time.Sleep(time.Duration(s.lot.IntN(700)) * time.Millisecond) }
+
+// pause stops a leader until another one leads, which it returns.
+func (s *soak) pause(t *testing.T, p *framework.Process) *framework.Process {
+	t.Helper()
+	p.Pause(t)
+	next := s.start(t, shortLease)
+	s.deleteSome(t)
+	s.wait()
+	p.Resume(t)
+	if code := p.AwaitExit(t); code != 1 {
+		t.Errorf("exit code %d of a leader that was paused, want 1", code)
+	}
+	s.pauses++
+	s.swept += strings.Count(p.Log(), "Removed an empty image")
+	return next
 }
 
 // create creates the round's share of claims; when all are there, one more.
@@ -181,10 +221,35 @@ func (s *soak) rest(t *testing.T) {
 	begun := time.Now()
 	patience := 2*framework.Patience + time.Duration(s.created)*200*time.Millisecond
 	s.Await(t, "one bound claim, volume and image for each claim, and no other", patience, func(ctx context.Context) error {
+		if err := s.removeKept(ctx, p.Log()); err != nil {
+			return err
+		}
 		return s.atRest(ctx)
 	})
 	t.Logf("at rest %s after the last kill", time.Since(begun).Round(100*time.Millisecond))
 	s.swept += strings.Count(p.Log(), "Removed an empty image")
+}
+
+// keptClone is what the log says of a clone that is complete and has no claim.
+var keptClone = regexp.MustCompile(`"Orphaned image holds data, not removing" image="[^"/]+/([^"]+)" err="[^"]* is a complete clone"`)
+
+// removeKept removes the clones that the log names. Their snapshots are the provisioner's.
+func (s *soak) removeKept(ctx context.Context, log string) error {
+	images, err := s.TryImages(ctx)
+	if err != nil {
+		return err
+	}
+	for _, match := range keptClone.FindAllStringSubmatch(log, -1) {
+		if !slices.Contains(images, match[1]) {
+			continue // removed when it was reported before
+		}
+		if _, err := s.Ceph.Try(ctx, "rbd", "rm", "--no-progress", s.Pool+"/"+match[1]); err != nil {
+			return err
+		}
+		s.kept++
+		images = slices.DeleteFunc(images, func(name string) bool { return name == match[1] })
+	}
+	return nil
 }
 
 func (s *soak) atRest(ctx context.Context) error {

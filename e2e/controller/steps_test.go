@@ -108,17 +108,18 @@ func nothingLeft(ctx context.Context, e *framework.Env) error {
 	return nil
 }
 
-// requestGate is between a provisioner and the API server, and kills it.
+// requestGate is between a provisioner and the API server, and kills or pauses it.
 type requestGate struct {
 	kubeconfig string
 	forward    http.Handler
 
 	mu       sync.Mutex
 	count    int
-	killAt   int
+	hits     func(r *http.Request, count int) bool // whether this request is the last
 	answered bool
 	victim   chan *framework.Process
-	request  string // the last one that counted
+	pausing  *requestPause // nil: it is killed
+	request  string        // the last one that counted
 }
 
 func newRequestGate(t *testing.T) *requestGate {
@@ -157,7 +158,7 @@ func (g *requestGate) live(t *testing.T, e *framework.Env, claim *corev1.Persist
 	t.Helper()
 	victim := make(chan *framework.Process, 1)
 	g.mu.Lock()
-	g.count, g.killAt, g.answered, g.victim = 0, n, answered, victim
+	g.count, g.hits, g.answered, g.victim = 0, func(_ *http.Request, count int) bool { return count == n }, answered, victim
 	g.mu.Unlock()
 	p := framework.Start(t, e, "--kubeconfig="+g.kubeconfig, "--leader-election=false", "--orphan-grace=0")
 	victim <- p
@@ -197,6 +198,20 @@ func (g *requestGate) live(t *testing.T, e *framework.Env, claim *corev1.Persist
 	return killed
 }
 
+// killWhen kills the next victim before the first request that fits arrives.
+func (g *requestGate) killWhen(victim chan *framework.Process, fits func(*http.Request) bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.answered, g.victim = false, victim
+	g.hits = func(r *http.Request, _ int) bool {
+		hit := fits(r)
+		if hit {
+			g.hits = nil
+		}
+		return hit
+	}
+}
+
 func (g *requestGate) last() string {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -207,14 +222,18 @@ func (g *requestGate) last() string {
 func (g *requestGate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	g.mu.Lock()
 	g.count++
-	hit := g.count == g.killAt
-	answered, victim := g.answered, g.victim
+	hit := g.hits != nil && g.hits(r, g.count)
+	answered, victim, pausing := g.answered, g.victim, g.pausing
 	if hit {
 		g.request = r.Method + " " + r.URL.Path
 	}
 	g.mu.Unlock()
-	if !hit {
+	switch {
+	case !hit:
 		g.forward.ServeHTTP(w, r)
+		return
+	case pausing != nil:
+		pausing.serve(w, r, g.forward, answered)
 		return
 	}
 	if answered && !r.URL.Query().Has("watch") { // a watch is answered for as long as it lasts

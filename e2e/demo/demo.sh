@@ -82,6 +82,7 @@ parameters:
   userId: kube
   userSecretName: ceph-secret
   fsType: xfs
+  trashRetention: 24h
 YAML
 )
 printf "%s\$ kubectl create -f - <<'YAML'%s\n%s\nYAML\n" "$bold" "$plain" "$class"
@@ -125,7 +126,7 @@ TEXT
 	exit
 fi
 
-chapter 'And away: the StatefulSet scaled down, its claims deleted, the images gone'
+chapter 'And away: the StatefulSet scaled down, its claims deleted, the images moved to the trash'
 run kubectl scale statefulset/web --replicas 0
 run kubectl wait --for delete pod -l app=nginx --timeout 2m
 run kubectl delete pvc -l app=nginx
@@ -133,4 +134,8 @@ run kubectl wait --for delete pv --all --timeout 3m
 run kubectl get pvc,pv
 run rbd ls "$pool"
 [ -z "$(rbd ls "$pool")" ] || fail "there are images left in pool $pool"
+
+chapter 'For 24 hours they can be restored from the trash (trashRetention)'
+run rbd trash ls --long "$pool"
+[ "$(rbd trash ls "$pool" | wc -l)" = 2 ] || fail "there should be two images in the trash of pool $pool"
 chapter 'Done: not one image was made by hand'

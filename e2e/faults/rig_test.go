@@ -39,18 +39,19 @@ type rig struct {
 }
 
 // newRig starts a provisioner with a class for the first Ceph.
-func newRig(t *testing.T) *rig {
+func newRig(t *testing.T, flags ...string) *rig {
 	t.Helper()
 	l := openLab(t)
 	r := &rig{Env: framework.NewForProcess(t), ceph: l.Ceph()}
 	r.sick = r.Class(t, "sick")
-	r.start(t)
+	r.start(t, flags...)
 	return r
 }
 
-func (r *rig) start(t *testing.T) {
+func (r *rig) start(t *testing.T, flags ...string) {
 	t.Helper()
-	r.p = framework.Start(t, r.Env, "--leader-election=false", fmt.Sprint("--worker-threads=", workers), fmt.Sprint("--timeout=", timeout))
+	flags = append([]string{"--leader-election=false", fmt.Sprint("--worker-threads=", workers), fmt.Sprint("--timeout=", timeout)}, flags...)
+	r.p = framework.Start(t, r.Env, flags...)
 	r.Await(t, "the provisioner to be ready", framework.Patience, func(ctx context.Context) error {
 		status, body, err := r.p.TryGet(ctx, "/readyz")
 		if err == nil && status != http.StatusOK {

@@ -29,7 +29,7 @@ func TestWrongCeph(t *testing.T) {
 	wrong := r.editVolume(t, volume, second.Monitors)
 	r.DeleteClaim(t, claim.Name)
 	r.AwaitRepeat(t, r.AwaitEvent(t, wrong, framework.Patience, "VolumeFailedDelete",
-		"image belongs to somebody else", "the metadata of "+image.String()+" names no owner"))
+		"image has another owner", "the metadata of "+image.String()+" names no owner"))
 	r.WantImage(t, image, true)
 	if got := second.exportImage(t, image); got != "somebody's data" {
 		t.Errorf("the other Ceph's image has %q", got)

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
@@ -85,6 +86,32 @@ func (e *Env) ImageMetadata(t *testing.T, ref rbdutil.ImageRef) map[string]strin
 	metadata := map[string]string{}
 	e.Ceph.JSON(t, &metadata, "rbd", "image-meta", "list", ref.String())
 	return metadata
+}
+
+// Record reads what an image says about itself.
+func (e *Env) Record(t *testing.T, ref rbdutil.ImageRef) rbdutil.Record {
+	t.Helper()
+	record, err := rbdutil.DecodeRecord(e.ImageMetadata(t, ref)[rbdutil.MetaRecord])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return record
+}
+
+// SetRecord writes the record of an image, or what is to be taken for one.
+func (e *Env) SetRecord(t *testing.T, ref rbdutil.ImageRef, value string) {
+	t.Helper()
+	e.Ceph.Run(t, "rbd", "image-meta", "set", ref.String(), rbdutil.MetaRecord, value)
+}
+
+// Maker is the provisioner of the test and its Kubernetes cluster, as images name them.
+func (e *Env) Maker(t *testing.T) rbdutil.Owner {
+	t.Helper()
+	system, err := e.Client.CoreV1().Namespaces().Get(t.Context(), metav1.NamespaceSystem, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rbdutil.Owner{Provisioner: e.Provisioner, ClusterID: string(system.UID)}
 }
 
 // Watchers returns the addresses of those who have an image mapped or open.

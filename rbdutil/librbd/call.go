@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"syscall"
 
 	"github.com/ceph/go-ceph/rados"
 
@@ -21,10 +22,11 @@ type calls struct {
 // changing is how a call counts that changes the image: it is alone with it.
 const changing = -1
 
-// callKey names an image whoever asks for it: a new key makes it no other image.
+// callKey names an image, whoever asks for it and by whichever monitors: these make it no
+// other image.
 type callKey struct {
-	monitors string
-	image    rbdutil.ImageRef
+	fsid  string
+	image rbdutil.ImageRef
 }
 
 // begin claims the image for one call; end must be called when it has come back. A
@@ -80,15 +82,10 @@ func (s *Store) do(ctx context.Context, op operation, c rbdutil.Cluster, fn func
 	if err := ctx.Err(); err != nil {
 		return timeoutError(op, c, err)
 	}
-	end, ok := s.calls.begin(callKey{keyOf(c).monitors, op.image}, op.reads)
-	if !ok {
-		return fmt.Errorf("%s: %w", op, rbdutil.ErrInProgress)
-	}
 	observed := s.observe(op.name)
 	done := make(chan error, 1)
 	go func() {
-		err := s.run(c, op.image.Pool, fn)
-		end()
+		err := s.run(context.WithoutCancel(ctx), op, c, fn)
 		observed(err)
 		done <- err
 	}()
@@ -100,15 +97,28 @@ func (s *Store) do(ctx context.Context, op operation, c rbdutil.Cluster, fn func
 	}
 }
 
-// run does the operation on the cluster's shared connection.
-func (s *Store) run(c rbdutil.Cluster, pool string, fn func(*rados.Conn, *rados.IOContext) error) error {
-	conn, err := s.conns.acquire(c)
+// run does the operation on the cluster's shared connection, unless another is under way on
+// the image.
+func (s *Store) run(ctx context.Context, op operation, c rbdutil.Cluster, fn func(*rados.Conn, *rados.IOContext) error) error {
+	conn, err := s.conns.acquire(ctx, c)
 	if err != nil {
 		return err
 	}
-	err = onPool(conn.rados, pool, func(ioctx *rados.IOContext) error { return fn(conn.rados, ioctx) })
+	end, ok := s.calls.begin(callKey{conn.fsid, op.image}, op.reads)
+	if !ok {
+		s.conns.release(conn)
+		return fmt.Errorf("%s: %w", op, rbdutil.ErrInProgress)
+	}
+	err = onPool(conn.rados, op.image.Pool, func(ioctx *rados.IOContext) error {
+		return checkBlocklisted(ioctx, fn(conn.rados, ioctx))
+	})
+	end()
 	if spoilsConnection(err) {
-		s.conns.drop(conn)
+		// A connection that was dropped before may have been fenced by the next leader, after a clean stop.
+		before := s.conns.spoil(conn, leavesRequests(err))
+		if errors.Is(err, rbdutil.ErrBlocklisted) && !before {
+			s.blocklisted(fmt.Errorf("%s as client %s: %w", c, conn.client.Address, err))
+		}
 	}
 	s.conns.release(conn)
 	return err
@@ -128,13 +138,34 @@ func onPool(conn *rados.Conn, pool string, fn func(*rados.IOContext) error) erro
 	return fn(ioctx)
 }
 
+// checkBlocklisted returns ErrBlocklisted in place of an error that hides it: librbd turns it into
+// EINVAL or EBUSY in some places. Errors that are frequent or mean a silent Ceph cost no request.
+func checkBlocklisted(pool *rados.IOContext, err error) error {
+	switch errnoOf(err) {
+	case 0, syscall.ENOENT, syscall.EEXIST, syscall.ESHUTDOWN, syscall.ETIMEDOUT, syscall.ENOTCONN:
+		return err
+	default:
+		const anyObject = "rbd_directory"
+		if _, statErr := pool.Stat(anyObject); errnoOf(statErr) != syscall.ESHUTDOWN {
+			return err
+		}
+		// Not %w: the other error has another meaning.
+		return fmt.Errorf("%w: %s", rbdutil.ErrBlocklisted, err.Error())
+	}
+}
+
 // spoilsConnection tells whether the next call should start with a new connection:
 // after a lost or silent one, because a new one recovers sooner, and after a
 // denial, because a connection keeps the capabilities that it was given at first.
 func spoilsConnection(err error) bool {
-	return errors.Is(err, rbdutil.ErrConnectionLost) ||
-		errors.Is(err, rbdutil.ErrTimeout) ||
+	return leavesRequests(err) ||
+		errors.Is(err, rbdutil.ErrBlocklisted) ||
 		errors.Is(err, rbdutil.ErrAccessDenied)
+}
+
+// leavesRequests reports whether Ceph may still do what it has not answered.
+func leavesRequests(err error) bool {
+	return errors.Is(err, rbdutil.ErrConnectionLost) || errors.Is(err, rbdutil.ErrTimeout)
 }
 
 func timeoutError(op operation, c rbdutil.Cluster, cause error) error {

@@ -115,7 +115,8 @@ func releaseParent(conn *rados.Conn, parent *rbdutil.SnapshotRef) error {
 
 // Clone implements rbdutil.Store.
 //
-// Similar to: rbd clone --rbd-default-clone-format 1 --image-feature F [--data-pool P] POOL/PARENT@SNAPSHOT POOL/IMAGE
+// Similar to: rbd clone --rbd-default-clone-format 1 --image-feature F --object-size N
+// --stripe-unit N --stripe-count 1 [--data-pool P] POOL/PARENT@SNAPSHOT POOL/IMAGE
 func (s *Store) Clone(ctx context.Context, c rbdutil.Cluster, parent rbdutil.ImageRef, snapshot string, ref rbdutil.ImageRef, layout rbdutil.Layout) error {
 	return s.do(ctx, operation{name: "clone", image: ref}, c, func(conn *rados.Conn, pool *rados.IOContext) error {
 		if layout.DataPool != "" {
@@ -124,22 +125,38 @@ func (s *Store) Clone(ctx context.Context, c rbdutil.Cluster, parent rbdutil.Ima
 				return createError(ref, layout, err)
 			}
 		}
-		opts := rbd.NewRbdImageOptions()
-		defer opts.Destroy()
-		layout.ObjectSize = 0 // its parent's
-		if err := setLayout(opts, layout); err != nil {
-			return fmt.Errorf("options of image %s: %w", ref, err)
-		}
-		// Format 2 would give both images the feature "operations", which kernels before
-		// 4.16 do not map. Ceph's "clone format" has nothing to do with the image format.
-		const cloneFormat = 1
-		if err := opts.SetUint64(rbd.ImageOptionCloneFormat, cloneFormat); err != nil {
-			return fmt.Errorf("options of image %s: %w", ref, err)
-		}
 		return onPool(conn, parent.Pool, func(from *rados.IOContext) error {
-			return cloneError(parent, snapshot, ref, rbd.CloneImage(from, parent.Name, snapshot, pool, ref.Name, opts))
+			err := clone(from, parent, snapshot, pool, ref, layout)
+			return cloneError(parent, snapshot, ref, err)
 		})
 	})
+}
+
+// clone makes a clone that has the object size of its parent, and is not striped even if
+// that is.
+func clone(from *rados.IOContext, parent rbdutil.ImageRef, snapshot string, pool *rados.IOContext, ref rbdutil.ImageRef, layout rbdutil.Layout) error {
+	image, err := rbd.OpenImageReadOnly(from, parent.Name, snapshot)
+	if err != nil {
+		return err
+	}
+	stat, err := image.Stat()
+	closeImage(image)
+	if err != nil {
+		return err
+	}
+	layout.ObjectSize = stat.Obj_size
+	opts := rbd.NewRbdImageOptions()
+	defer opts.Destroy()
+	if err := setLayout(opts, layout); err != nil {
+		return err
+	}
+	// Format 2 would give both images the feature "operations", which kernels before
+	// 4.16 do not map. Ceph's "clone format" has nothing to do with the image format.
+	const cloneFormat = 1
+	if err := opts.SetUint64(rbd.ImageOptionCloneFormat, cloneFormat); err != nil {
+		return err
+	}
+	return rbd.CloneImage(from, parent.Name, snapshot, pool, ref.Name, opts)
 }
 
 func cloneError(parent rbdutil.ImageRef, snapshot string, ref rbdutil.ImageRef, err error) error {

@@ -1,6 +1,7 @@
 package librbd
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"strconv"
@@ -29,22 +30,26 @@ type connections struct {
 	timeout time.Duration
 	idle    time.Duration
 	changed func(n int)
+	clients rbdutil.Clients // nil: connections are not recorded
 
 	mu    sync.Mutex
 	conns map[connKey]*connection
 }
 
-// connection is one librados connection and how many use it. rados and err are
+// connection is one librados connection and how many use it. rados, fsid, client and err are
 // written before ready is closed and never after.
 type connection struct {
-	key   connKey
-	ready chan struct{}
-	rados *rados.Conn
-	err   error
+	key    connKey
+	ready  chan struct{}
+	rados  *rados.Conn
+	fsid   string         // of the cluster
+	client rbdutil.Client // as recorded, if it is
+	err    error
 
 	// The rest is guarded by connections.mu.
 	users   int
 	dropped bool
+	unclean bool // Ceph may still have requests of it
 	expiry  *time.Timer
 }
 
@@ -53,18 +58,18 @@ func newConnections(opts Options) *connections {
 		opts.ConnectionsChanged = func(int) {}
 	}
 	return &connections{
-		timeout: opts.Timeout, idle: opts.IdleTimeout, changed: opts.ConnectionsChanged,
-		conns: map[connKey]*connection{},
+		timeout: max(opts.Timeout, time.Second), idle: opts.IdleTimeout, changed: opts.ConnectionsChanged,
+		clients: opts.Clients, conns: map[connKey]*connection{},
 	}
 }
 
 // acquire returns the cluster's connection, making it if there is none. All who
 // ask meanwhile wait for the one attempt and share its error. Each success needs
-// one release.
-func (p *connections) acquire(c rbdutil.Cluster) (*connection, error) {
+// one release. ctx must not be a caller's, for the attempt is not its own.
+func (p *connections) acquire(ctx context.Context, c rbdutil.Cluster) (*connection, error) {
 	conn, first := p.enter(keyOf(c))
 	if first {
-		conn.rados, conn.err = p.dial(c)
+		conn.err = p.connect(ctx, c, conn)
 		close(conn.ready)
 	}
 	<-conn.ready
@@ -74,6 +79,27 @@ func (p *connections) acquire(c rbdutil.Cluster) (*connection, error) {
 		return nil, conn.err
 	}
 	return conn, nil
+}
+
+// connect makes a connection that may be used to change images.
+func (p *connections) connect(ctx context.Context, c rbdutil.Cluster, made *connection) error {
+	conn, err := p.dial(c)
+	if err != nil {
+		return err
+	}
+	fsid, err := conn.GetFSID()
+	var client rbdutil.Client
+	if err != nil {
+		err = wrap("read the id of "+c.String(), err, nil)
+	} else {
+		client, err = p.register(ctx, c, conn)
+	}
+	if err != nil {
+		go conn.Shutdown()
+		return err
+	}
+	made.rados, made.fsid, made.client = conn, fsid, client
+	return nil
 }
 
 func (p *connections) enter(key connKey) (conn *connection, first bool) {
@@ -104,7 +130,7 @@ func (p *connections) release(conn *connection) {
 		return
 	}
 	if conn.dropped {
-		shutdown(conn)
+		p.shutdown(conn)
 		return
 	}
 	conn.expiry = time.AfterFunc(p.idle, func() { p.expire(conn) })
@@ -117,6 +143,17 @@ func (p *connections) drop(conn *connection) {
 	p.dropLocked(conn)
 }
 
+// spoil is drop for a connection that an operation has failed on. It reports whether the
+// connection was dropped before.
+func (p *connections) spoil(conn *connection, unclean bool) (before bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	before = conn.dropped
+	conn.unclean = conn.unclean || unclean
+	p.dropLocked(conn)
+	return before
+}
+
 func (p *connections) dropLocked(conn *connection) {
 	if conn.dropped {
 		return
@@ -125,7 +162,7 @@ func (p *connections) dropLocked(conn *connection) {
 	delete(p.conns, conn.key)
 	p.changed(len(p.conns))
 	if conn.users == 0 {
-		shutdown(conn)
+		p.shutdown(conn)
 	}
 }
 
@@ -149,14 +186,6 @@ func (p *connections) dropAll() {
 	}
 }
 
-// shutdown closes a connection that nobody uses. In the background: librados waits
-// there for what a dead cluster may never answer.
-func shutdown(conn *connection) {
-	if conn.rados != nil {
-		go conn.rados.Shutdown()
-	}
-}
-
 // dial makes a connection from nothing but the Cluster: no ceph.conf is read, no
 // keyring, no environment.
 func (p *connections) dial(c rbdutil.Cluster) (*rados.Conn, error) {
@@ -171,7 +200,7 @@ func (p *connections) dial(c rbdutil.Cluster) (*rados.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("prepare connection to %s: %w", c, err)
 	}
-	seconds := strconv.Itoa(int(math.Ceil(max(p.timeout, time.Second).Seconds())))
+	seconds := strconv.Itoa(int(math.Ceil(p.timeout.Seconds())))
 	for _, option := range []struct{ name, value string }{
 		{"mon_host", monitors},
 		{"key", c.Key.Reveal()},

@@ -119,7 +119,7 @@ func TestACallThatOutlivesItsCallerGuardsTheImage(t *testing.T) {
 	if _, err := store.Get(ctx, dead, ref); !errors.Is(err, rbdutil.ErrTimeout) || !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("error %v, want %v", err, rbdutil.ErrTimeout)
 	}
-	if err := store.Complete(t.Context(), dead, ref, nil, 0); !errors.Is(err, rbdutil.ErrInProgress) {
+	if err := store.Update(t.Context(), dead, rbdutil.Image{ImageRef: ref}, nil, 0); !errors.Is(err, rbdutil.ErrInProgress) {
 		t.Fatalf("error %v, want %v", err, rbdutil.ErrInProgress)
 	}
 	select {

@@ -54,6 +54,7 @@ func TestContract(t *testing.T) {
 	rbdtest.Run(t, rbdtest.Harness{
 		Store: newStore(t, librbd.Options{}), Cluster: cluster, Pool: pool, DataPool: dataPool,
 		Watch: ceph.Watch, Write: ceph.Write, Snapshot: ceph.Snapshot, Clone: ceph.Clone, Group: ceph.Group,
-		LeaveRemains: ceph.LeaveRemains,
+		Lock: ceph.Lock, Mirror: ceph.Mirror, Migrate: ceph.Migrate, TrashByHand: ceph.TrashByHand,
+		SetRecord: ceph.SetRecord, LeaveRemains: ceph.LeaveRemains,
 	})
 }

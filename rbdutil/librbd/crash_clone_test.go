@@ -53,16 +53,19 @@ func (c *cloneCrashes) sumOf(t *testing.T, ref rbdutil.ImageRef) string {
 // half minute in which its images are still held.
 func eventually(t *testing.T, what string, do func(context.Context) error) {
 	t.Helper()
-	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(time.Second) {
+	if err := retry(2*time.Minute, do); err != nil {
+		t.Errorf("%s: %v", what, err)
+	}
+}
+
+// retry repeats it until it succeeds or the time is up, and returns the last error.
+func retry(patience time.Duration, do func(context.Context) error) error {
+	for deadline := time.Now().Add(patience); ; time.Sleep(time.Second) {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		err := do(ctx)
 		cancel()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Errorf("%s: %v", what, err)
-			return
+		if err == nil || time.Now().After(deadline) {
+			return err
 		}
 	}
 }
@@ -82,7 +85,7 @@ func (c *cloneCrashes) ensure(t *testing.T, spec rbdutil.ImageSpec) {
 }
 
 func (c *cloneCrashes) purge(ctx context.Context) {
-	_, _ = c.images.Purge(ctx, c.cluster, c.pool, "kubernetes-dynamic-pvc-", c.specAt("", 0).Owner)
+	_ = c.emptyTrash(ctx, c.anySpec())
 }
 
 // abandon does what the sweeper does about a clone that nobody asks for any more.
@@ -90,8 +93,12 @@ func (c *cloneCrashes) abandon(t *testing.T, spec rbdutil.ImageSpec) {
 	t.Helper()
 	eventually(t, "take away "+spec.Name, func(ctx context.Context) error {
 		err := c.images.Reclaim(ctx, c.cluster, spec.ImageRef, spec.Owner)
-		if errors.Is(err, rbdutil.ErrNotOurs) {
+		switch {
+		case errors.Is(err, rbdutil.ErrForeignImage):
 			err = nil // it is the beginning of one, which only the snapshot tells
+		case errors.Is(err, rbdutil.ErrNotEmpty):
+			// It is complete, and would be kept.
+			err = c.images.Delete(ctx, c.cluster, spec.ImageRef, expectationOf(spec), 0)
 		}
 		if err == nil {
 			c.purge(ctx)
@@ -102,7 +109,7 @@ func (c *cloneCrashes) abandon(t *testing.T, spec rbdutil.ImageSpec) {
 }
 
 func (c *cloneCrashes) releaseSnapshots(ctx context.Context, spec rbdutil.ImageSpec) error {
-	return c.images.ReleaseOrphans(ctx, c.cluster, spec.Source.ImageRef, spec.Owner, func(clone string) bool { return clone == spec.Name })
+	return c.images.ReleaseOrphans(ctx, c.cluster, spec.Source.ImageRef, spec.Owner, func(clone string) (func(), bool) { return func() {}, clone == spec.Name })
 }
 
 // remove deletes a clone, if it is there, and then its source. Whatever there is of both
@@ -112,7 +119,7 @@ func (c *cloneCrashes) remove(t *testing.T, verb string, n int) {
 	clone, source := c.cloneAt(verb, n), c.sourceOf(verb, n)
 	for _, spec := range []rbdutil.ImageSpec{clone, source} {
 		eventually(t, "delete "+spec.Name, func(ctx context.Context) error {
-			return c.images.Delete(ctx, c.cluster, spec.ImageRef, expectationOf(spec))
+			return c.images.Delete(ctx, c.cluster, spec.ImageRef, expectationOf(spec), 0)
 		})
 		if spec.Name == clone.Name {
 			eventually(t, "release the snapshots of "+source.Name, func(ctx context.Context) error { return c.releaseSnapshots(ctx, clone) })
@@ -164,11 +171,12 @@ func TestClonesKilledAtEveryMessage(t *testing.T) {
 	c := &cloneCrashes{newCrashesIn(t, cloneCrashPool)}
 	kill := func(verb string, n int) bool {
 		c.makeSource(t, verb, n)
-		spec := c.cloneAt(verb, n)
+		v := victim{Spec: c.cloneAt(verb, n), Do: makeImage}
 		if verb == "deleted" {
-			c.ensure(t, spec)
+			c.ensure(t, v.Spec)
+			v.Do = deleteImage
 		}
-		return c.run(t, n, victim{Spec: spec, Delete: verb == "deleted"})
+		return c.run(t, n, v)
 	}
 	making := someAtATime(func(n int) bool { return kill("made", n) })
 	deleting := someAtATime(func(n int) bool { return kill("deleted", n) })
@@ -200,6 +208,12 @@ func TestClonesKilledAtEveryMessage(t *testing.T) {
 			return true
 		})
 	}
+	c.wantNothingLeft(t)
+}
+
+// wantNothingLeft empties the trash, and wants the pool without objects.
+func (c *cloneCrashes) wantNothingLeft(t *testing.T) {
+	t.Helper()
 	someAtATime(func(n int) bool { // each snapshot takes the monitors a while
 		c.purge(t.Context())
 		return n < 3*atATime

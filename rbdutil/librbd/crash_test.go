@@ -18,6 +18,7 @@ import (
 
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/librbd"
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/rbdtest"
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/rbdtest/cephcli"
 )
 
@@ -39,31 +40,73 @@ const (
 	crashPool = "crashes"
 )
 
-// victim is what a process that is to be killed does.
+// victim is what a process does that is to be killed or stopped.
 type victim struct {
 	Monitors []string
 	User     string
 	Spec     rbdutil.ImageSpec
-	Delete   bool
+	Do       verb
+	// Keep is for how long an image that is moved to the trash is to be kept there.
+	Keep time.Duration
+	// Lease is a folder in which the process registers its client; none if it is empty.
+	Lease string
 }
+
+// verb is an operation on the image of a spec.
+type verb string
+
+const (
+	makeImage   verb = "make"
+	grow        verb = "grow" // to twice the size of the spec
+	moveToTrash verb = "move to the trash"
+	remove      verb = "remove from the trash"
+	deleteImage verb = "delete" // move and remove
+	restore     verb = "restore from the trash"
+)
 
 func runVictim(encoded string) error {
 	var v victim
 	if err := json.Unmarshal([]byte(encoded), &v); err != nil {
 		return err
 	}
-	store := librbd.New(librbd.Options{Timeout: 30 * time.Second, IdleTimeout: time.Minute})
+	opts := librbd.Options{Timeout: 30 * time.Second, IdleTimeout: time.Minute}
+	if v.Lease != "" {
+		opts.Clients = leaseFolder(v.Lease)
+	}
 	cluster := rbdutil.Cluster{Monitors: v.Monitors, User: v.User, Key: rbdutil.NewKey(os.Getenv("VICTIM_KEY"))}
-	if v.Delete {
-		images := rbdutil.NewImages(store)
-		if err := images.Delete(context.Background(), cluster, v.Spec.ImageRef, expectationOf(v.Spec)); err != nil {
+	return v.run(context.Background(), rbdutil.NewImages(librbd.New(opts)), cluster, v.Do)
+}
+
+// run does the verb with the victim's image.
+func (v victim) run(ctx context.Context, images *rbdutil.Images, cluster rbdutil.Cluster, do verb) error {
+	spec := v.Spec
+	switch do {
+	case makeImage:
+		_, err := images.Ensure(ctx, cluster, spec)
+		return err
+	case grow:
+		_, err := images.Grow(ctx, cluster, spec.ImageRef, 2*spec.Size, expectationOf(spec))
+		return err
+	case moveToTrash:
+		return images.Delete(ctx, cluster, spec.ImageRef, expectationOf(spec), v.Keep)
+	case remove:
+		return rbdtest.EmptyTrash(ctx, images, cluster, spec.ImageRef, spec.Owner)
+	case deleteImage:
+		if err := v.run(ctx, images, cluster, moveToTrash); err != nil {
 			return err
 		}
-		_, err := images.Purge(context.Background(), cluster, v.Spec.Pool, v.Spec.Name, v.Spec.Owner)
+		return v.run(ctx, images, cluster, remove)
+	case restore:
+		trashed, err := images.ListTrash(ctx, cluster, spec.Pool)
+		for _, img := range trashed {
+			if img.Name == spec.Name {
+				err = errors.Join(err, images.Restore(ctx, cluster, spec.Pool, img))
+			}
+		}
 		return err
+	default:
+		return fmt.Errorf("unknown verb %q", do)
 	}
-	_, err := rbdutil.NewImages(store).Ensure(context.Background(), cluster, v.Spec)
-	return err
 }
 
 func expectationOf(spec rbdutil.ImageSpec) rbdutil.Expectation {
@@ -110,20 +153,9 @@ func (c *crashes) specAt(verb string, n int) rbdutil.ImageSpec {
 // whether it was: it may be done before.
 func (c *crashes) run(t *testing.T, n int, v victim) (killed bool) {
 	t.Helper()
-	v.Monitors, v.User = c.cluster.Monitors, c.cluster.User
-	encoded, err := json.Marshal(v)
-	if err != nil {
-		t.Error(err)
-		return false
-	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, os.Args[0])
-	cmd.Env = []string{
-		victimEnv + "=" + string(encoded), "VICTIM_KEY=" + c.cluster.Key.Reveal(),
-		"LD_PRELOAD=" + c.killer, fmt.Sprintf("KILL_AT_MESSAGE=%d", n),
-	}
-	out, err := cmd.CombinedOutput()
+	out, err := c.command(ctx, t, v, fmt.Sprintf("KILL_AT_MESSAGE=%d", n)).CombinedOutput()
 	if exit := new(exec.ExitError); errors.As(err, &exit) && ctx.Err() == nil {
 		status, _ := exit.Sys().(syscall.WaitStatus)
 		if status.Signaled() && status.Signal() == syscall.SIGKILL {
@@ -134,6 +166,20 @@ func (c *crashes) run(t *testing.T, n int, v victim) (killed bool) {
 		t.Errorf("to be killed at message %d: %v: %s", n, err, out)
 	}
 	return false
+}
+
+// command is a process that does what the victim is to do.
+func (c *crashes) command(ctx context.Context, t *testing.T, v victim, env ...string) *exec.Cmd {
+	t.Helper()
+	v.Monitors, v.User = c.cluster.Monitors, c.cluster.User
+	encoded, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(ctx, os.Args[0])
+	cmd.Env = append(cmd.Env, env...)
+	cmd.Env = append(cmd.Env, victimEnv+"="+string(encoded), "VICTIM_KEY="+c.cluster.Key.Reveal(), "LD_PRELOAD="+c.killer)
+	return cmd
 }
 
 // objects lists all RADOS objects of the pool, but for those that serve the pool as a
@@ -154,7 +200,7 @@ func (c *crashes) awaitGone(t *testing.T, spec rbdutil.ImageSpec) {
 	t.Helper()
 	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(time.Second) {
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-		err := c.images.Delete(ctx, c.cluster, spec.ImageRef, expectationOf(spec))
+		err := c.images.Delete(ctx, c.cluster, spec.ImageRef, expectationOf(spec), 0)
 		cancel()
 		if err == nil {
 			return
@@ -165,11 +211,23 @@ func (c *crashes) awaitGone(t *testing.T, spec rbdutil.ImageSpec) {
 	}
 }
 
+// anySpec has a name with which those of all images here begin.
+func (c *crashes) anySpec() rbdutil.ImageSpec {
+	spec := c.specAt("", 0)
+	spec.Name = "kubernetes-dynamic-pvc-"
+	return spec
+}
+
+// emptyTrash removes what was deleted and has a name that begins like the spec's.
+func (c *crashes) emptyTrash(ctx context.Context, spec rbdutil.ImageSpec) error {
+	return rbdtest.EmptyTrash(ctx, c.images, c.cluster, spec.ImageRef, spec.Owner)
+}
+
 // awaitPurged empties the trash until nothing is in it.
 func (c *crashes) awaitPurged(t *testing.T) {
 	t.Helper()
 	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(time.Second) {
-		_, err := c.images.Purge(t.Context(), c.cluster, c.pool, "kubernetes-dynamic-pvc-", c.specAt("", 0).Owner)
+		err := c.emptyTrash(t.Context(), c.anySpec())
 		left := c.ceph.Run(t, "rbd", "trash", "ls", "--all", c.pool)
 		if left == "" {
 			return
@@ -204,7 +262,7 @@ func TestKilledAtEveryMessage(t *testing.T) {
 			_, err := c.images.Ensure(t.Context(), c.cluster, spec)
 			if errors.Is(err, rbdutil.ErrImageExists) {
 				// The old one still has the name, until it is in the trash for good.
-				_, _ = c.images.Purge(t.Context(), c.cluster, c.pool, spec.Name, spec.Owner) // it may be held for a while yet
+				_ = c.emptyTrash(t.Context(), spec) // it may be held for a while yet
 				_, err = c.images.Ensure(t.Context(), c.cluster, spec)
 			}
 			if err != nil {
@@ -223,7 +281,7 @@ func TestKilledAtEveryMessage(t *testing.T) {
 // returns how many there were.
 func (c *crashes) killMaking(t *testing.T) (kills int) {
 	t.Helper()
-	for c.run(t, kills+1, victim{Spec: c.specAt("made", kills+1)}) {
+	for c.run(t, kills+1, victim{Spec: c.specAt("made", kills+1), Do: makeImage}) {
 		kills++
 	}
 	c.awaitGone(t, c.specAt("made", kills+1))
@@ -259,9 +317,113 @@ func (c *crashes) killDeleting(t *testing.T) (kills int) {
 			t.Fatal(err)
 		}
 		c.ceph.Write(t, spec.ImageRef)
-		if !c.run(t, kills+1, victim{Spec: spec, Delete: true}) {
+		if !c.run(t, kills+1, victim{Spec: spec, Do: deleteImage}) {
 			return kills
 		}
 		kills++
 	}
+}
+
+// TestKeptThroughAKillAtEveryMessage kills a process at each message that it sends to Ceph
+// while it moves an image to the trash that is to be kept there. The image is in the pool or
+// in the trash then, is not removed, and can be restored with its data. One that is in both
+// can be deleted again, and is kept for as long as that deletion says.
+func TestKeptThroughAKillAtEveryMessage(t *testing.T) {
+	t.Parallel()
+	c := newCrashesIn(t, "kept-crashes")
+	kills, inTrash, inBoth, first := 0, 0, 0, 0
+	count := func(trash, both bool, n int) {
+		if trash {
+			inTrash++
+			if first == 0 {
+				first = n
+			}
+		}
+		if both {
+			inBoth++
+		}
+	}
+	for ; ; kills++ {
+		killed, trash, both := c.keepThroughKill(t, "kept", kills+1)
+		count(trash, both, kills+1)
+		if !killed {
+			break
+		}
+	}
+	// The image is in both between two messages only, which do not always have the same number.
+	for round := 1; inBoth == 0 && round <= 5; round++ {
+		for n := max(1, first-6); n <= first && inBoth == 0; n++ {
+			_, trash, both := c.keepThroughKill(t, fmt.Sprintf("kept-%d", round), n)
+			count(trash, both, n)
+		}
+	}
+	t.Logf("killed at %d messages, of which %d left the image in the trash, and %d in both", kills, inTrash, inBoth)
+	if kills < 20 || inTrash < 3 || inBoth < 1 {
+		t.Errorf("these are too few kills to have met every step")
+	}
+}
+
+// keepThroughKill kills a process at message n while it deletes an image that is to be kept.
+// It reports whether that came to pass, and where the image was then.
+func (c *crashes) keepThroughKill(t *testing.T, name string, n int) (killed, inTrash, inBoth bool) {
+	t.Helper()
+	const keep = time.Hour
+	spec := c.specAt(name, n)
+	made, err := c.images.Ensure(t.Context(), c.cluster, spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.ceph.Write(t, spec.ImageRef)
+	killed = c.run(t, n, victim{Spec: spec, Do: moveToTrash, Keep: keep})
+	inBoth = c.deleteAgain(t, spec, 2*keep)
+	inTrash = c.restore(t, spec)
+	img, err := c.images.Get(t.Context(), c.cluster, spec.ImageRef)
+	if err != nil || img.Size != made.Size || img.Owner() != spec.Owner {
+		t.Errorf("after a crash at message %d: %+v: %v", n, img, err)
+	}
+	if data := c.ceph.Run(t, "rbd", "diff", spec.String()); data == "" {
+		t.Errorf("after a crash at message %d the image is empty", n)
+	}
+	return killed, inTrash, inBoth
+}
+
+// deleteAgain deletes an image that is in the trash and has its name, too. It reports
+// whether it was such an image.
+func (c *crashes) deleteAgain(t *testing.T, spec rbdutil.ImageSpec, keep time.Duration) bool {
+	t.Helper()
+	trashed, err := c.images.ListTrash(t.Context(), c.cluster, c.pool)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.images.Get(t.Context(), c.cluster, spec.ImageRef); err != nil || len(trashed) == 0 {
+		return false
+	}
+	start := time.Now()
+	eventually(t, "delete "+spec.Name+" again", func(ctx context.Context) error {
+		return c.images.Delete(ctx, c.cluster, spec.ImageRef, expectationOf(spec), keep)
+	})
+	trashed, err = c.images.ListTrash(t.Context(), c.cluster, c.pool)
+	if err != nil || len(trashed) != 1 || trashed[0].KeepUntil.Before(start.Add(keep-time.Second)) {
+		t.Errorf("deleted again at %s, in the trash are %+v: %v", start, trashed, err)
+	}
+	return true
+}
+
+// restore restores an image if it is in the trash, and reports whether it was.
+func (c *crashes) restore(t *testing.T, spec rbdutil.ImageSpec) bool {
+	t.Helper()
+	trashed, err := c.images.ListTrash(t.Context(), c.cluster, c.pool)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(trashed) == 0 {
+		return false
+	}
+	if err := c.images.RemoveFromTrash(t.Context(), c.cluster, c.pool, trashed[0], spec.Owner); !errors.Is(err, rbdutil.ErrNotExpired) {
+		t.Errorf("remove %+v: %v, want %v", trashed[0], err, rbdutil.ErrNotExpired)
+	}
+	eventually(t, "restore "+spec.Name, func(ctx context.Context) error {
+		return c.images.Restore(ctx, c.cluster, c.pool, trashed[0])
+	})
+	return true
 }

@@ -37,7 +37,9 @@ func sentinelOf(err error, special map[syscall.Errno]error) error {
 		return rbdutil.ErrAccessDenied
 	case syscall.ETIMEDOUT:
 		return rbdutil.ErrTimeout
-	case syscall.ENOTCONN, syscall.ESHUTDOWN, syscall.ECONNREFUSED, syscall.ECONNRESET,
+	case syscall.ESHUTDOWN:
+		return rbdutil.ErrBlocklisted
+	case syscall.ENOTCONN, syscall.ECONNREFUSED, syscall.ECONNRESET,
 		syscall.EHOSTUNREACH, syscall.ENETUNREACH:
 		return rbdutil.ErrConnectionLost
 	case syscall.ENOSPC, syscall.EDQUOT:
@@ -92,6 +94,9 @@ func createError(ref rbdutil.ImageRef, layout rbdutil.Layout, err error) error {
 func imageError(verb string, ref rbdutil.ImageRef, err error) error {
 	return wrap(verb+" image "+ref.String(), err, map[syscall.Errno]error{
 		syscall.ENOENT: rbdutil.ErrImageNotFound,
+		// An image with the feature exclusive-lock is read-only while another client holds
+		// the lock and does not hand it over.
+		syscall.EROFS: rbdutil.ErrLocked,
 	})
 }
 
@@ -109,6 +114,14 @@ func openError(pool *rados.IOContext, ref rbdutil.ImageRef, err error) error {
 		}
 	}
 	return wrapped
+}
+
+// openTrashedError is openError for an image in the trash.
+func openTrashedError(pool *rados.IOContext, ref rbdutil.ImageRef, id string, err error) error {
+	if errnoOf(err) == syscall.ENOENT && exists(pool, headerOf(id)) {
+		return fmt.Errorf("open image %s: it is there, but what it is a clone of is not (%w)", ref, err)
+	}
+	return imageError("open", ref, err)
 }
 
 func removeError(verb string, ref rbdutil.ImageRef, err error) error {

@@ -2,8 +2,6 @@ package librbd
 
 import (
 	"fmt"
-	"math/bits"
-	"slices"
 	"strings"
 	"syscall"
 
@@ -13,60 +11,42 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-func setLayout(opts *rbd.ImageOptions, layout rbdutil.Layout) error {
-	if err := opts.SetUint64(rbd.ImageOptionFormat, 2); err != nil {
-		return err
-	}
-	if err := opts.SetUint64(rbd.ImageOptionFeatures, uint64(layout.Features)); err != nil {
-		return err
-	}
-	if layout.ObjectSize != 0 {
-		order := uint64(bits.TrailingZeros64(layout.ObjectSize))
-		if err := opts.SetUint64(rbd.ImageOptionOrder, order); err != nil {
-			return err
-		}
-	}
-	if layout.DataPool != "" {
-		return opts.SetString(rbd.ImageOptionDataPool, layout.DataPool)
-	}
-	return nil
-}
-
-func describe(image *rbd.Image, ref rbdutil.ImageRef) (rbdutil.Image, error) {
-	stat, err := image.Stat()
+// identify reads of an open image what rbdutil.Image.Same compares.
+func identify(image *rbd.Image, ref rbdutil.ImageRef) (rbdutil.Image, recordText, error) {
+	size, err := image.GetSize()
 	if err != nil {
-		return rbdutil.Image{}, err
-	}
-	features, err := image.GetFeatures()
-	if err != nil {
-		return rbdutil.Image{}, err
-	}
-	metadata, err := image.ListMetadata()
-	if err != nil {
-		return rbdutil.Image{}, err
+		return rbdutil.Image{}, nil, err
 	}
 	id, err := image.GetId()
 	if err != nil && errnoOf(err) != syscall.EINVAL { // which is what one of format 1 says
-		return rbdutil.Image{}, err
+		return rbdutil.Image{}, nil, err
 	}
-	parent, err := parentOf(image)
+	text, err := readRecord(image)
 	if err != nil {
-		return rbdutil.Image{}, err
+		return rbdutil.Image{}, nil, err
 	}
-	img := rbdutil.Image{
-		ImageRef: ref, ID: id, Size: stat.Size, ObjectSize: stat.Obj_size,
-		Features: rbdutil.Features(features), Metadata: metadata, Parent: parent,
-	}
-	watchers, err := image.ListWatchers()
+	img := rbdutil.Image{ImageRef: ref, ID: id, Size: size}
+	img.Record, img.RecordError = decode(text)
+	return img, text, nil
+}
+
+// describe adds what else rbdutil.Store.Get returns, except for the watchers.
+func describe(image *rbd.Image, img *rbdutil.Image) error {
+	stat, err := image.Stat()
 	if err != nil {
-		return rbdutil.Image{}, err
+		return err
 	}
-	for _, w := range watchers {
-		img.Watchers = append(img.Watchers, w.Addr)
+	features, err := image.GetFeatures()
+	if err != nil {
+		return err
+	}
+	img.ObjectSize, img.Features = stat.Obj_size, rbdutil.Features(features)
+	if img.Parent, err = parentOf(image); err != nil {
+		return err
 	}
 	snapshots, err := snapshotsOf(image)
 	if err != nil {
-		return rbdutil.Image{}, err
+		return err
 	}
 	foreign := false
 	for _, s := range snapshots {
@@ -75,27 +55,59 @@ func describe(image *rbd.Image, ref rbdutil.ImageRef) (rbdutil.Image, error) {
 		foreign = foreign || !ours
 	}
 	if foreign { // Ceph goes through all pools for each snapshot
-		img.Clones, err = clonesOf(image)
+		img.Clones = clonesOf(image)
 	}
-	return img, err
+	return nil
 }
 
-// withoutOwn leaves out what this client itself has open for a moment: for a snapshot,
-// say, of an image that is asked about at the same time.
-func withoutOwn(conn *rados.Conn, watchers []string) []string {
-	own, err := conn.GetAddrs()
+// watchersOf returns the addresses of the other clients that have the image open for
+// writing or mapped, and how often this client has it open for writing itself.
+func watchersOf(conn *rados.Conn, image *rbd.Image) (others []string, own int, err error) {
+	watchers, err := image.ListWatchers()
 	if err != nil {
-		return watchers
+		return nil, 0, err
 	}
-	return slices.DeleteFunc(watchers, func(watcher string) bool { return watcher != "" && strings.Contains(own, watcher) })
+	addresses, err := conn.GetAddrs()
+	if err != nil {
+		return nil, 0, err
+	}
+	for _, w := range watchers {
+		if isOwn(addresses, w.Addr) {
+			own++
+		} else {
+			others = append(others, w.Addr)
+		}
+	}
+	return others, own, nil
 }
 
-// clonesOf names the clones of all snapshots. Those in pools that the user may not
-// read have none.
-func clonesOf(image *rbd.Image) ([]string, error) {
+// isOwn reports whether the address of a watcher is among those of a client, as
+// ADDRESS or [v2:ADDRESS,v1:ADDRESS].
+func isOwn(addresses, watcher string) bool {
+	for _, address := range strings.Split(strings.Trim(addresses, "[]"), ",") {
+		if withoutType(address) == withoutType(watcher) {
+			return true
+		}
+	}
+	return false
+}
+
+func withoutType(address string) string {
+	for _, prefix := range []string{"v1:", "v2:", "any:"} {
+		if rest, ok := strings.CutPrefix(address, prefix); ok {
+			return rest
+		}
+	}
+	return address
+}
+
+// clonesOf names the clones of all snapshots, as far as the user may see them. They serve
+// to word an error only, so that none is named if they cannot be listed: go-ceph lists
+// 4,096 at most (ceph/go-ceph#1319), and Ceph none if one of them is gone.
+func clonesOf(image *rbd.Image) []string {
 	children, err := image.ListChildrenAttributes()
-	if errno := errnoOf(err); errno == syscall.EPERM || errno == syscall.EACCES {
-		return nil, nil
+	if err != nil {
+		return nil
 	}
 	var clones []string
 	for _, child := range children {
@@ -105,30 +117,59 @@ func clonesOf(image *rbd.Image) ([]string, error) {
 		}
 		clones = append(clones, name)
 	}
-	return clones, err
+	return clones
 }
 
-// grow sets the image's size, in bytes, unless it has it already. It never shrinks.
-func grow(image *rbd.Image, ref rbdutil.ImageRef, size uint64) error {
-	now, err := image.GetSize()
+// update changes an image that is the one seen.
+func update(pool *rados.IOContext, seen rbdutil.Image, record *rbdutil.Record, size uint64) error {
+	ref := seen.ImageRef
+	image, err := rbd.OpenImage(pool, ref.Name, rbd.NoSnapshot)
 	if err != nil {
-		return imageError("read", ref, err)
+		return openError(pool, ref, err)
 	}
+	defer closeImage(image)
+	now, _, err := identify(image, ref)
 	switch {
-	case now == size:
+	case err != nil:
+		return imageError("read", ref, err)
+	case !now.Same(seen):
+		return changedError(now, seen)
+	case size < now.Size:
+		return fmt.Errorf("resize image %s: %w: from %d to %d bytes it would shrink", ref, rbdutil.ErrInvalid, now.Size, size)
+	case size > now.Size:
+		// Ceph itself respects a lock only if the image has the feature exclusive-lock.
+		if err := checkUnlocked(pool, now); err != nil {
+			return err
+		}
+	}
+	if record != nil {
+		text := *record
+		text.ImageID = now.ID
+		if err := writeRecord(image, encode(text)); err != nil {
+			return writeError(pool, "set metadata of", now, err)
+		}
+	}
+	if size == now.Size {
 		return nil
-	case now > size:
-		return fmt.Errorf("resize image %s: %w: from %d to %d bytes it would shrink", ref, rbdutil.ErrInvalid, now, size)
 	}
 	const allowShrink = false
 	progress := func(uint64, uint64, interface{}) int { return 0 }
-	if err := image.Resize2(size, allowShrink, progress, nil); err != nil {
-		return imageError("resize", ref, err)
-	}
-	return nil
+	return writeError(pool, "resize", now, image.Resize2(size, allowShrink, progress, nil))
 }
 
-// written tells whether the image has any data of its own, or any that came since a
+// changedError says in what an image is not the one seen.
+func changedError(now, seen rbdutil.Image) error {
+	what := "its record is another"
+	switch {
+	case now.ID != seen.ID && now.ID != "" && seen.ID != "":
+		what = fmt.Sprintf("the name has been given to another image, with id %s in place of %s", now.ID, seen.ID)
+	case now.Size != seen.Size:
+		what = fmt.Sprintf("it has %d bytes, not %d", now.Size, seen.Size)
+	}
+	return fmt.Errorf("%w: %s: %s", rbdutil.ErrChanged, now.ImageRef, what)
+}
+
+// written reports whether the image has any data of its own, or any that came since a
 // snapshot.
 func written(image *rbd.Image, since string) (bool, error) {
 	size, err := image.GetSize()

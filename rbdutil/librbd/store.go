@@ -23,14 +23,20 @@ type Options struct {
 	Observe func(operation string) func(error)
 	// ConnectionsChanged, if set, is told the number of connections whenever it changes.
 	ConnectionsChanged func(n int)
+	// Clients, if set, records each connection before it is used, and names those to fence.
+	Clients rbdutil.Clients
+	// Blocklisted, if set, is called when Ceph refuses all requests of this process: another
+	// process changes images now.
+	Blocklisted func(error)
 }
 
 // Store is the rbdutil.Store over Ceph clusters: any number of them, with one
 // shared connection for each Cluster that it is asked about.
 type Store struct {
-	observe func(operation string) func(error)
-	conns   *connections
-	calls   calls
+	observe     func(operation string) func(error)
+	blocklisted func(error)
+	conns       *connections
+	calls       calls
 }
 
 var _ rbdutil.Store = (*Store)(nil)
@@ -40,7 +46,10 @@ func New(opts Options) *Store {
 	if opts.Observe == nil {
 		opts.Observe = func(string) func(error) { return func(error) {} }
 	}
-	return &Store{observe: opts.Observe, conns: newConnections(opts)}
+	if opts.Blocklisted == nil {
+		opts.Blocklisted = func(error) {}
+	}
+	return &Store{observe: opts.Observe, blocklisted: opts.Blocklisted, conns: newConnections(opts)}
 }
 
 // Close drops all connections. Those in use close when their calls come back.
@@ -48,7 +57,8 @@ func (s *Store) Close() { s.conns.dropAll() }
 
 // Create implements rbdutil.Store.
 //
-// Similar to: rbd create --size 0 --image-feature F --object-size N [--data-pool P] POOL/IMAGE
+// Similar to: rbd create --size 0 --image-format 2 --image-feature F --object-size N
+// --stripe-unit N --stripe-count 1 [--data-pool P] POOL/IMAGE
 func (s *Store) Create(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef, layout rbdutil.Layout) error {
 	return s.call(ctx, "create", c, ref, func(pool *rados.IOContext) error {
 		opts := rbd.NewRbdImageOptions()
@@ -65,7 +75,7 @@ func (s *Store) Create(ctx context.Context, c rbdutil.Cluster, ref rbdutil.Image
 
 // Get implements rbdutil.Store.
 //
-// Similar to: rbd info, rbd status, rbd snap ls, rbd image-meta list
+// Similar to: rbd info, rbd status, rbd snap ls, rbd image-meta get
 func (s *Store) Get(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef) (rbdutil.Image, error) {
 	// The result is handed over as a whole, because this function may have
 	// returned long before the call comes back.
@@ -78,11 +88,17 @@ func (s *Store) Get(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef
 			return openError(pool, ref, err)
 		}
 		defer closeImage(image)
-		img, err := describe(image, ref)
+		img, _, err := identify(image, ref)
+		if err == nil {
+			err = describe(image, &img)
+		}
+		if err == nil {
+			// What this client has open for a moment, for a snapshot say, holds nobody up.
+			img.Watchers, _, err = watchersOf(conn, image)
+		}
 		if err != nil {
 			return imageError("read", ref, err)
 		}
-		img.Watchers = withoutOwn(conn, img.Watchers)
 		result <- img
 		return nil
 	})
@@ -92,23 +108,11 @@ func (s *Store) Get(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef
 	return <-result, nil
 }
 
-// Complete implements rbdutil.Store.
+// Update implements rbdutil.Store.
 //
 // Similar to: rbd image-meta set POOL/IMAGE KEY VALUE; rbd resize --size N POOL/IMAGE
-func (s *Store) Complete(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef, metadata []rbdutil.MetadataItem, size uint64) error {
-	return s.call(ctx, "complete", c, ref, func(pool *rados.IOContext) error {
-		image, err := rbd.OpenImage(pool, ref.Name, rbd.NoSnapshot)
-		if err != nil {
-			return imageError("open", ref, err)
-		}
-		defer closeImage(image)
-		for _, item := range metadata {
-			if err := image.SetMetadata(item.Key, item.Value); err != nil {
-				return imageError("set metadata of", ref, err)
-			}
-		}
-		return grow(image, ref, size)
-	})
+func (s *Store) Update(ctx context.Context, c rbdutil.Cluster, seen rbdutil.Image, record *rbdutil.Record, size uint64) error {
+	return s.call(ctx, "update", c, seen.ImageRef, func(pool *rados.IOContext) error { return update(pool, seen, record, size) })
 }
 
 // RemoveRemains implements rbdutil.Store.
@@ -159,65 +163,4 @@ func (s *Store) Written(ctx context.Context, c rbdutil.Cluster, ref rbdutil.Imag
 		return false, err
 	}
 	return <-result, nil
-}
-
-// Trash implements rbdutil.Store.
-//
-// Similar to: rbd image-meta set POOL/IMAGE KEY VALUE; rbd trash mv POOL/IMAGE
-func (s *Store) Trash(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef, mark rbdutil.Mark) error {
-	return s.call(ctx, "trash", c, ref, func(pool *rados.IOContext) error {
-		return moveToTrash(pool, ref, mark)
-	})
-}
-
-// Trashed implements rbdutil.Store.
-//
-// Similar to: rbd trash ls POOL
-func (s *Store) Trashed(ctx context.Context, c rbdutil.Cluster, pool string) ([]rbdutil.TrashedImage, error) {
-	result := make(chan []rbdutil.TrashedImage, 1)
-	err := s.read(ctx, "trash-list", c, rbdutil.ImageRef{Pool: pool}, func(ioctx *rados.IOContext) error {
-		entries, err := rbd.GetTrashList(ioctx)
-		if err != nil {
-			return wrap("list the trash of pool "+pool, err, nil)
-		}
-		var trashed []rbdutil.TrashedImage
-		for _, entry := range entries {
-			trashed = append(trashed, rbdutil.TrashedImage{ID: entry.Id, Name: entry.Name, Trashed: entry.DeletionTime})
-		}
-		result <- trashed
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	return <-result, nil
-}
-
-// Purge implements rbdutil.Store.
-//
-// Similar to: rbd trash rm POOL/ID
-func (s *Store) Purge(ctx context.Context, c rbdutil.Cluster, pool string, img rbdutil.TrashedImage, mark rbdutil.Mark) error {
-	// Not before the call that puts it there has come back.
-	end, ok := s.calls.begin(callKey{keyOf(c).monitors, rbdutil.ImageRef{Pool: pool, Name: img.Name}}, false)
-	if !ok {
-		return fmt.Errorf("purge image %s: %w", img.ID, rbdutil.ErrInProgress)
-	}
-	end()
-	// Not a name that an image can have: a new one of the old name is another image.
-	ref := rbdutil.ImageRef{Pool: pool, Name: "trash/" + img.ID}
-	return s.do(ctx, operation{name: "purge", image: ref}, c, func(conn *rados.Conn, ioctx *rados.IOContext) error {
-		left, err := checkMark(ioctx, ref, img, mark)
-		if err != nil {
-			return err
-		}
-		for _, snapshot := range left.snapshots {
-			if err := release(ioctx, rbdutil.SnapshotRef{Pool: pool, ImageID: img.ID, Name: snapshot}); err != nil {
-				return err
-			}
-		}
-		if err := purge(ioctx, ref, img); err != nil {
-			return err
-		}
-		return releaseParent(conn, left.parent)
-	})
 }

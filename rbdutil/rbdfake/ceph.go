@@ -5,7 +5,6 @@ package rbdfake
 import (
 	"context"
 	"fmt"
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -16,22 +15,30 @@ import (
 // defaultObjectSize is Ceph's own default, in bytes.
 const defaultObjectSize = 4 << 20
 
+// Features that are never asked for (include/rbd/features.h).
+const (
+	dataPool  rbdutil.Features = 1 << 7
+	migrating rbdutil.Features = 1 << 9
+)
+
 // Ops are the names that hooks see.
 const (
-	OpCreate   = "create"
-	OpGet      = "get"
-	OpComplete = "complete"
-	OpRemains  = "remains"
-	OpList     = "list"
-	OpWritten  = "written"
-	OpTrash    = "trash"
-	OpTrashed  = "trashed"
-	OpPurge    = "purge"
-	OpSnapshot = "snapshot"
-	OpRelease  = "release"
-	OpClone    = "clone"
-	OpDepth    = "depth"
-	OpFlatten  = "flatten"
+	OpCreate          = "create"
+	OpGet             = "get"
+	OpUpdate          = "update"
+	OpRemains         = "remains"
+	OpList            = "list"
+	OpWritten         = "written"
+	OpMoveToTrash     = "move-to-trash"
+	OpListTrash       = "list-trash"
+	OpGetTrashed      = "get-trashed"
+	OpRemoveFromTrash = "remove-from-trash"
+	OpRestore         = "restore"
+	OpSnapshot        = "snapshot"
+	OpRelease         = "release"
+	OpClone           = "clone"
+	OpDepth           = "depth"
+	OpFlatten         = "flatten"
 )
 
 // Ceph is a rbdutil.Store over maps. Its zero value has no pools; use New.
@@ -42,6 +49,8 @@ type Ceph struct {
 	// After, if set, runs when an operation has taken effect; an error from it
 	// is the operation's, though the effect stays: a lost answer.
 	After func(ctx context.Context, op string, c rbdutil.Cluster, ref rbdutil.ImageRef) error
+	// Now is the clock for the times of the trash; time.Now unless it is set.
+	Now func() time.Time
 
 	mu     sync.Mutex
 	pools  map[string]bool
@@ -52,8 +61,11 @@ type Ceph struct {
 
 type image struct {
 	rbdutil.Image
-	written, grouped bool
-	trashed          time.Time
+	written bool
+	// trashed and keepUntil are set while it is in the trash.
+	trashed, keepUntil time.Time
+	// migrationSource: it is in the trash as the source of a migration.
+	migrationSource bool
 	// snapshots are those that were taken by Snapshot, and what they show.
 	snapshots map[string]*snapshot
 	// remains: the name is taken, but the image behind it never came to be or
@@ -64,7 +76,7 @@ type image struct {
 // snapshot is what an image was at one moment.
 type snapshot struct {
 	size uint64
-	// overwritten tells whether the image was written to since.
+	// overwritten: the image was written to since.
 	overwritten bool
 }
 
@@ -85,22 +97,31 @@ func (f *Ceph) Create(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageR
 		if f.images[ref] != nil {
 			return fmt.Errorf("create image %s: %w", ref, rbdutil.ErrImageExists)
 		}
-		features := layout.Features
-		if layout.DataPool != "" {
-			if !f.pools[layout.DataPool] {
-				return fmt.Errorf("create image %s: %w: %s", ref, rbdutil.ErrDataPoolNotFound, layout.DataPool)
-			}
-			features |= 1 << 7 // data-pool, which Ceph adds by itself
+		features, err := f.featuresOf(layout)
+		if err != nil {
+			return fmt.Errorf("create image %s: %w", ref, err)
 		}
 		objectSize := layout.ObjectSize
 		if objectSize == 0 {
 			objectSize = defaultObjectSize
 		}
 		f.images[ref] = &image{Image: rbdutil.Image{
-			ImageRef: ref, ID: f.newID(), Features: features, ObjectSize: objectSize, Metadata: map[string]string{},
+			ImageRef: ref, ID: f.newID(), Features: features, ObjectSize: objectSize,
 		}}
 		return nil
 	})
+}
+
+// featuresOf returns the features that an image of the layout has.
+func (f *Ceph) featuresOf(layout rbdutil.Layout) (rbdutil.Features, error) {
+	switch {
+	case layout.DataPool == "":
+		return layout.Features, nil
+	case !f.pools[layout.DataPool]:
+		return 0, fmt.Errorf("%w: %s", rbdutil.ErrDataPoolNotFound, layout.DataPool)
+	default:
+		return layout.Features | dataPool, nil
+	}
 }
 
 // Get implements rbdutil.Store.
@@ -111,35 +132,49 @@ func (f *Ceph) Get(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef)
 		if err != nil {
 			return err
 		}
-		got = img.Image
-		got.Metadata = maps.Clone(img.Metadata)
-		got.Watchers = slices.Clone(img.Watchers)
-		got.Snapshots = slices.Clone(img.Snapshots)
-		got.Clones = slices.Clone(img.Clones)
-		foreign := slices.ContainsFunc(img.Snapshots, func(name string) bool { return img.snapshots[name] == nil })
-		for _, name := range img.Snapshots {
-			if !foreign {
-				break
-			}
-			got.Clones = append(got.Clones, f.clonesOf(rbdutil.SnapshotRef{Pool: ref.Pool, ImageID: img.ID, Name: name})...)
-		}
+		got = f.describe(img)
+		// These are read only when the image is about to be deleted.
+		got.Locks, got.Group, got.Mirrored = nil, "", false
 		return nil
 	})
 	return got, err
 }
 
-// Complete implements rbdutil.Store.
-func (f *Ceph) Complete(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef, metadata []rbdutil.MetadataItem, size uint64) error {
-	return f.do(ctx, OpComplete, c, ref, func() error {
+// describe returns a copy of an image. Its clones are looked for only where others than
+// us have taken snapshots.
+func (f *Ceph) describe(img *image) rbdutil.Image {
+	got := img.Image
+	got.Watchers = slices.Clone(img.Watchers)
+	got.Snapshots = slices.Clone(img.Snapshots)
+	got.Clones = slices.Clone(img.Clones)
+	got.Locks = slices.Clone(img.Locks)
+	if !slices.ContainsFunc(img.Snapshots, func(name string) bool { return img.snapshots[name] == nil }) {
+		return got
+	}
+	for _, name := range img.Snapshots {
+		got.Clones = append(got.Clones, f.clonesOf(rbdutil.SnapshotRef{Pool: img.Pool, ImageID: img.ID, Name: name})...)
+	}
+	return got
+}
+
+// Update implements rbdutil.Store.
+func (f *Ceph) Update(ctx context.Context, c rbdutil.Cluster, seen rbdutil.Image, record *rbdutil.Record, size uint64) error {
+	ref := seen.ImageRef
+	return f.do(ctx, OpUpdate, c, ref, func() error {
 		img, err := f.find(ref)
-		if err != nil {
+		switch {
+		case err != nil:
 			return err
-		}
-		if size < img.Size {
+		case !img.Same(seen):
+			return fmt.Errorf("update image %s: %w", ref, rbdutil.ErrChanged)
+		case size < img.Size:
 			return fmt.Errorf("resize image %s: %w: it would shrink", ref, rbdutil.ErrInvalid)
+		case size > img.Size && len(img.Locks) > 0:
+			return fmt.Errorf("resize image %s: %w by %s", ref, rbdutil.ErrLocked, img.Locks[0])
 		}
-		for _, item := range metadata {
-			img.Metadata[item.Key] = item.Value
+		if record != nil {
+			img.Record, img.RecordError = *record, nil
+			img.Record.ImageID = img.ID
 		}
 		img.Size = size
 		return nil
@@ -222,6 +257,14 @@ func (f *Ceph) locked(ref rbdutil.ImageRef, effect func() error) error {
 		return fmt.Errorf("open pool %s: %w", ref.Pool, rbdutil.ErrPoolNotFound)
 	}
 	return effect()
+}
+
+// now reads the clock.
+func (f *Ceph) now() time.Time {
+	if f.Now == nil {
+		return time.Now()
+	}
+	return f.Now()
 }
 
 // newID returns an id that no image has had yet.

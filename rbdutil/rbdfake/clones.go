@@ -3,7 +3,6 @@ package rbdfake
 import (
 	"context"
 	"fmt"
-	"maps"
 	"slices"
 
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
@@ -58,16 +57,15 @@ func (f *Ceph) Clone(ctx context.Context, c rbdutil.Cluster, parent rbdutil.Imag
 		if f.images[ref] != nil {
 			return fmt.Errorf("clone image %s: %w", ref, rbdutil.ErrImageExists)
 		}
-		features := layout.Features
-		if layout.DataPool != "" {
-			if !f.pools[layout.DataPool] {
-				return fmt.Errorf("clone image %s: %w: %s", ref, rbdutil.ErrDataPoolNotFound, layout.DataPool)
-			}
-			features |= 1 << 7 // data-pool
+		features, err := f.featuresOf(layout)
+		if err != nil {
+			return fmt.Errorf("clone image %s: %w", ref, err)
 		}
 		f.images[ref] = &image{Image: rbdutil.Image{
 			ImageRef: ref, ID: f.newID(), Size: source.snapshots[name].size,
-			Features: features, ObjectSize: source.ObjectSize, Metadata: maps.Clone(source.Metadata),
+			Features: features, ObjectSize: source.ObjectSize,
+			// Ceph copies the metadata of the source.
+			Record: source.Record, RecordError: source.RecordError,
 			Parent: &rbdutil.SnapshotRef{Pool: parent.Pool, ImageID: source.ID, Name: name},
 		}}
 		return nil

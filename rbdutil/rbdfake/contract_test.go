@@ -23,26 +23,36 @@ func TestContract(t *testing.T) {
 			change(t, ref, func(i *rbdutil.Image) { i.Watchers = []string{"10.0.0.1:0/42"} })
 			return func() { change(t, ref, func(i *rbdutil.Image) { i.Watchers = nil }) }
 		},
-		Write: func(t *testing.T, ref rbdutil.ImageRef) {
-			if err := ceph.Write(ref); err != nil {
-				t.Fatal(err)
-			}
-		},
+		Write: on(ceph.Write),
 		Snapshot: func(t *testing.T, ref rbdutil.ImageRef, name string) {
 			change(t, ref, func(i *rbdutil.Image) { i.Snapshots = append(i.Snapshots, name) })
 		},
 		Clone: func(t *testing.T, ref rbdutil.ImageRef, _ string, clone rbdutil.ImageRef) {
 			change(t, ref, func(i *rbdutil.Image) { i.Clones = append(i.Clones, clone.String()) })
 		},
-		Group: func(t *testing.T, ref rbdutil.ImageRef) {
-			if err := ceph.Group(ref); err != nil {
+		Group: on(ceph.Group), Lock: on(ceph.Lock), Mirror: on(ceph.Mirror), TrashByHand: on(ceph.TrashByHand),
+		LeaveRemains: on(ceph.LeaveRemains),
+		Migrate: func(t *testing.T, ref rbdutil.ImageRef) rbdutil.ImageRef {
+			to, err := ceph.Migrate(ref)
+			if err != nil {
 				t.Fatal(err)
 			}
+			return to
 		},
-		LeaveRemains: func(t *testing.T, ref rbdutil.ImageRef) {
-			if err := ceph.LeaveRemains(ref); err != nil {
+		SetRecord: func(t *testing.T, ref rbdutil.ImageRef, value string) {
+			if err := ceph.SetRecord(ref, value); err != nil {
 				t.Fatal(err)
 			}
 		},
 	})
+}
+
+// on makes a step of the harness of what somebody does to an image.
+func on(do func(rbdutil.ImageRef) error) func(*testing.T, rbdutil.ImageRef) {
+	return func(t *testing.T, ref rbdutil.ImageRef) {
+		t.Helper()
+		if err := do(ref); err != nil {
+			t.Fatal(err)
+		}
+	}
 }

@@ -9,34 +9,40 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-// Trash implements rbdutil.Store.
-func (f *Ceph) Trash(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef, mark rbdutil.Mark) error {
-	return f.do(ctx, OpTrash, c, ref, func() error {
+// MoveToTrash implements rbdutil.Store.
+func (f *Ceph) MoveToTrash(ctx context.Context, c rbdutil.Cluster, seen rbdutil.Image, record rbdutil.Record, keep time.Duration) error {
+	ref := seen.ImageRef
+	return f.do(ctx, OpMoveToTrash, c, ref, func() error {
 		img, err := f.find(ref)
 		if err != nil {
 			return err
 		}
-		switch {
-		case len(img.Watchers) > 0:
-			return fmt.Errorf("move to the trash image %s: %w", ref, rbdutil.ErrImageInUse)
-		case img.grouped:
-			return fmt.Errorf("move to the trash image %s: %w", ref, rbdutil.ErrInGroup)
+		if !img.Same(seen) {
+			return fmt.Errorf("move image %s to the trash: %w", ref, rbdutil.ErrChanged)
 		}
-		delete(f.images, ref)
-		img.trashed = time.Now()
-		img.Metadata[rbdutil.MetaDeletedBy] = mark.At(img.trashed)
-		f.trash[rbdutil.ImageRef{Pool: ref.Pool, Name: img.ID}] = img
+		if err := rbdutil.CheckFree(f.describe(img)); err != nil {
+			return err
+		}
+		img.Record, img.RecordError = record, nil
+		f.moveToTrash(img, keep)
 		return nil
 	})
 }
 
-// Trashed implements rbdutil.Store.
-func (f *Ceph) Trashed(ctx context.Context, c rbdutil.Cluster, pool string) ([]rbdutil.TrashedImage, error) {
+func (f *Ceph) moveToTrash(img *image, keep time.Duration) {
+	delete(f.images, img.ImageRef)
+	img.trashed = f.now()
+	img.keepUntil = img.trashed.Add(keep)
+	f.trash[rbdutil.ImageRef{Pool: img.Pool, Name: img.ID}] = img
+}
+
+// ListTrash implements rbdutil.Store.
+func (f *Ceph) ListTrash(ctx context.Context, c rbdutil.Cluster, pool string) ([]rbdutil.TrashedImage, error) {
 	var trashed []rbdutil.TrashedImage
-	err := f.do(ctx, OpTrashed, c, rbdutil.ImageRef{Pool: pool}, func() error {
+	err := f.do(ctx, OpListTrash, c, rbdutil.ImageRef{Pool: pool}, func() error {
 		for key, img := range f.trash {
 			if key.Pool == pool {
-				trashed = append(trashed, rbdutil.TrashedImage{ID: key.Name, Name: img.Name, Trashed: img.trashed})
+				trashed = append(trashed, img.inTrash(key))
 			}
 		}
 		return nil
@@ -44,39 +50,114 @@ func (f *Ceph) Trashed(ctx context.Context, c rbdutil.Cluster, pool string) ([]r
 	return trashed, err
 }
 
-// Purge implements rbdutil.Store.
-func (f *Ceph) Purge(ctx context.Context, c rbdutil.Cluster, pool string, trashed rbdutil.TrashedImage, mark rbdutil.Mark) error {
+// inTrash is the entry of an image in the trash.
+func (img *image) inTrash(key rbdutil.ImageRef) rbdutil.TrashedImage {
+	return rbdutil.TrashedImage{
+		ID: key.Name, Name: img.Name, Trashed: img.trashed, KeepUntil: img.keepUntil, Migrating: img.migrationSource,
+	}
+}
+
+// GetTrashed implements rbdutil.Store.
+func (f *Ceph) GetTrashed(ctx context.Context, c rbdutil.Cluster, pool string, trashed rbdutil.TrashedImage) (rbdutil.Record, error) {
+	var record rbdutil.Record
 	key := rbdutil.ImageRef{Pool: pool, Name: trashed.ID}
-	return f.do(ctx, OpPurge, c, key, func() error {
-		img := f.trash[key]
+	err := f.do(ctx, OpGetTrashed, c, key, func() error {
+		img, err := f.findTrashed(key)
 		switch {
-		case img == nil:
-			return fmt.Errorf("purge image %s: %w", key, rbdutil.ErrImageNotFound)
-		case !mark.Covers(img.Metadata[rbdutil.MetaDeletedBy], img.trashed):
-			return fmt.Errorf("%w: image %s was put into the trash by %q", rbdutil.ErrNotOurs, key, img.Metadata[rbdutil.MetaDeletedBy])
-		case len(img.Watchers) > 0:
-			return fmt.Errorf("purge image %s: %w", key, rbdutil.ErrImageInUse)
+		case err != nil:
+			return err
+		case img.RecordError != nil:
+			return fmt.Errorf("%w: image %s: %w", rbdutil.ErrForeignImage, key, img.RecordError)
+		case img.Record == rbdutil.Record{}:
+			return fmt.Errorf("%w: image %s has no record", rbdutil.ErrForeignImage, key)
+		}
+		record = img.Record
+		return nil
+	})
+	return record, err
+}
+
+// RemoveFromTrash implements rbdutil.Store.
+func (f *Ceph) RemoveFromTrash(ctx context.Context, c rbdutil.Cluster, pool string, trashed rbdutil.TrashedImage, maker rbdutil.Owner) error {
+	key := rbdutil.ImageRef{Pool: pool, Name: trashed.ID}
+	return f.do(ctx, OpRemoveFromTrash, c, key, func() error {
+		img, err := f.findTrashed(key)
+		if err != nil {
+			return err
+		}
+		if err := f.checkRemovable(key, img, maker); err != nil {
+			return err
 		}
 		for name := range img.snapshots {
 			if err := f.release(img, name); err != nil {
-				return fmt.Errorf("purge image %s: %w", key, err)
+				return fmt.Errorf("remove image %s from the trash: %w", key, err)
 			}
 		}
 		if len(img.Snapshots) > 0 {
-			return fmt.Errorf("purge image %s: %w", key, rbdutil.ErrHasSnapshots)
+			return fmt.Errorf("remove image %s from the trash: %w", key, rbdutil.ErrHasSnapshots)
 		}
 		delete(f.trash, key)
-		if img.Parent == nil {
-			return nil
-		}
-		if _, ours := rbdutil.CloneOf(img.Parent.Name); ours {
-			// Other clones may be left, and the parent may be gone.
-			if parent := f.byID(img.Parent.Pool, img.Parent.ImageID); parent != nil {
-				_ = f.release(parent, img.Parent.Name)
-			}
-		}
+		f.releaseParent(img)
 		return nil
 	})
+}
+
+// checkRemovable returns an error if an image in the trash is to stay there.
+func (f *Ceph) checkRemovable(key rbdutil.ImageRef, img *image, maker rbdutil.Owner) error {
+	switch {
+	case img.migrationSource, img.RecordError != nil, !img.Record.DeletedBy(maker, img.inTrash(key)):
+		return fmt.Errorf("%w: image %s was not moved to the trash by %s in cluster %s", rbdutil.ErrForeignImage, key, maker.Provisioner, maker.ClusterID)
+	case f.now().Before(img.keepUntil):
+		return fmt.Errorf("remove image %s from the trash: %w until %s", key, rbdutil.ErrNotExpired, img.keepUntil)
+	case len(img.Watchers) > 0:
+		return fmt.Errorf("remove image %s from the trash: %w", key, rbdutil.ErrImageInUse)
+	case img.Record.Deleted.Unused && img.written:
+		return fmt.Errorf("remove image %s from the trash: %w", key, rbdutil.ErrNotEmpty)
+	}
+	return nil
+}
+
+// releaseParent removes the snapshot that the image was a clone of, unless it has other
+// clones or its image is gone.
+func (f *Ceph) releaseParent(img *image) {
+	if img.Parent == nil {
+		return
+	}
+	if _, ours := rbdutil.CloneOf(img.Parent.Name); !ours {
+		return
+	}
+	if parent := f.byID(img.Parent.Pool, img.Parent.ImageID); parent != nil {
+		_ = f.release(parent, img.Parent.Name)
+	}
+}
+
+// Restore implements rbdutil.Store.
+func (f *Ceph) Restore(ctx context.Context, c rbdutil.Cluster, pool string, trashed rbdutil.TrashedImage) error {
+	key := rbdutil.ImageRef{Pool: pool, Name: trashed.ID}
+	return f.do(ctx, OpRestore, c, key, func() error {
+		img, err := f.findTrashed(key)
+		switch {
+		case err != nil:
+			return err
+		case img.migrationSource:
+			return fmt.Errorf("restore image %s: %w", key, rbdutil.ErrMigrating)
+		case f.images[img.ImageRef] != nil:
+			return fmt.Errorf("restore image %s as %s: %w", key, img.ImageRef, rbdutil.ErrImageExists)
+		}
+		delete(f.trash, key)
+		img.Record.Deleted = nil
+		img.trashed, img.keepUntil = time.Time{}, time.Time{}
+		f.images[img.ImageRef] = img
+		return nil
+	})
+}
+
+func (f *Ceph) findTrashed(key rbdutil.ImageRef) (*image, error) {
+	img := f.trash[key]
+	if img == nil {
+		return nil, fmt.Errorf("open image %s in the trash: %w", key, rbdutil.ErrImageNotFound)
+	}
+	return img, nil
 }
 
 // TrashedNames lists what is in the trash as POOL/NAME, sorted.

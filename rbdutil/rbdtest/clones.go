@@ -36,8 +36,7 @@ func cloneSpec(source rbdutil.ImageSpec, n int) rbdutil.ImageSpec {
 // purgeAll empties the trash of what had names that begin so.
 func purgeAll(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	t.Helper()
-	_, err := rbdutil.NewImages(h.Store).Purge(longCtxOf(t), h.Cluster, ref.Pool, ref.Name, specOf(ref).Owner)
-	must(t, err)
+	must(t, EmptyTrash(longCtxOf(t), h.Store, h.Cluster, ref, specOf(ref).Owner))
 }
 
 // longCtxOf is for what waits for Ceph's monitors many times.
@@ -52,7 +51,7 @@ func wantNothingLeft(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	t.Helper()
 	names, err := h.Store.List(ctxOf(t), h.Cluster, ref.Pool)
 	must(t, err)
-	trashed, err := h.Store.Trashed(ctxOf(t), h.Cluster, ref.Pool)
+	trashed, err := h.Store.ListTrash(ctxOf(t), h.Cluster, ref.Pool)
 	must(t, err)
 	for _, img := range trashed {
 		names = append(names, img.Name)
@@ -75,8 +74,8 @@ func cloneIsOne(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 		equal(t, spec.Owner, got.Owner())
 		equal(t, spec.Size, got.Size)
 		equal(t, rbdutil.Layering, got.Features)
-		if got.Parent == nil || got.Parent.Name != "rbd-provisioner-for-"+spec.Name || got.Metadata["kubernetes.io/created-from/snapshot"] != got.Parent.String() {
-			t.Errorf("its parent is %v, its metadata %q", got.Parent, got.Metadata)
+		if got.Parent == nil || got.Parent.Name != "rbd-provisioner-for-"+spec.Name || got.Record.Source == nil || got.Record.Source.SnapshotRef != *got.Parent {
+			t.Errorf("its parent is %v, its record %s", got.Parent, got.Record.Encode())
 		}
 	}
 	equal(t, []string{"rbd-provisioner-for-" + spec.Name}, get(t, h, ref).Snapshots)
@@ -148,7 +147,7 @@ func cloneForeign(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	for n, prepare := range []func(t *testing.T, ref rbdutil.ImageRef){
 		func(t *testing.T, ref rbdutil.ImageRef) { // an image that says nothing
 			must(t, h.Store.Create(ctxOf(t), h.Cluster, ref, plain))
-			must(t, h.Store.Complete(ctxOf(t), h.Cluster, ref, nil, source.Size))
+			update(t, h, ref, nil, source.Size)
 		},
 		func(t *testing.T, ref rbdutil.ImageRef) { // one of another claim
 			other := specOf(ref)
@@ -161,7 +160,7 @@ func cloneForeign(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 		prepare(t, spec.ImageRef)
 		before := get(t, h, spec.ImageRef)
 		_, err := rbdutil.NewImages(h.Store).Ensure(ctxOf(t), h.Cluster, spec)
-		wantErr(t, err, rbdutil.ErrNotOurs)
+		wantErr(t, err, rbdutil.ErrForeignImage)
 		equal(t, before, get(t, h, spec.ImageRef))
 	}
 	equal(t, []string(nil), get(t, h, ref).Snapshots)
@@ -176,19 +175,19 @@ func cloneOutlivesSource(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 		_, err := images.Ensure(ctxOf(t), h.Cluster, clones[n])
 		must(t, err)
 	}
-	must(t, images.Delete(ctxOf(t), h.Cluster, clones[0].ImageRef, expectationOf(clones[0])))
+	must(t, images.Delete(ctxOf(t), h.Cluster, clones[0].ImageRef, expectationOf(clones[0]), 0))
 	purgeAll(t, h, ref)
 	if got := get(t, h, ref).Snapshots; len(got) != 2 {
 		t.Errorf("the source of two clones has snapshots %q", got)
 	}
-	must(t, images.Delete(ctxOf(t), h.Cluster, ref, expectationOf(source)))
+	must(t, images.Delete(ctxOf(t), h.Cluster, ref, expectationOf(source), 0))
 	purgeAll(t, h, ref)
 	if trashedAs(t, h, ref).ID == "" {
 		t.Fatal("the source is gone, and with it the data of its clones")
 	}
 	for n, clone := range clones[1:] {
 		get(t, h, clone.ImageRef)
-		must(t, images.Delete(ctxOf(t), h.Cluster, clone.ImageRef, expectationOf(clone)))
+		must(t, images.Delete(ctxOf(t), h.Cluster, clone.ImageRef, expectationOf(clone), 0))
 		purgeAll(t, h, ref)
 		if last := n == 1; last == (trashedAs(t, h, ref).ID != "") {
 			t.Errorf("after clone %d the source is in the trash: %t", n+1, !last)
@@ -242,7 +241,7 @@ func cloneDepth(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	}
 	// From the first to the last, so that each is still needed.
 	for _, spec := range specs {
-		must(t, rbdutil.NewImages(h.Store).Delete(ctxOf(t), h.Cluster, spec.ImageRef, expectationOf(spec)))
+		must(t, rbdutil.NewImages(h.Store).Delete(ctxOf(t), h.Cluster, spec.ImageRef, expectationOf(spec), 0))
 	}
 	purgeAll(t, h, ref)
 	wantNothingLeft(t, h, ref)
@@ -297,41 +296,11 @@ func cloneMany(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	// The one whose snapshot another shares is among them.
 	together(most+2, func(n int) {
 		spec := cloneSpec(source, n)
-		must(t, images.Delete(ctxOf(t), h.Cluster, spec.ImageRef, expectationOf(spec)))
+		must(t, images.Delete(ctxOf(t), h.Cluster, spec.ImageRef, expectationOf(spec), 0))
 	})
 	together(16, func(int) { purgeAll(t, h, ref) })
 	purgeAll(t, h, ref)
 	equal(t, []string(nil), get(t, h, ref).Snapshots)
-}
-
-// The other steps of the cutter.
-
-func (c *cutter) Snapshot(ctx context.Context, cl rbdutil.Cluster, ref rbdutil.ImageRef, name string) error {
-	if err := c.step(); err != nil {
-		return err
-	}
-	return c.Store.Snapshot(ctx, cl, ref, name)
-}
-
-func (c *cutter) Release(ctx context.Context, cl rbdutil.Cluster, snapshot rbdutil.SnapshotRef) error {
-	if err := c.step(); err != nil {
-		return err
-	}
-	return c.Store.Release(ctx, cl, snapshot)
-}
-
-func (c *cutter) Clone(ctx context.Context, cl rbdutil.Cluster, parent rbdutil.ImageRef, snapshot string, ref rbdutil.ImageRef, layout rbdutil.Layout) error {
-	if err := c.step(); err != nil {
-		return err
-	}
-	return c.Store.Clone(ctx, cl, parent, snapshot, ref, layout)
-}
-
-func (c *cutter) Flatten(ctx context.Context, cl rbdutil.Cluster, ref rbdutil.ImageRef) error {
-	if err := c.step(); err != nil {
-		return err
-	}
-	return c.Store.Flatten(ctx, cl, ref)
 }
 
 // cloneResumes cuts the making of a clone, and of one that must be a copy, at every step.
@@ -354,8 +323,9 @@ func cloneResumes(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 				t.Errorf("%s, cut at step %d: its parent is %v", name, cuts, img.Parent)
 			}
 		}
-		if cuts < 6 {
-			t.Errorf("%s was cut at %d steps only", name, cuts)
+		// Snapshot, clone, record and size; the data, and the snapshot that is not needed then.
+		if want := map[string]int{"clone": 4, "copy": 6}[name]; cuts <= want {
+			t.Errorf("%s was cut at %d steps only", name, cuts-1)
 		}
 		purgeAll(t, h, ref) // of what was made anew
 		snapshots := slices.DeleteFunc(get(t, h, source.ImageRef).Snapshots, func(s string) bool { return !strings.Contains(s, "-clone-") })
@@ -378,15 +348,20 @@ func cloneReclaimed(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 				ClaimUID: spec.Owner.ClaimUID, VolumeName: spec.Owner.VolumeName,
 				Provisioner: spec.Owner.Provisioner, ClusterID: spec.Owner.ClusterID,
 			}
-			if img, _ := h.Store.Get(ctxOf(t), h.Cluster, spec.ImageRef); name == "clone" || img.Owner().VolumeName != spec.Owner.VolumeName { // a finished copy holds data
-				if err := images.Reclaim(ctxOf(t), h.Cluster, spec.ImageRef, owner); err != nil {
-					t.Fatalf("%s, cut at step %d: %v", name, cuts, err)
-				}
-				purgeAll(t, h, spec.ImageRef)
-				must(t, images.ReleaseOrphans(ctxOf(t), h.Cluster, source.ImageRef, owner, func(clone string) bool { return clone == spec.Name }))
-				purgeAll(t, h, spec.ImageRef)
-				wantNothingLeft(t, h, spec.ImageRef)
+			img, _ := h.Store.Get(ctxOf(t), h.Cluster, spec.ImageRef)
+			err = images.Reclaim(ctxOf(t), h.Cluster, spec.ImageRef, owner)
+			if isComplete(img, spec) {
+				// It shows somebody's data.
+				wantErr(t, err, rbdutil.ErrNotEmpty)
+				err = images.Delete(ctxOf(t), h.Cluster, spec.ImageRef, expectationOf(spec), 0)
 			}
+			if err != nil {
+				t.Fatalf("%s, cut at step %d: %v", name, cuts, err)
+			}
+			purgeAll(t, h, spec.ImageRef)
+			must(t, images.ReleaseOrphans(ctxOf(t), h.Cluster, source.ImageRef, owner, only(spec.Name)))
+			purgeAll(t, h, spec.ImageRef)
+			wantNothingLeft(t, h, spec.ImageRef)
 		}
 		for _, snapshot := range get(t, h, source.ImageRef).Snapshots {
 			if strings.Contains(snapshot, "-clone-") {
@@ -396,23 +371,30 @@ func cloneReclaimed(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	}
 }
 
-// cloneKept has one that was a volume: what it shows is somebody's, though it was never
+// isComplete reports whether the image is the clone of the spec and lacks nothing.
+func isComplete(img rbdutil.Image, spec rbdutil.ImageSpec) bool {
+	return img.Owner() == spec.Owner && img.Size == spec.Size && (!img.Record.Flatten || img.Parent == nil)
+}
+
+// only reserves the clone of that name.
+func only(name string) func(string) (func(), bool) {
+	return func(clone string) (func(), bool) { return func() {}, clone == name }
+}
+
+// cloneKept has one that is complete: what it shows is somebody's, though it was never
 // written to.
 func cloneKept(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	images, source := rbdutil.NewImages(h.Store), sourceFor(t, h, ref)
 	spec := cloneSpec(source, 1)
 	_, err := images.Ensure(ctxOf(t), h.Cluster, spec)
 	must(t, err)
-	for range 2 {
-		must(t, images.HandOut(ctxOf(t), h.Cluster, spec.ImageRef))
-	}
-	wantErr(t, images.Reclaim(ctxOf(t), h.Cluster, spec.ImageRef, spec.Owner), rbdutil.ErrHoldsData)
+	wantErr(t, images.Reclaim(ctxOf(t), h.Cluster, spec.ImageRef, spec.Owner), rbdutil.ErrNotEmpty)
 	// A clone of it is another.
 	again := cloneSpec(spec, 2)
 	_, err = images.Ensure(ctxOf(t), h.Cluster, again)
 	must(t, err)
-	must(t, images.Reclaim(ctxOf(t), h.Cluster, again.ImageRef, again.Owner))
-	equal(t, spec.Size, get(t, h, spec.ImageRef).SourceSize())
+	wantErr(t, images.Reclaim(ctxOf(t), h.Cluster, again.ImageRef, again.Owner), rbdutil.ErrNotEmpty)
+	equal(t, spec.Size, get(t, h, spec.ImageRef).Record.Source.Size)
 }
 
 // cloneElsewhere has the clone of the same claim of another cluster, a copy of this one.
@@ -425,7 +407,7 @@ func cloneElsewhere(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	spec.Owner.ClusterID = "elsewhere"
 	spec.Source = &rbdutil.Source{ImageRef: source.ImageRef, Expect: rbdutil.Expectation{Owner: rbdutil.Owner{VolumeName: source.Owner.VolumeName}}}
 	_, err = images.Ensure(ctxOf(t), h.Cluster, spec)
-	wantErr(t, err, rbdutil.ErrNotOurs)
+	wantErr(t, err, rbdutil.ErrForeignImage)
 	equal(t, before, get(t, h, spec.ImageRef))
 }
 
@@ -438,11 +420,11 @@ func releaseSpares(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	must(t, err)
 	must(t, h.Store.Snapshot(ctxOf(t), h.Cluster, ref, "rbd-provisioner-for-one-that-is-awaited"))
 	before := get(t, h, ref).Snapshots
-	useless := func(clone string) bool { return clone != "one-that-is-awaited" }
+	useless := func(clone string) (func(), bool) { return func() {}, clone != "one-that-is-awaited" }
 	must(t, images.ReleaseOrphans(ctxOf(t), h.Cluster, ref, source.Owner, useless))
 	equal(t, before, get(t, h, ref).Snapshots)
 	wantErr(t, h.Store.Release(ctxOf(t), h.Cluster, *get(t, h, clone.ImageRef).Parent), rbdutil.ErrHasClones)
-	wantErr(t, images.Delete(ctxOf(t), h.Cluster, ref, expectationOf(source)), rbdutil.ErrHasSnapshots)
+	wantErr(t, images.Delete(ctxOf(t), h.Cluster, ref, expectationOf(source), 0), rbdutil.ErrHasSnapshots)
 }
 
 func growOnly(t *testing.T, h Harness, ref rbdutil.ImageRef) {
@@ -459,7 +441,7 @@ func growOnly(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	other := expectationOf(spec)
 	other.Owner.VolumeName = "another"
 	_, err = images.Grow(ctxOf(t), h.Cluster, ref, 9*spec.Size, other)
-	wantErr(t, err, rbdutil.ErrNotOurs)
+	wantErr(t, err, rbdutil.ErrForeignImage)
 	_, err = images.Grow(ctxOf(t), h.Cluster, ref, 1<<60, expectationOf(spec))
 	wantErr(t, err, rbdutil.ErrInvalid)
 	ref.Name += "-lost"

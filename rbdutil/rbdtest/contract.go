@@ -30,6 +30,16 @@ type Harness struct {
 	Clone func(t *testing.T, ref rbdutil.ImageRef, snapshot string, clone rbdutil.ImageRef)
 	// Group makes the image the member of a group.
 	Group func(t *testing.T, ref rbdutil.ImageRef)
+	// Lock sets a lock on the image.
+	Lock func(t *testing.T, ref rbdutil.ImageRef)
+	// Mirror mirrors the image to another cluster.
+	Mirror func(t *testing.T, ref rbdutil.ImageRef)
+	// Migrate prepares the migration of the image to another name, and returns that name.
+	Migrate func(t *testing.T, ref rbdutil.ImageRef) (to rbdutil.ImageRef)
+	// TrashByHand moves the image to the trash as an administrator does.
+	TrashByHand func(t *testing.T, ref rbdutil.ImageRef)
+	// SetRecord sets the text of the image's record, as an administrator does.
+	SetRecord func(t *testing.T, ref rbdutil.ImageRef, value string)
 	// LeaveRemains makes a name without an image behind it, as a client leaves it
 	// that dies in the middle of creating or removing.
 	LeaveRemains func(t *testing.T, ref rbdutil.ImageRef)
@@ -40,30 +50,61 @@ const timeout = 60 * time.Second
 
 // Run runs the whole contract, each case on an image name of its own.
 func Run(t *testing.T, h Harness) {
-	cases := map[string]func(t *testing.T, h Harness, ref rbdutil.ImageRef){
-		"create makes an empty image of the layout asked for":            createMakesLayout,
-		"create puts data objects into the data pool":                    createWithDataPool,
-		"create names the pool that is missing":                          createMissingPool,
-		"create names the data pool that is missing":                     createMissingDataPool,
-		"create refuses a name that is taken":                            createTaken,
-		"get names what is missing":                                      getMissing,
-		"get shows watchers and snapshots":                               getShowsHolders,
-		"complete sets metadata and size, and again changes nothing":     completeSets,
-		"complete never shrinks":                                         completeNeverShrinks,
-		"complete of a missing image says so":                            completeMissing,
-		"clones are shown, and named when one deletes what they are of":  clonesShown,
-		"remains are not an image, take the name, and can go":            remains,
-		"trash takes an image away, and purge what bears the mark":       trashAndPurge,
-		"trash refuses an image in use":                                  trashInUse,
-		"trash refuses a member of a group":                              trashGrouped,
-		"trash of a missing image or pool says which":                    trashMissing,
-		"purge of what is not there says so":                             purgeMissing,
-		"purge refuses an image with snapshots":                          purgeSnapshots,
-		"images: purge removes what was deleted, and no other":           purgeDeleted,
-		"list names the images of the pool":                              listNames,
-		"list of a missing pool says so":                                 listMissing,
-		"written tells an empty image from one with data":                writtenTells,
-		"written of a missing image says so":                             writtenMissing,
+	for _, cases := range []map[string]testCase{storeCases(), imagesCases()} {
+		for name, run := range cases {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel() // Ceph's monitors take up to a second for each snapshot
+				run(t, h, rbdutil.ImageRef{Pool: h.Pool, Name: uniqueName(t)})
+			})
+		}
+	}
+}
+
+// testCase is one row of the contract, on an image name of its own.
+type testCase func(t *testing.T, h Harness, ref rbdutil.ImageRef)
+
+// storeCases are about rbdutil.Store.
+func storeCases() map[string]testCase {
+	return map[string]testCase{
+		"create makes an empty image of the layout asked for":           createMakesLayout,
+		"create puts data objects into the data pool":                   createWithDataPool,
+		"create names the pool that is missing":                         createMissingPool,
+		"create names the data pool that is missing":                    createMissingDataPool,
+		"create refuses a name that is taken":                           createTaken,
+		"get names what is missing":                                     getMissing,
+		"get shows watchers and snapshots":                              getShowsHolders,
+		"update: record and size are set, and again nothing changes":    updateSets,
+		"update: an image never shrinks":                                updateNeverShrinks,
+		"update: a missing image or pool is named":                      updateMissing,
+		"update: an image with a lock is not resized":                   updateLocked,
+		"a change is made only to the image that was seen":              changedSinceSeen,
+		"a record that cannot be parsed is not taken for none":          recordUnreadable,
+		"a clone has the record of its source at first":                 cloneHasRecord,
+		"clones are shown, and named when one deletes what they are of": clonesShown,
+		"remains are not an image, take the name, and can go":           remains,
+		"trash: an image has no name there, and its maker removes it":   trashAndRemove,
+		"trash: an image that somebody holds is not moved there":        trashHeld,
+		"trash: a missing image or pool is named":                       trashMissing,
+		"trash: an image is kept for the time asked for":                trashKeeps,
+		"trash: images that others have moved there stay":               trashOfOthers,
+		"trash: a move that is finished later is still its maker's":     trashFinishedLater,
+		"trash: a missing entry is not found":                           removeMissing,
+		"trash: an image with snapshots is not removed":                 removeSnapshots,
+		"restore: name, data and record are as before":                  restoreBrings,
+		"restore: a name that another image has is not taken":           restoreTaken,
+		"restore: an image without a record has none again":             restoreRecordless,
+		"migration: neither source nor target can be removed":           migrationStays,
+		"list names the images of the pool":                             listNames,
+		"list of a missing pool says so":                                listMissing,
+		"written tells an empty image from one with data":               writtenTells,
+		"written of a missing image says so":                            writtenMissing,
+	}
+}
+
+// imagesCases are about rbdutil.Images.
+func imagesCases() map[string]testCase {
+	return map[string]testCase{
+		"images: the trash is emptied for its maker only":                removeDeleted,
 		"images: ensure twice is one image":                              ensureTwice,
 		"images: ensure finishes what was cut short at any step":         ensureResumes,
 		"images: ensure leaves somebody else's image alone":              ensureForeign,
@@ -91,12 +132,6 @@ func Run(t *testing.T, h Harness) {
 		"images: a clone of another cluster stays":                       cloneElsewhere,
 		"images: snapshots that are of use stay":                         releaseSpares,
 		"images: grow never shrinks, and only what is expected":          growOnly,
-	}
-	for name, run := range cases {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel() // Ceph's monitors take up to a second for each snapshot
-			run(t, h, rbdutil.ImageRef{Pool: h.Pool, Name: uniqueName(t)})
-		})
 	}
 }
 
@@ -164,28 +199,6 @@ func getShowsHolders(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	}
 }
 
-func completeSets(t *testing.T, h Harness, ref rbdutil.ImageRef) {
-	must(t, h.Store.Create(ctxOf(t), h.Cluster, ref, plain))
-	items := []rbdutil.MetadataItem{{Key: "b", Value: "2"}, {Key: "a", Value: "ünï ☃"}}
-	for range 2 {
-		must(t, h.Store.Complete(ctxOf(t), h.Cluster, ref, items, 5*rbdutil.MiB))
-		img := get(t, h, ref)
-		equal(t, map[string]string{"a": "ünï ☃", "b": "2"}, img.Metadata)
-		equal(t, 5*rbdutil.MiB, img.Size)
-	}
-}
-
-func completeNeverShrinks(t *testing.T, h Harness, ref rbdutil.ImageRef) {
-	must(t, h.Store.Create(ctxOf(t), h.Cluster, ref, plain))
-	must(t, h.Store.Complete(ctxOf(t), h.Cluster, ref, nil, 5*rbdutil.MiB))
-	wantErr(t, h.Store.Complete(ctxOf(t), h.Cluster, ref, nil, 4*rbdutil.MiB), rbdutil.ErrInvalid)
-	equal(t, 5*rbdutil.MiB, get(t, h, ref).Size)
-}
-
-func completeMissing(t *testing.T, h Harness, ref rbdutil.ImageRef) {
-	wantErr(t, h.Store.Complete(ctxOf(t), h.Cluster, ref, nil, rbdutil.MiB), rbdutil.ErrImageNotFound)
-}
-
 func clonesShown(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	spec := specOf(ref)
 	_, err := rbdutil.NewImages(h.Store).Ensure(ctxOf(t), h.Cluster, spec)
@@ -194,7 +207,7 @@ func clonesShown(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	clone := rbdutil.ImageRef{Pool: ref.Pool, Name: ref.Name + "-clone"}
 	h.Clone(t, ref, "base", clone)
 	equal(t, []string{clone.String()}, get(t, h, ref).Clones)
-	err = rbdutil.NewImages(h.Store).Delete(ctxOf(t), h.Cluster, ref, expectationOf(spec))
+	err = rbdutil.NewImages(h.Store).Delete(ctxOf(t), h.Cluster, ref, expectationOf(spec), 0)
 	wantErr(t, err, rbdutil.ErrHasSnapshots)
 	if want := ref.String() + " has base, of which " + clone.String() + " are clones"; !strings.Contains(err.Error(), want) {
 		t.Errorf("error %v does not say: %s", err, want)
@@ -218,29 +231,37 @@ func remains(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 
 var plain = rbdutil.Layout{Features: rbdutil.Layering}
 
-func get(t *testing.T, h Harness, ref rbdutil.ImageRef) rbdutil.Image {
+// see returns an image as the store shows it.
+func see(t *testing.T, h Harness, ref rbdutil.ImageRef) rbdutil.Image {
 	t.Helper()
 	img, err := h.Store.Get(ctxOf(t), h.Cluster, ref)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(img.Metadata) == 0 {
-		img.Metadata = nil // none and empty are the same to everybody
-	}
-	if len(img.Watchers) == 0 {
-		img.Watchers = nil
-	}
-	if len(img.Snapshots) == 0 {
-		img.Snapshots = nil
-	}
-	if len(img.Clones) == 0 {
-		img.Clones = nil
+	// None and empty are the same to everybody.
+	for _, list := range []*[]string{&img.Watchers, &img.Snapshots, &img.Clones} {
+		if len(*list) == 0 {
+			*list = nil
+		}
 	}
 	if img.ID == "" {
 		t.Errorf("image %s has no id", ref)
 	}
-	img.ID = "" // Ceph's own choice
 	return img
+}
+
+// get returns it without its id, which is Ceph's own choice.
+func get(t *testing.T, h Harness, ref rbdutil.ImageRef) rbdutil.Image {
+	t.Helper()
+	img := see(t, h, ref)
+	img.ID = ""
+	return img
+}
+
+// update changes an image as it is.
+func update(t *testing.T, h Harness, ref rbdutil.ImageRef, record *rbdutil.Record, size uint64) {
+	t.Helper()
+	must(t, h.Store.Update(ctxOf(t), h.Cluster, see(t, h, ref), record, size))
 }
 
 func must(t *testing.T, err error) {

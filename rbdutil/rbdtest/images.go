@@ -1,8 +1,6 @@
 package rbdtest
 
 import (
-	"cmp"
-	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -41,53 +39,6 @@ func ensureTwice(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	}
 }
 
-// errCut is what a caller gets of an operation after which it was cut off.
-var errCut = errors.New("cut off")
-
-// cutter lets so many steps through and fails all later ones. A step is a call,
-// or one piece of metadata.
-type cutter struct {
-	rbdutil.Store
-	steps int
-}
-
-func (c *cutter) step() error {
-	if c.steps == 0 {
-		return errCut
-	}
-	c.steps--
-	return nil
-}
-
-func (c *cutter) Create(ctx context.Context, cl rbdutil.Cluster, ref rbdutil.ImageRef, l rbdutil.Layout) error {
-	if err := c.step(); err != nil {
-		return err
-	}
-	return c.Store.Create(ctx, cl, ref, l)
-}
-
-func (c *cutter) Complete(ctx context.Context, cl rbdutil.Cluster, ref rbdutil.ImageRef, items []rbdutil.MetadataItem, size uint64) error {
-	for n := range items {
-		if err := c.step(); err != nil {
-			// The steps before this one did happen; the size is the last.
-			return cmp.Or(c.sizeless(ctx, cl, ref, items[:n]), err)
-		}
-	}
-	if err := c.step(); err != nil {
-		return cmp.Or(c.sizeless(ctx, cl, ref, items), err)
-	}
-	return c.Store.Complete(ctx, cl, ref, items, size)
-}
-
-// sizeless sets metadata and leaves the size as it is.
-func (c *cutter) sizeless(ctx context.Context, cl rbdutil.Cluster, ref rbdutil.ImageRef, items []rbdutil.MetadataItem) error {
-	img, err := c.Get(ctx, cl, ref)
-	if err != nil || len(items) == 0 {
-		return err
-	}
-	return c.Store.Complete(ctx, cl, ref, items, img.Size)
-}
-
 func ensureResumes(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	spec := specOf(ref)
 	spec.Name += "-remains"
@@ -119,10 +70,10 @@ func ensureForeign(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 
 	// No owner, but a size: somebody may have written to it.
 	must(t, h.Store.Create(ctxOf(t), h.Cluster, ref, plain))
-	must(t, h.Store.Complete(ctxOf(t), h.Cluster, ref, nil, spec.Size))
+	update(t, h, ref, nil, spec.Size)
 	before := get(t, h, ref)
 	_, err := images.Ensure(ctxOf(t), h.Cluster, spec)
-	wantErr(t, err, rbdutil.ErrNotOurs)
+	wantErr(t, err, rbdutil.ErrForeignImage)
 	equal(t, before, get(t, h, ref))
 
 	// Another owner, finished or not.
@@ -134,7 +85,7 @@ func ensureForeign(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 		must(t, err)
 		before := get(t, h, spec.ImageRef)
 		_, err = images.Ensure(ctxOf(t), h.Cluster, spec)
-		wantErr(t, err, rbdutil.ErrNotOurs)
+		wantErr(t, err, rbdutil.ErrForeignImage)
 		equal(t, before, get(t, h, spec.ImageRef))
 	}
 }
@@ -176,7 +127,7 @@ func deleteTwice(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	_, err := images.Ensure(ctxOf(t), h.Cluster, spec)
 	must(t, err)
 	for range 2 {
-		must(t, images.Delete(ctxOf(t), h.Cluster, ref, expectationOf(spec)))
+		must(t, images.Delete(ctxOf(t), h.Cluster, ref, expectationOf(spec), 0))
 		_, err = h.Store.Get(ctxOf(t), h.Cluster, ref)
 		wantErr(t, err, rbdutil.ErrImageNotFound)
 	}
@@ -184,7 +135,7 @@ func deleteTwice(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 
 func deleteRemains(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	h.LeaveRemains(t, ref)
-	must(t, rbdutil.NewImages(h.Store).Delete(ctxOf(t), h.Cluster, ref, expectationOf(specOf(ref))))
+	must(t, rbdutil.NewImages(h.Store).Delete(ctxOf(t), h.Cluster, ref, expectationOf(specOf(ref)), 0))
 	must(t, h.Store.Create(ctxOf(t), h.Cluster, ref, plain)) // the name is free again
 }
 
@@ -197,19 +148,19 @@ func deleteForeign(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 		"the same name in another cluster":     {Owner: rbdutil.Owner{VolumeName: "pvc-1e7f", ClusterID: "elsewhere"}},
 		"another volume, though unknown is ok": {Owner: rbdutil.Owner{VolumeName: "pvc-other"}, AllowUnknown: true},
 	} {
-		if err := images.Delete(ctxOf(t), h.Cluster, ref, expect); !errors.Is(err, rbdutil.ErrNotOurs) {
-			t.Errorf("%s: %v, want %v", name, err, rbdutil.ErrNotOurs)
+		if err := images.Delete(ctxOf(t), h.Cluster, ref, expect, 0); !errors.Is(err, rbdutil.ErrForeignImage) {
+			t.Errorf("%s: %v, want %v", name, err, rbdutil.ErrForeignImage)
 		}
 	}
 	equal(t, spec.Owner, get(t, h, ref).Owner())
 
 	ref.Name += "-nameless"
 	must(t, h.Store.Create(ctxOf(t), h.Cluster, ref, plain))
-	wantErr(t, images.Delete(ctxOf(t), h.Cluster, ref, expectationOf(spec)), rbdutil.ErrNotOurs)
+	wantErr(t, images.Delete(ctxOf(t), h.Cluster, ref, expectationOf(spec), 0), rbdutil.ErrForeignImage)
 	get(t, h, ref)
 	expect := expectationOf(spec)
 	expect.AllowUnknown = true
-	must(t, images.Delete(ctxOf(t), h.Cluster, ref, expect))
+	must(t, images.Delete(ctxOf(t), h.Cluster, ref, expect, 0))
 }
 
 func deleteInUse(t *testing.T, h Harness, ref rbdutil.ImageRef) {
@@ -217,10 +168,10 @@ func deleteInUse(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	_, err := images.Ensure(ctxOf(t), h.Cluster, spec)
 	must(t, err)
 	stop := h.Watch(t, ref)
-	wantErr(t, images.Delete(ctxOf(t), h.Cluster, ref, expectationOf(spec)), rbdutil.ErrImageInUse)
+	wantErr(t, images.Delete(ctxOf(t), h.Cluster, ref, expectationOf(spec), 0), rbdutil.ErrImageInUse)
 	get(t, h, ref)
 	stop()
-	must(t, images.Delete(ctxOf(t), h.Cluster, ref, expectationOf(spec)))
+	must(t, images.Delete(ctxOf(t), h.Cluster, ref, expectationOf(spec), 0))
 }
 
 func deleteSnapshots(t *testing.T, h Harness, ref rbdutil.ImageRef) {
@@ -228,13 +179,13 @@ func deleteSnapshots(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	_, err := images.Ensure(ctxOf(t), h.Cluster, spec)
 	must(t, err)
 	h.Snapshot(t, ref, "monday")
-	wantErr(t, images.Delete(ctxOf(t), h.Cluster, ref, expectationOf(spec)), rbdutil.ErrHasSnapshots)
+	wantErr(t, images.Delete(ctxOf(t), h.Cluster, ref, expectationOf(spec), 0), rbdutil.ErrHasSnapshots)
 	equal(t, []string{"monday"}, get(t, h, ref).Snapshots)
 }
 
 func deleteMissingPool(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	ref.Pool = "no-such-pool"
-	err := rbdutil.NewImages(h.Store).Delete(ctxOf(t), h.Cluster, ref, expectationOf(specOf(ref)))
+	err := rbdutil.NewImages(h.Store).Delete(ctxOf(t), h.Cluster, ref, expectationOf(specOf(ref)), 0)
 	wantErr(t, err, rbdutil.ErrPoolNotFound)
 }
 

@@ -14,7 +14,7 @@ func listNames(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	if !slices.Contains(names, ref.Name) {
 		t.Errorf("%s is not among %q", ref.Name, names)
 	}
-	must(t, h.Store.Trash(ctxOf(t), h.Cluster, ref, mark))
+	must(t, moveToTrash(t, h, ref, 0))
 	names, err = h.Store.List(ctxOf(t), h.Cluster, ref.Pool)
 	must(t, err)
 	if slices.Contains(names, ref.Name) {
@@ -30,7 +30,7 @@ func listMissing(t *testing.T, h Harness, _ rbdutil.ImageRef) {
 func writtenTells(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	must(t, h.Store.Create(ctxOf(t), h.Cluster, ref, plain))
 	for _, size := range []uint64{0, 64 * rbdutil.MiB} {
-		must(t, h.Store.Complete(ctxOf(t), h.Cluster, ref, nil, size))
+		update(t, h, ref, nil, size)
 		written, err := h.Store.Written(ctxOf(t), h.Cluster, ref, "")
 		must(t, err)
 		if written {
@@ -75,10 +75,8 @@ func reclaimTakesAway(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 
 	half := rbdutil.ImageRef{Pool: ref.Pool, Name: ref.Name + "-half"}
 	must(t, h.Store.Create(ctxOf(t), h.Cluster, half, plain))
-	must(t, h.Store.Complete(ctxOf(t), h.Cluster, half, []rbdutil.MetadataItem{
-		{Key: "kubernetes.io/created-for/pvc/uid", Value: owner.ClaimUID},
-	}, 0))
-	reclaimed("an image that has half its owner", half)
+	update(t, h, half, &rbdutil.Record{Owner: owner, Size: rbdutil.MiB}, 0)
+	reclaimed("an image that has a record and no size", half)
 
 	remains := rbdutil.ImageRef{Pool: ref.Pool, Name: ref.Name + "-remains"}
 	h.LeaveRemains(t, remains)
@@ -99,21 +97,21 @@ func reclaimSpares(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 		if err := images.Reclaim(ctxOf(t), h.Cluster, ref, owner); err == nil {
 			t.Errorf("the image of %s was taken away", name)
 		} else {
-			wantErr(t, err, rbdutil.ErrNotOurs)
+			wantErr(t, err, rbdutil.ErrForeignImage)
 		}
 	}
 	stop := h.Watch(t, ref)
 	wantErr(t, images.Reclaim(ctxOf(t), h.Cluster, ref, spec.Owner), rbdutil.ErrImageInUse)
 	stop()
 	h.Write(t, ref)
-	wantErr(t, images.Reclaim(ctxOf(t), h.Cluster, ref, spec.Owner), rbdutil.ErrHoldsData)
+	wantErr(t, images.Reclaim(ctxOf(t), h.Cluster, ref, spec.Owner), rbdutil.ErrNotEmpty)
 	h.Snapshot(t, ref, "keep")
 	wantErr(t, images.Reclaim(ctxOf(t), h.Cluster, ref, spec.Owner), rbdutil.ErrHasSnapshots)
 
 	foreign := rbdutil.ImageRef{Pool: ref.Pool, Name: ref.Name + "-foreign"}
 	must(t, h.Store.Create(ctxOf(t), h.Cluster, foreign, plain))
-	must(t, h.Store.Complete(ctxOf(t), h.Cluster, foreign, nil, rbdutil.MiB))
-	wantErr(t, images.Reclaim(ctxOf(t), h.Cluster, foreign, spec.Owner), rbdutil.ErrNotOurs)
+	update(t, h, foreign, nil, rbdutil.MiB)
+	wantErr(t, images.Reclaim(ctxOf(t), h.Cluster, foreign, spec.Owner), rbdutil.ErrForeignImage)
 
 	ref.Pool = "no-such-pool"
 	wantErr(t, images.Reclaim(ctxOf(t), h.Cluster, ref, spec.Owner), rbdutil.ErrPoolNotFound)

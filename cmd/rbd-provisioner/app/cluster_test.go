@@ -78,7 +78,7 @@ func (c *cluster) newReplica(t *testing.T) *replica {
 	events := newEvents(t.Context(), c.client, opts.ProvisionerName)
 	t.Cleanup(events.shutdown)
 	return newReplica(t.Context(), opts, parts{
-		c.client, newInformers(c.client, opts.ResyncPeriod), rbdutil.NewImages(c.ceph), events.recorder, newMetrics(),
+		c.client, testInformers(t, c.client, opts.ResyncPeriod), rbdutil.NewImages(c.ceph), events.recorder, newMetrics(),
 	})
 }
 
@@ -96,7 +96,9 @@ func (c *cluster) lead(t *testing.T) (work *drainer, stop func()) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		r.lead(ctx)
+		if err := r.lead(ctx); err != nil {
+			t.Error(err)
+		}
 	}()
 	stop = sync.OnceFunc(func() {
 		cancel()

@@ -42,6 +42,61 @@ func TestAClaimGetsItsVolumeAndAReleasedVolumeGoes(t *testing.T) {
 	c.wantImages(t)
 }
 
+func TestADeletedImageLeavesTheTrashAfterItsVolume(t *testing.T) {
+	c := newCluster(t)
+	removed := make(chan struct{})
+	c.ceph.After = func(_ context.Context, op string, _ rbdutil.Cluster, _ rbdutil.ImageRef) error {
+		if op == rbdfake.OpRemoveFromTrash {
+			close(removed)
+		}
+		return nil
+	}
+	c.lead(t)
+	c.claim(t, exampleClaim("1"))
+	volume := c.awaitServed(t, "1")
+	c.release(t, volume)
+	c.awaitVolume(t, watch.Deleted, "1")
+	await(t, "the removal from the trash", removed)
+	if left := c.ceph.TrashedNames(); len(left) > 0 {
+		t.Errorf("in the trash: %v", left)
+	}
+}
+
+// Deletion is begun and Ceph moves the image only after the call has timed out. Meanwhile
+// the owner has saved the volume.
+func TestAnImageThatWasMovedToTheTrashTooLateIsRestored(t *testing.T) {
+	c := newCluster(t)
+	moved, proceed := make(chan struct{}, 1), make(chan struct{})
+	failed := false
+	c.ceph.After = func(_ context.Context, op string, _ rbdutil.Cluster, _ rbdutil.ImageRef) error {
+		if op == rbdfake.OpMoveToTrash && !failed {
+			failed = true
+			moved <- struct{}{}
+			<-proceed
+			return rbdutil.ErrTimeout
+		}
+		return nil
+	}
+	c.lead(t)
+	c.claim(t, exampleClaim("1"))
+	c.release(t, c.awaitServed(t, "1"))
+	await(t, "the move", moved)
+	volumes := c.client.CoreV1().PersistentVolumes()
+	volume, err := volumes.Get(t.Context(), "pvc-1", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	volume.Spec.PersistentVolumeReclaimPolicy = corev1.PersistentVolumeReclaimRetain
+	if _, err := volumes.Update(t.Context(), volume, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if event := c.awaitEvent(t, "ImageRestored"); event.InvolvedObject.Name != "pvc-1" {
+		t.Errorf("event of %s", event.InvolvedObject.Name)
+	}
+	close(proceed)
+	c.wantImages(t, "kube/kubernetes-dynamic-pvc-1")
+}
+
 func TestAVolumeThatCannotBeSavedIsSavedLater(t *testing.T) {
 	c := newCluster(t)
 	refused := 0
@@ -57,7 +112,7 @@ func TestAVolumeThatCannotBeSavedIsSavedLater(t *testing.T) {
 	c.ceph.Before = func(_ context.Context, op string, _ rbdutil.Cluster, _ rbdutil.ImageRef) error {
 		mu.Lock()
 		defer mu.Unlock()
-		if op != rbdfake.OpTrashed { // that is the sweeper's
+		if op != rbdfake.OpListTrash { // that is the sweeper's
 			ops[op]++
 		}
 		return nil
@@ -73,7 +128,7 @@ func TestAVolumeThatCannotBeSavedIsSavedLater(t *testing.T) {
 	c.wantImages(t, "kube/kubernetes-dynamic-pvc-1")
 	mu.Lock()
 	defer mu.Unlock()
-	if diff := cmp.Diff(map[string]int{"create": 1, "complete": 1}, ops); diff != "" {
+	if diff := cmp.Diff(map[string]int{"create": 1, "update": 1}, ops); diff != "" {
 		t.Errorf("what Ceph was asked for (-want +got):\n%s", diff)
 	}
 }
@@ -85,7 +140,7 @@ func TestAnImageOfAClaimThatVanishedDoesNotLeak(t *testing.T) {
 	attempts, second := 0, make(chan struct{})
 	gone := make(chan struct{})
 	c.ceph.Before = func(_ context.Context, op string, _ rbdutil.Cluster, _ rbdutil.ImageRef) error {
-		if op != rbdfake.OpComplete {
+		if op != rbdfake.OpUpdate {
 			return nil
 		}
 		switch attempts++; attempts {
@@ -175,12 +230,32 @@ func TestNothingBeginsBeforeTheNodesAreKnown(t *testing.T) {
 		await(t, "the other caches to watch", c.watched)
 	}
 	cancel()
-	r.lead(ctx)
+	if err := r.lead(ctx); err != nil {
+		t.Error(err)
+	}
 	if r.library.HasRun() {
 		t.Error("volumes would have been deleted without a look at the nodes that use them")
 	}
 	r.library.Run(ctx) // a library that never ran would never end
 	r.informers.factory.Shutdown()
+	awaitQuiet(t)
+}
+
+func TestALeaderThatCannotAddItsEventHandlersFails(t *testing.T) {
+	c := newCluster(t)
+	r := c.newReplica(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	r.informers.start(ctx)
+	r.informers.wait(ctx)
+	cancel()
+	r.informers.factory.Shutdown() // no handler can be added any more
+	if err := r.lead(t.Context()); err == nil || errors.Is(err, errWorkLeft) {
+		t.Errorf("error %v", err)
+	}
+	if r.library.HasRun() {
+		t.Error("it leads without hearing of claims and volumes")
+	}
+	r.library.Run(ctx) // a library that never ran would never end
 	awaitQuiet(t)
 }
 
@@ -202,7 +277,7 @@ func TestAFailureIsToldToTheClaimAndTriedAgain(t *testing.T) {
 
 func TestWhatRunsIsFinishedAndTheNextLeaderDoesTheRest(t *testing.T) {
 	c := newCluster(t)
-	arrived, proceed := blocking(c.ceph, rbdfake.OpComplete)
+	arrived, proceed := blocking(c.ceph, rbdfake.OpUpdate)
 	work, stop := c.lead(t)
 	c.claim(t, exampleClaim("1"))
 	await(t, "the operation", arrived)
@@ -270,7 +345,7 @@ func TestAVolumeIsSavedBeforeTheEnd(t *testing.T) {
 func TestAReplicaThatStandsByHearsNothing(t *testing.T) {
 	c := newCluster(t)
 	ctx, cancel := context.WithCancel(t.Context())
-	informers := newInformers(c.client, 0)
+	informers := testInformers(t, c.client, 0)
 	direct, deferred := make(chan struct{}, 2), make(chan struct{}, 2)
 	hear := func(channel chan struct{}) cache.ResourceEventHandler {
 		return cache.ResourceEventHandlerFuncs{AddFunc: func(any) { channel <- struct{}{} }}
@@ -312,15 +387,16 @@ func TestAReplicaThatStandsByHearsNothing(t *testing.T) {
 // TestWhatWasLeftBehindIsRemoved: its claim was deleted while no provisioner ran.
 func TestWhatWasLeftBehindIsRemoved(t *testing.T) {
 	c := newCluster(t)
-	owner := rbdutil.Owner{ClaimUID: "gone", ClaimNamespace: "shop", ClaimName: "www-gone", VolumeName: "pvc-gone", Provisioner: "ceph.com/rbd"}
+	const uid = "00000000-0000-4000-8000-00000000dead"
+	owner := rbdutil.Owner{ClaimUID: uid, ClaimNamespace: "shop", ClaimName: "www-gone", VolumeName: "pvc-" + uid, Provisioner: "ceph.com/rbd"}
 	if _, err := rbdutil.NewImages(c.ceph).Ensure(t.Context(), rbdutil.Cluster{}, rbdutil.ImageSpec{
-		ImageRef: rbdutil.ImageRef{Pool: "kube", Name: "kubernetes-dynamic-pvc-gone"}, Size: 1 << 30, Owner: owner,
+		ImageRef: rbdutil.ImageRef{Pool: "kube", Name: "kubernetes-dynamic-pvc-" + uid}, Size: 1 << 30, Owner: owner,
 	}); err != nil {
 		t.Fatal(err)
 	}
 	removed := make(chan struct{})
 	c.ceph.After = func(_ context.Context, op string, _ rbdutil.Cluster, ref rbdutil.ImageRef) error {
-		if op == rbdfake.OpTrash {
+		if op == rbdfake.OpMoveToTrash {
 			close(removed)
 		}
 		return nil

@@ -6,7 +6,6 @@ import (
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/klog/v2"
 	"sigs.k8s.io/sig-storage-lib-external-provisioner/v10/controller"
 
 	"github.com/rbd-provisioner/rbd-provisioner/provisioner"
@@ -54,8 +53,8 @@ func (d *drainer) Delete(ctx context.Context, volume *corev1.PersistentVolume) e
 	return d.Provisioner.Delete(ctx, volume)
 }
 
-// beginExpansion counts an expansion among the operations, until its end.
-func (d *drainer) beginExpansion() (end func(), ok bool) {
+// beginOther counts other work among the operations, until its end.
+func (d *drainer) beginOther() (end func(), ok bool) {
 	if !d.begin() {
 		return nil, false
 	}
@@ -133,20 +132,10 @@ func (d *drainer) toBeSaved(volume string) {
 
 // saved is told of each volume that is safe with the API server.
 func (d *drainer) saved(volume *corev1.PersistentVolume) {
-	if provisioner.IsClone(volume) {
-		ctx := context.Background() // the library has none for this
-		if err := d.HandOut(ctx, volume); err != nil {
-			klog.FromContext(ctx).Info("The image of a clone does not say yet that it is a volume; the sweeper will see to it", "volume", volume.Name, "err", err)
-		}
-	}
-	d.settle(volume.Name)
-}
-
-func (d *drainer) settle(volume string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if _, waiting := d.unsaved[volume]; waiting {
-		delete(d.unsaved, volume)
+	if _, waiting := d.unsaved[volume.Name]; waiting {
+		delete(d.unsaved, volume.Name)
 		d.closeIfIdle()
 	}
 }

@@ -8,8 +8,10 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	apiruntime "k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/record"
 	"sigs.k8s.io/sig-storage-lib-external-provisioner/v10/controller"
 
@@ -21,12 +23,22 @@ import (
 func newDrainer(t *testing.T) (*drainer, *rbdfake.Ceph) {
 	t.Helper()
 	ceph, client := rbdfake.New("kube"), fake.NewSimpleClientset(exampleSecret())
-	informers := newInformers(client, 0)
-	images := rbdutil.NewImages(ceph)
+	informers := testInformers(t, client, 0)
+	images, index := rbdutil.NewImages(ceph), informers.volumes.Informer().GetIndexer()
+	// Every volume is to be deleted, in the eyes of the API server.
+	client.PrependReactor("get", "persistentvolumes", func(action clienttesting.Action) (bool, apiruntime.Object, error) {
+		volume := volumeNamed(action.(clienttesting.GetAction).GetName())
+		volume.Spec.PersistentVolumeReclaimPolicy, volume.Status.Phase = corev1.PersistentVolumeReclaimDelete, corev1.VolumeReleased
+		return true, volume, nil
+	})
 	return &drainer{Provisioner: provisioner.New(provisioner.Config{
 		Name: "ceph.com/rbd", ClusterID: "here", Timeout: time.Minute,
-		Images: images, Trash: provisioner.NewPurger(images, "ceph.com/rbd", "here"), Secrets: client.CoreV1(),
-		Classes: informers.classes.Lister(), Nodes: informers.nodes.Lister(),
+		Images: images, Trash: provisioner.NewTrashCleaner(provisioner.TrashCleanerConfig{
+			Images: images, Index: index, Live: client.CoreV1(), Events: &record.FakeRecorder{},
+			Begin: func() (func(), bool) { return nil, false },
+		}),
+		Secrets: client.CoreV1(), Live: client.CoreV1(), Index: index,
+		Classes: informers.classes.Lister(), Nodes: informers.nodes.Lister(), Claims: informers.claims.Lister(),
 		Events: &record.FakeRecorder{},
 	})}, ceph
 }
@@ -56,6 +68,7 @@ func TestWorkPassesThroughUntilItIsDrained(t *testing.T) {
 		t.Fatalf("Provision: %v, %v", state, err)
 	}
 	d.saved(volume)
+	volume.Spec.ClaimRef = volumeNamed(volume.Name).Spec.ClaimRef
 	if err := d.Delete(t.Context(), volume); err != nil {
 		t.Fatal(err)
 	}
@@ -182,6 +195,7 @@ func TestDrainDoesNotWaitForever(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.saved(volume)
+	volume.Spec.ClaimRef = volumeNamed(volume.Name).Spec.ClaimRef
 	go func() { deleted <- d.Delete(t.Context(), volume) }()
 	await(t, "the operation", arrived)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -196,5 +210,8 @@ func TestDrainDoesNotWaitForever(t *testing.T) {
 }
 
 func volumeNamed(name string) *corev1.PersistentVolume {
-	return &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	return &corev1.PersistentVolume{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec:       corev1.PersistentVolumeSpec{ClaimRef: &corev1.ObjectReference{Namespace: "shop", Name: name, UID: "gone"}},
+	}
 }

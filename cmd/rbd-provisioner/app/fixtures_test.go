@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/sig-storage-lib-external-provisioner/v10/controller"
 
@@ -74,6 +75,16 @@ func exampleClaim(uid types.UID) *corev1.PersistentVolumeClaim {
 
 func exampleOptions(uid types.UID) controller.ProvisionOptions {
 	return controller.ProvisionOptions{StorageClass: exampleClass(), PVName: "pvc-" + string(uid), PVC: exampleClaim(uid)}
+}
+
+// testInformers are the informers of a client.
+func testInformers(t *testing.T, client kubernetes.Interface, resync time.Duration) *informers {
+	t.Helper()
+	i, err := newInformers(client, resync)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return i
 }
 
 // blocking makes every operation of that name wait until the test lets it go on. It

@@ -24,6 +24,8 @@ import (
 	"k8s.io/client-go/tools/record"
 	"k8s.io/client-go/util/flowcontrol"
 	"k8s.io/klog/v2"
+
+	"github.com/rbd-provisioner/rbd-provisioner/provisioner"
 )
 
 // clients talk to the API server: one for the work, one for the lease alone.
@@ -43,7 +45,12 @@ func newClients(opts *Options) (clients, error) {
 	config.WarningHandler = rest.NewWarningWriter(klogWriter{}, rest.WarningWriterOptions{Deduplicate: true})
 
 	lease := rest.CopyConfig(config)
-	lease.Timeout = opts.LeaderElection.RenewDeadline
+	lease.Timeout = opts.LeaderElection.requestTimeout()
+	// Requests for the lease are few, but must not wait for each other.
+	lease.QPS, lease.Burst = 50, 100
+	// With HTTP/1.1 a request that times out closes its connection; one of HTTP/2 would be used
+	// again, also where a load balancer has other API servers.
+	lease.NextProtos = []string{"http/1.1"}
 	config.RateLimiter = flowcontrol.NewTokenBucketRateLimiter(opts.KubeAPIQPS, opts.KubeAPIBurst)
 	var c clients
 	if c.work, err = kubernetes.NewForConfig(config); err != nil {
@@ -76,7 +83,7 @@ type informers struct {
 	claimEvents, volumeEvents *deferredHandlers
 }
 
-func newInformers(client kubernetes.Interface, resync time.Duration) *informers {
+func newInformers(client kubernetes.Interface, resync time.Duration) (*informers, error) {
 	factory := clientinformers.NewSharedInformerFactoryWithOptions(client, resync,
 		clientinformers.WithTransform(trim))
 	i := &informers{
@@ -86,9 +93,12 @@ func newInformers(client kubernetes.Interface, resync time.Duration) *informers 
 		nodes:   factory.Core().V1().Nodes(),
 		classes: factory.Storage().V1().StorageClasses(),
 	}
+	if err := i.volumes.Informer().AddIndexers(provisioner.VolumeIndexers()); err != nil {
+		return nil, fmt.Errorf("index PersistentVolumes: %w", err)
+	}
 	i.claimEvents = &deferredHandlers{SharedIndexInformer: i.claims.Informer()}
 	i.volumeEvents = &deferredHandlers{SharedIndexInformer: i.volumes.Informer()}
-	return i
+	return i, nil
 }
 
 // observedVolumes is the volumes' informer as the library sees it: a cache of what the

@@ -82,7 +82,7 @@ func TestReadinessNamesTheCacheThatIsMissing(t *testing.T) {
 	client.PrependReactor("list", "storageclasses", func(clienttesting.Action) (bool, apiruntime.Object, error) {
 		return true, nil, apierrors.NewInternalError(errors.New("etcd is slow"))
 	})
-	caches := newInformers(client, 0)
+	caches := testInformers(t, client, 0)
 	check := caches.check()
 	if err := check.run(nil); err == nil || check.name != "informers" {
 		t.Errorf("%s: ready before it has begun", check.name)
@@ -109,7 +109,7 @@ func TestReadinessNamesTheCacheThatIsMissing(t *testing.T) {
 
 func TestReadyWhenAllCachesAreFilled(t *testing.T) {
 	t.Parallel()
-	caches := newInformers(fake.NewSimpleClientset(), 0)
+	caches := testInformers(t, fake.NewSimpleClientset(), 0)
 	check := caches.check()
 	if err := check.run(nil); err == nil {
 		t.Error("ready before it has begun")
@@ -225,7 +225,7 @@ func TestClientsOfTheirOwnForWorkAndLease(t *testing.T) {
 	t.Parallel()
 	opts := testOptions()
 	opts.Master = "http://127.0.0.1:1"
-	opts.KubeAPIQPS, opts.LeaderElection.RenewDeadline = 3, 7*time.Second
+	opts.KubeAPIQPS = 3
 	clients, err := newClients(opts)
 	if err != nil {
 		t.Fatal(err)

@@ -2,6 +2,8 @@ package app
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -22,6 +24,7 @@ type replica struct {
 	informers *informers
 	work      *drainer
 	library   *controller.ProvisionController
+	trash     *provisioner.TrashCleaner
 	sweeper   *provisioner.Sweeper
 	expander  *provisioner.Expander
 	workers   int
@@ -38,40 +41,57 @@ type parts struct {
 
 func newReplica(ctx context.Context, opts *Options, with parts) *replica {
 	client, informers, images, events := with.client, with.informers, with.images, with.events
+	work, deletions := &drainer{}, &confirmedDeletions{}
+	trash := provisioner.NewTrashCleaner(provisioner.TrashCleanerConfig{
+		Images: images, Maker: rbdutil.Owner{Provisioner: opts.ProvisionerName, ClusterID: opts.ClusterID},
+		Index: informers.volumes.Informer().GetIndexer(), Live: client.CoreV1(),
+		Begin: work.beginOther, Events: events,
+	})
 	p := provisioner.New(provisioner.Config{
 		Name: opts.ProvisionerName, ClusterID: opts.ClusterID, Timeout: opts.Timeout,
-		Images:  images,
-		Trash:   provisioner.NewPurger(images, opts.ProvisionerName, opts.ClusterID),
-		Secrets: client.CoreV1(),
+		Identities: opts.PredecessorIdentities,
+		Images:     images, Trash: trash,
+		Secrets: client.CoreV1(), Live: client.CoreV1(), Confirmed: deletions.add, Index: informers.volumes.Informer().GetIndexer(),
 		Classes: informers.classes.Lister(), Nodes: informers.nodes.Lister(),
 		Claims: informers.claims.Lister(), Volumes: informers.volumes.Lister(),
 		Events: events,
 	})
-	r := &replica{timeout: opts.Timeout, informers: informers, work: &drainer{Provisioner: p}, workers: opts.WorkerThreads}
-	saving := savingClient{client, saves{saved: r.work.saved, failed: tellClaim(events)}}
-	r.library = newLibrary(klog.FromContext(ctx), opts, saving, r.work, informers, with.metrics)
+	work.Provisioner = p
+	r := &replica{timeout: opts.Timeout, informers: informers, work: work, trash: trash, workers: opts.WorkerThreads}
+	ofLibrary := libraryClient{client, saves{saved: r.work.saved, failed: tellClaim(events)}, deletions, trash.MayRelease}
+	r.library = newLibrary(klog.FromContext(ctx), opts, ofLibrary, r.work, informers, with.metrics)
 	r.sweeper = provisioner.NewSweeper(p, provisioner.SweeperConfig{
 		Images: images, Claims: informers.claims.Lister(), Volumes: informers.volumes.Lister(),
 		Live: client.CoreV1(), Reserve: r.work.reserve, Grace: opts.OrphanGrace, Clock: clock.RealClock{},
+		OrphansChanged: with.metrics.orphansChanged,
 	})
 	r.expander = provisioner.NewExpander(p, provisioner.ExpanderConfig{
-		Images: images, Client: client.CoreV1(), Begin: r.work.beginExpansion, Limiter: retries(opts),
+		Images: images, Client: client.CoreV1(), Begin: r.work.beginOther, Limiter: retries(opts),
 	})
 	return r
 }
 
-// lead works until ctx is done, and then waits for what has begun.
-func (r *replica) lead(ctx context.Context) {
+// lead works until ctx is done, and then waits for what has begun. Its error is errWorkLeft, or
+// what has kept it from working.
+func (r *replica) lead(ctx context.Context) error {
 	// The library does not wait for the nodes. Without them no volume is known to be in
 	// use, and a claim whose node is not known is sent back to the scheduler.
 	if !r.informers.wait(ctx) {
-		return
+		return nil
+	}
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	if err := errors.Join(r.trash.Watch(ctx, r.informers.volumes.Informer()), r.informers.attachHandlers()); err != nil {
+		return fmt.Errorf("add event handlers for PersistentVolumeClaims and PersistentVolumes: %w", err)
 	}
 	var beside sync.WaitGroup
-	defer beside.Wait()
 	for _, run := range []func(){
 		func() { r.sweeper.Run(ctx) },
-		func() { r.expand(ctx) },
+		func() {
+			if err := r.expander.Run(ctx, r.informers.claims.Informer(), r.workers); err != nil {
+				fail(fmt.Errorf("add the event handler of expansion for PersistentVolumeClaims: %w", err))
+			}
+		},
 	} {
 		beside.Add(1)
 		go func() {
@@ -79,21 +99,17 @@ func (r *replica) lead(ctx context.Context) {
 			run()
 		}()
 	}
-	r.runLibrary(ctx)
-}
-
-func (r *replica) expand(ctx context.Context) {
-	if err := r.expander.Run(ctx, r.informers.claims.Informer(), r.workers); err != nil {
-		klog.FromContext(ctx).Error(err, "Cannot hear of claims that ask for more")
+	left := r.runLibrary(ctx)
+	beside.Wait()
+	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
+		return err
 	}
+	return left
 }
 
-func (r *replica) runLibrary(ctx context.Context) {
+// runLibrary returns errWorkLeft if operations are left after the timeout.
+func (r *replica) runLibrary(ctx context.Context) error {
 	logger := klog.FromContext(ctx)
-	if err := r.informers.attachHandlers(); err != nil {
-		logger.Error(err, "Cannot hear of claims and volumes")
-		return
-	}
 	// The library's context ends after the work, not with the signal: what runs
 	// is not to be cut.
 	libraryCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -106,11 +122,14 @@ func (r *replica) runLibrary(ctx context.Context) {
 	logger.Info("Stopping, once the operations that run have ended")
 	drained, cancel := context.WithTimeout(libraryCtx, r.timeout)
 	defer cancel()
-	if left := r.work.drain(drained); left > 0 {
-		logger.Info("Not waiting any longer; the next leader finishes what is left", "operations", left)
-	}
+	left := r.work.drain(drained)
 	stop()
 	<-stopped
+	if left > 0 {
+		logger.Info("Stopped before all operations have ended, not giving the lease back", "operations", left)
+		return errWorkLeft
+	}
+	return nil
 }
 
 // retries says when what has failed is tried again.

@@ -9,21 +9,23 @@ import (
 	"strings"
 	"time"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/leaderelection"
-	"k8s.io/client-go/tools/leaderelection/resourcelock"
+	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
+
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-// errLeaseLost ends the process: another may lead by now, and calls inside Ceph
-// cannot be taken back.
-var errLeaseLost = errors.New("the lease was lost: it could not be renewed in time")
+// errWorkLeft is an error of work that has left operations behind. The lease is not given back
+// then: the next leader has to wait until it has run out, and to fence this process.
+var errWorkLeft = errors.New("operations were left behind")
 
 // elector runs work while it holds the lease. Without leader election it just runs it.
 type elector struct {
-	config   *leaderelection.LeaderElectionConfig // nil: no election
+	lock     *leaseLock // nil: no election
+	config   leaderelection.LeaderElectionConfig
 	watchdog *leaderelection.HealthzAdaptor
 }
 
@@ -31,9 +33,9 @@ type elector struct {
 // noticed is called dead.
 const livenessGrace = 20 * time.Second
 
-// newElector uses a client of its own, so that a busy provisioner does not starve
-// its own lease.
-func newElector(opts *Options, client kubernetes.Interface) (*elector, error) {
+// newElector returns an elector that calls exit when the lease was lost. Its client must not be
+// that of the work, which may be throttled.
+func newElector(opts *Options, client kubernetes.Interface, exit func(reason error)) (*elector, error) {
 	if !opts.LeaderElection.Enabled {
 		return &elector{}, nil
 	}
@@ -42,41 +44,31 @@ func newElector(opts *Options, client kubernetes.Interface) (*elector, error) {
 		return nil, fmt.Errorf("name this process in the lease: %w", err)
 	}
 	le := opts.LeaderElection
-	name := leaseName(opts.ProvisionerName)
-	lock, err := resourcelock.New(resourcelock.LeasesResourceLock, le.Namespace, name,
-		client.CoreV1(), client.CoordinationV1(),
-		resourcelock.ResourceLockConfig{Identity: host + "_" + string(uuid.NewUUID())})
-	if err != nil {
-		return nil, fmt.Errorf("lease %s/%s: %w", le.Namespace, name, err)
+	lock := &leaseLock{
+		leases:    client.CoordinationV1().Leases(le.Namespace),
+		namespace: le.Namespace, name: leaseName(opts.ProvisionerName),
+		identity: host + "_" + string(uuid.NewUUID()),
+		validFor: le.lossNoticed(), exit: exit,
+		turn: make(chan struct{}, 1),
 	}
 	watchdog := leaderelection.NewLeaderHealthzAdaptor(livenessGrace)
 	return &elector{
-		watchdog: watchdog,
-		config: &leaderelection.LeaderElectionConfig{
-			Lock: releasableLock{lock}, Name: name, WatchDog: watchdog,
+		lock: lock, watchdog: watchdog,
+		// ReleaseOnCancel is not set: client-go would give the lease back also when it could
+		// not be renewed, while work still runs.
+		config: leaderelection.LeaderElectionConfig{
+			Lock: lock, Name: lock.name, WatchDog: watchdog,
 			LeaseDuration: le.LeaseDuration, RenewDeadline: le.RenewDeadline, RetryPeriod: le.RetryPeriod,
-			ReleaseOnCancel: true,
 		},
 	}, nil
 }
 
-// releasableLock can be given back at any moment. The election cancels a renewal that
-// is under way when it ends; if that has got through all the same, client-go gives
-// back a version of the lease that is none any more, and the next leader waits until
-// it runs out.
-type releasableLock struct{ resourcelock.Interface }
-
-// Update implements resourcelock.Interface.
-func (l releasableLock) Update(ctx context.Context, record resourcelock.LeaderElectionRecord) error {
-	err := l.Interface.Update(ctx, record)
-	if release := record.HolderIdentity == ""; !release || !apierrors.IsConflict(err) {
-		return err
+// clients returns the lease's record of connections to Ceph; nil without an election.
+func (e *elector) clients(events record.EventRecorder, count func(result string, n int)) rbdutil.Clients {
+	if e.lock == nil {
+		return nil
 	}
-	// Get also has the lock remember the version for the next Update.
-	if now, _, getErr := l.Get(ctx); getErr != nil || now.HolderIdentity != l.Identity() {
-		return err
-	}
-	return l.Interface.Update(ctx, record)
+	return &registry{lock: e.lock, events: events, count: count}
 }
 
 // leaseName is what the library, too, calls the lease of a provisioner.
@@ -85,58 +77,90 @@ func leaseName(provisioner string) string { return strings.ReplaceAll(provisione
 // check fails when the lease has run out without this process noticing.
 func (e *elector) check() check {
 	return check{name: "leader-election", run: func(r *http.Request) error {
-		if e.watchdog == nil {
+		if e.lock == nil || !e.lock.holds() {
 			return nil
 		}
 		return e.watchdog.Check(r)
 	}}
 }
 
-// run calls work once it leads, with a context that is done when ctx is. The lease
-// is given back after work has returned, so that no two ever work at once.
-func (e *elector) run(ctx context.Context, work func(context.Context)) error {
-	if e.config == nil {
-		work(ctx)
-		return nil
+// run calls work once it leads, with a context that is done when ctx is. It gives the lease back
+// after work has returned without an error. When the lease is lost, it exits while work runs.
+func (e *elector) run(ctx context.Context, work func(context.Context) error) error {
+	if e.lock == nil {
+		return ignoreWorkLeft(work(ctx))
 	}
+	ended, err := e.elect(ctx, work)
+	if err != nil {
+		return err
+	}
+	if reason := e.lock.lossReason(); reason != nil {
+		return reason // only where a test's exit returns
+	}
+	if !e.lock.holds() {
+		return nil // stopped before it led
+	}
+	if err := <-ended; err != nil {
+		e.lock.stopLeading()
+		return ignoreWorkLeft(err)
+	}
+	if err := e.lock.release(context.WithoutCancel(ctx)); err != nil {
+		klog.FromContext(ctx).Error(err, "Failed to give the lease back, the next leader waits until it has run out", "lease", e.lock.Describe())
+	}
+	return nil
+}
+
+// elect takes part in the election until work has returned, ctx is done before work has begun, or
+// the lease is lost. When this process led, ended receives the error of work.
+func (e *elector) elect(ctx context.Context, work func(context.Context) error) (ended <-chan error, err error) {
 	logger := klog.FromContext(ctx)
 	// The election outlives the signal, for as long as work takes to return.
-	electionCtx, release := context.WithCancel(context.WithoutCancel(ctx))
-	defer release()
-	config := *e.config
-	started := make(chan struct{})
+	electionCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	config := e.config
+	started, result := make(chan struct{}), make(chan error, 1)
 	config.Callbacks = leaderelection.LeaderCallbacks{
 		OnStartedLeading: func(context.Context) {
 			close(started)
-			defer release()
+			defer stop()
 			if ctx.Err() != nil {
-				return // told to stop while the lease was being taken; it may be released already
+				result <- nil // stopped while the lease was being taken
+				return
 			}
-			logger.Info("Leading", "lease", config.Lock.Describe())
-			work(ctx)
+			logger.Info("Leading", "lease", e.lock.Describe())
+			result <- work(ctx)
 		},
-		OnStoppedLeading: func() {},
+		OnStoppedLeading: func() {
+			if electionCtx.Err() == nil {
+				_ = e.lock.lose(errNotRenewed)
+			}
+		},
 		OnNewLeader: func(identity string) {
 			logger.Info("Leader is known", "leader", identity)
 		},
 	}
 	election, err := leaderelection.NewLeaderElector(config)
 	if err != nil {
-		return fmt.Errorf("leader election: %w", err)
+		return nil, fmt.Errorf("leader election: %w", err)
 	}
 	e.watchdog.SetLeaderElection(election)
 	go func() {
 		<-ctx.Done()
 		select {
-		case <-started: // work returns by itself, and then releases
+		case <-started: // the election stops when work has returned
 		default:
-			release()
+			stop()
 		}
 	}()
-	logger.Info("Waiting to lead", "lease", config.Lock.Describe())
+	logger.Info("Waiting to lead", "lease", e.lock.Describe())
 	election.Run(electionCtx)
-	if electionCtx.Err() == nil {
-		return errLeaseLost
+	return result, nil
+}
+
+// ignoreWorkLeft returns nil for errWorkLeft: a stop that leaves operations behind is no failure.
+func ignoreWorkLeft(err error) error {
+	if errors.Is(err, errWorkLeft) {
+		return nil
 	}
-	return nil
+	return err
 }

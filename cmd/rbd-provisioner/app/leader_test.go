@@ -30,11 +30,18 @@ func quickElector(t *testing.T, client *fake.Clientset, changes ...func(*LeaderE
 	for _, change := range changes {
 		change(&opts.LeaderElection)
 	}
-	e, err := newElector(opts, client)
+	e, err := newElector(opts, client, func(reason error) { t.Errorf("it exits: %v", reason) })
 	if err != nil {
 		t.Fatal(err)
 	}
 	return e
+}
+
+// exits has the elector send its reasons to exit to the test.
+func exits(e *elector) <-chan error {
+	reasons := make(chan error, 10)
+	e.lock.exit = func(reason error) { reasons <- reason }
+	return reasons
 }
 
 // holder says who has the lease.
@@ -84,13 +91,14 @@ func TestWorkRunsWhileLeadingAndTheLeaseIsReleasedAfterIt(t *testing.T) {
 	working, release := make(chan struct{}), make(chan struct{})
 	ended := make(chan error, 1)
 	go func() {
-		ended <- e.run(ctx, func(ctx context.Context) {
+		ended <- e.run(ctx, func(ctx context.Context) error {
 			close(working)
 			<-ctx.Done()
 			<-release // work takes its time
 			if got := holder(t, client); !strings.HasPrefix(got, host+"_") {
 				t.Errorf("the lease is held by %q while this process works", got)
 			}
+			return nil
 		})
 	}()
 	await(t, "work", working)
@@ -146,7 +154,7 @@ func TestTheLeaseIsReleasedThoughARenewalGotThroughUnseen(t *testing.T) {
 			})
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
-			if err := quickElector(t, client).run(ctx, func(context.Context) { cancel() }); err != nil {
+			if err := quickElector(t, client).run(ctx, func(context.Context) error { cancel(); return nil }); err != nil {
 				t.Error(err)
 			}
 			if got := holder(t, client); got != test.want || conflicts != 1 {
@@ -160,23 +168,50 @@ func TestALostLeaseEndsTheProcessAtOnce(t *testing.T) {
 	t.Parallel()
 	client := fake.NewSimpleClientset()
 	e := quickElector(t, client, func(o *LeaderElectionOptions) { o.RenewDeadline = 50 * time.Millisecond })
+	reasons := exits(e)
 	working, release := make(chan struct{}), make(chan struct{})
 	onLeases(client, "update", func() error { return errors.New("the API server is gone") })
 	ended, returned := make(chan error, 1), make(chan struct{})
 	go func() {
-		ended <- e.run(t.Context(), func(context.Context) {
+		ended <- e.run(t.Context(), func(context.Context) error {
 			defer close(returned)
 			close(working)
 			<-release
+			return nil
 		})
 	}()
 	await(t, "work", working)
-	// Work cannot be taken back: the error comes while it still runs.
-	if err := await(t, "the end", ended); !errors.Is(err, errLeaseLost) {
-		t.Errorf("error %v, want %v", err, errLeaseLost)
+	// Work cannot be cancelled: the process exits while it still runs.
+	if err := await(t, "the exit", reasons); !errors.Is(err, errNotRenewed) {
+		t.Errorf("it exits because %v, want %v", err, errNotRenewed)
+	}
+	if err := await(t, "the end", ended); !errors.Is(err, errNotRenewed) {
+		t.Errorf("error %v, want %v", err, errNotRenewed)
 	}
 	close(release)
 	await(t, "work to return", returned)
+}
+
+func TestTheLeaseIsKeptWhenWorkIsLeft(t *testing.T) {
+	t.Parallel()
+	failure := errors.New("it cannot work")
+	for name, test := range map[string]struct{ work, want error }{
+		"operations are left": {errWorkLeft, nil},
+		"work has failed":     {failure, failure},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			client := fake.NewSimpleClientset()
+			e := quickElector(t, client)
+			err := e.run(t.Context(), func(context.Context) error { return test.work })
+			if !errors.Is(err, test.want) || err != nil && test.want == nil {
+				t.Errorf("error %v, want %v", err, test.want)
+			}
+			if got := holder(t, client); got != e.lock.identity {
+				t.Errorf("the lease is held by %q, want %q", got, e.lock.identity)
+			}
+		})
+	}
 }
 
 func TestStoppingWhileWaitingForTheLeaseIsNoFailure(t *testing.T) {
@@ -195,7 +230,7 @@ func TestStoppingWhileWaitingForTheLeaseIsNoFailure(t *testing.T) {
 	defer cancel()
 	ended := make(chan error, 1)
 	go func() {
-		ended <- e.run(ctx, func(context.Context) { t.Error("it works, though another leads") })
+		ended <- e.run(ctx, func(context.Context) error { t.Error("it works, though another leads"); return nil })
 	}()
 	await(t, "the first look at the lease", waiting)
 	await(t, "another look at the lease", waiting)
@@ -215,7 +250,7 @@ func TestWorkDoesNotBeginWhenToldToStopWhileTakingTheLease(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	onLeases(client, "create", func() error { cancel(); return nil })
-	if err := e.run(ctx, func(context.Context) { t.Error("it works, though it was told to stop") }); err != nil {
+	if err := e.run(ctx, func(context.Context) error { t.Error("it works, though it was told to stop"); return nil }); err != nil {
 		t.Error(err)
 	}
 	if got := holder(t, client); got != "" {
@@ -231,7 +266,7 @@ func TestALeaseThatWasReleasedIsTakenOver(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	worked := false
-	if err := quickElector(t, client).run(ctx, func(context.Context) { worked = true; cancel() }); err != nil || !worked {
+	if err := quickElector(t, client).run(ctx, func(context.Context) error { worked = true; cancel(); return nil }); err != nil || !worked {
 		t.Errorf("worked: %t, %v", worked, err)
 	}
 }
@@ -241,12 +276,12 @@ func TestWorkRunsWithoutAnElectionWhereNoneIsAskedFor(t *testing.T) {
 	client := fake.NewSimpleClientset()
 	opts := testOptions()
 	opts.LeaderElection.Enabled = false
-	e, err := newElector(opts, client)
+	e, err := newElector(opts, client, func(reason error) { t.Errorf("it exits: %v", reason) })
 	if err != nil {
 		t.Fatal(err)
 	}
 	worked := false
-	if err := e.run(t.Context(), func(context.Context) { worked = true }); err != nil || !worked {
+	if err := e.run(t.Context(), func(context.Context) error { worked = true; return nil }); err != nil || !worked {
 		t.Errorf("worked: %t, %v", worked, err)
 	}
 	if got := client.Actions(); len(got) > 0 {
@@ -271,13 +306,16 @@ func TestALeaderThatDoesNotNoticeTheEndOfItsLeaseIsNotAlive(t *testing.T) {
 	// Checked while the lease is being renewed, for client-go's check and renewal are
 	// not made to run side by side.
 	onLeases(client, "update", func() error {
+		if ctx.Err() != nil {
+			return nil // the lease is being given back
+		}
 		defer cancel()
 		if err := e.check().run(nil); err == nil {
 			t.Error("alive, though its lease has run out")
 		}
 		return nil
 	})
-	if err := e.run(ctx, func(ctx context.Context) { <-ctx.Done() }); err != nil {
+	if err := e.run(ctx, func(ctx context.Context) error { <-ctx.Done(); return nil }); err != nil {
 		t.Error(err)
 	}
 	if err := e.check().run(nil); err != nil {

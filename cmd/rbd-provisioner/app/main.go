@@ -32,12 +32,15 @@ type StoreOptions struct {
 	IdleTimeout        time.Duration
 	Observe            func(operation string) func(error)
 	ConnectionsChanged func(n int)
+	Clients            rbdutil.Clients
+	Blocklisted        func(error)
 }
 
 // Main runs the program with the arguments given, until SIGTERM or SIGINT, and
 // returns its exit code: 0 after a clean stop, 1 after a failure, 2 for arguments
-// that make no sense.
-func Main(args []string, stdout, stderr io.Writer, newStore func(StoreOptions) Store) int {
+// that make no sense. It calls exit in place of returning when another process may
+// lead already, so that nothing is done any more.
+func Main(args []string, stdout, stderr io.Writer, newStore func(StoreOptions) Store, exit func(code int)) int {
 	opts := NewOptions()
 	flags := opts.Flags()
 	err := parse(flags, args)
@@ -65,7 +68,7 @@ func Main(args []string, stdout, stderr io.Writer, newStore func(StoreOptions) S
 
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	if err := Run(ctx, opts, newStore); err != nil {
+	if err := Run(ctx, opts, newStore, exit); err != nil {
 		klog.FromContext(ctx).Error(err, "Stopped by a failure")
 		return 1
 	}

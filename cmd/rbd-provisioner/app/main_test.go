@@ -16,7 +16,7 @@ const asProgram = "RBD_PROVISIONER_TEST_AS_PROGRAM"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(asProgram) != "" {
-		os.Exit(Main(os.Args[1:], os.Stdout, os.Stderr, newReportingStore)) //nolint:forbidigo // this is main
+		os.Exit(Main(os.Args[1:], os.Stdout, os.Stderr, newReportingStore, os.Exit)) //nolint:forbidigo // this is main
 	}
 	goleak.VerifyTestMain(m,
 		// The library never shuts down the broadcaster of its events.
@@ -63,7 +63,7 @@ func runMain(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	code = Main(args, &out, &err, func(StoreOptions) Store {
 		t.Error("it has begun to work")
 		return nil
-	})
+	}, func(code int) { t.Errorf("it exits at once with code %d", code) })
 	return code, out.String(), err.String()
 }
 

@@ -25,6 +25,8 @@ type metrics struct {
 	durations *prometheus.HistogramVec
 	inFlight  *prometheus.GaugeVec
 	conns     prometheus.Gauge
+	orphans   prometheus.Gauge
+	fenced    *prometheus.CounterVec
 }
 
 func newMetrics() *metrics {
@@ -44,6 +46,17 @@ func newMetrics() *metrics {
 			Help: "Connections to Ceph clusters, one for each set of monitors, user and key in use.",
 		}),
 	}
+	m.orphans = prometheus.NewGauge(prometheus.GaugeOpts{
+		Namespace: namespace, Name: "orphaned_images",
+		Help: "Images that hold data and have neither claim nor volume. They are kept; events OrphanedImage name them.",
+	})
+	m.fenced = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: namespace, Name: "fenced_clients_total",
+		Help: "Connections of earlier leaders, and dropped ones of this process, that Ceph has blocklisted (fenced) or was not allowed to (refused).",
+	}, []string{"result"})
+	for _, result := range []string{"fenced", "refused"} {
+		m.fenced.WithLabelValues(result)
+	}
 	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Namespace: namespace, Name: "build_info", Help: "1, with the versions of this program and of Go as labels.",
 	}, []string{"version", "go_version"})
@@ -52,7 +65,7 @@ func newMetrics() *metrics {
 	// A registry of our own, so that tests can make as many as they like. What
 	// Kubernetes' packages count is in theirs, with the Go runtime and the process.
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(m.durations, m.inFlight, m.conns, build,
+	registry.MustRegister(m.durations, m.inFlight, m.conns, m.orphans, m.fenced, build,
 		// The library registers its own only where it also serves them.
 		m.library.PersistentVolumeClaimProvisionTotal,
 		m.library.PersistentVolumeClaimProvisionFailedTotal,
@@ -77,6 +90,12 @@ func (m *metrics) observe(operation string) func(error) {
 
 func (m *metrics) connectionsChanged(n int) { m.conns.Set(float64(n)) }
 
+func (m *metrics) orphansChanged(n int) { m.orphans.Set(float64(n)) }
+
+func (m *metrics) clientsFenced(result string, n int) {
+	m.fenced.WithLabelValues(result).Add(float64(n))
+}
+
 // resultOf is a short name for what came of an operation.
 func resultOf(err error) string {
 	if err == nil {
@@ -91,6 +110,15 @@ func resultOf(err error) string {
 		{rbdutil.ErrImageInUse, "image_in_use"},
 		{rbdutil.ErrHasSnapshots, "has_snapshots"},
 		{rbdutil.ErrInGroup, "in_group"},
+		{rbdutil.ErrLocked, "locked"},
+		{rbdutil.ErrMirrored, "mirrored"},
+		{rbdutil.ErrMigrating, "migrating"},
+		{rbdutil.ErrChanged, "changed"},
+		{rbdutil.ErrInProgress, "in_progress"},
+		{rbdutil.ErrNotEmpty, "not_empty"},
+		{rbdutil.ErrForeignImage, "foreign_image"},
+		{rbdutil.ErrHasClones, "has_clones"},
+		{rbdutil.ErrNotExpired, "not_expired"},
 		{rbdutil.ErrPoolNotFound, "pool_not_found"},
 		{rbdutil.ErrDataPoolNotFound, "pool_not_found"},
 		{rbdutil.ErrAccessDenied, "denied"},
@@ -98,6 +126,8 @@ func resultOf(err error) string {
 		{rbdutil.ErrUnreachable, "unreachable"},
 		{rbdutil.ErrUnknownMonitor, "unreachable"},
 		{rbdutil.ErrConnectionLost, "unreachable"},
+		{rbdutil.ErrBlocklisted, "blocklisted"},
+		{rbdutil.ErrNotFenced, "not_fenced"},
 		{rbdutil.ErrTimeout, "timeout"},
 		{rbdutil.ErrNoSpace, "no_space"},
 	} {

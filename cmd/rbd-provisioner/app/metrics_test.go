@@ -132,6 +132,17 @@ func TestConnectionsAreCounted(t *testing.T) {
 	}
 }
 
+func TestOrphansAreCounted(t *testing.T) {
+	t.Parallel()
+	m := newMetrics()
+	for _, n := range []int{1, 3, 0} {
+		m.orphansChanged(n)
+		if got := testutil.ToFloat64(m.orphans); got != float64(n) {
+			t.Errorf("%v orphans, want %d", got, n)
+		}
+	}
+}
+
 func TestResultsHaveShortNames(t *testing.T) {
 	t.Parallel()
 	for want, errs := range map[string][]error{
@@ -140,10 +151,20 @@ func TestResultsHaveShortNames(t *testing.T) {
 		"image_not_found": {rbdutil.ErrImageNotFound},
 		"image_in_use":    {rbdutil.ErrImageInUse},
 		"has_snapshots":   {rbdutil.ErrHasSnapshots},
+		"has_clones":      {rbdutil.ErrHasClones},
+		"in_group":        {rbdutil.ErrInGroup},
+		"locked":          {rbdutil.ErrLocked},
+		"mirrored":        {rbdutil.ErrMirrored},
+		"migrating":       {rbdutil.ErrMigrating},
+		"changed":         {rbdutil.ErrChanged},
+		"foreign_image":   {rbdutil.ErrForeignImage},
+		"not_expired":     {rbdutil.ErrNotExpired},
 		"pool_not_found":  {rbdutil.ErrPoolNotFound, rbdutil.ErrDataPoolNotFound},
 		"denied":          {rbdutil.ErrAccessDenied, rbdutil.ErrInvalidKey},
 		"unreachable":     {rbdutil.ErrUnreachable, rbdutil.ErrUnknownMonitor, rbdutil.ErrConnectionLost},
 		"timeout":         {rbdutil.ErrTimeout},
+		"blocklisted":     {rbdutil.ErrBlocklisted},
+		"not_fenced":      {rbdutil.ErrNotFenced},
 		"no_space":        {rbdutil.ErrNoSpace},
 		"error":           {rbdutil.ErrInvalid, errors.New("odd")},
 	} {

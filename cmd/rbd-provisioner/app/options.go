@@ -27,6 +27,9 @@ type Options struct {
 	RetryIntervalMax   time.Duration
 	ResyncPeriod       time.Duration
 	OrphanGrace        time.Duration
+	// PredecessorIdentities are those of the retired rbd-provisioner whose volumes are
+	// served, beside ProvisionerName.
+	PredecessorIdentities []string
 
 	Kubeconfig   string
 	Master       string
@@ -50,6 +53,23 @@ type LeaderElectionOptions struct {
 	LeaseDuration time.Duration
 	RenewDeadline time.Duration
 	RetryPeriod   time.Duration
+}
+
+// minRequestTimeout is the least time in which an API server can be expected to answer.
+const minRequestTimeout = 100 * time.Millisecond
+
+// requestTimeout bounds one request for the lease. It leaves time for other attempts before the
+// renew deadline, and keeps lossNoticed below the lease duration.
+func (o LeaderElectionOptions) requestTimeout() time.Duration {
+	return min(o.RenewDeadline/4, (o.LeaseDuration-o.RenewDeadline-o.RetryPeriod)/2)
+}
+
+// lossNoticed is the longest time from sending the last successful renewal until client-go notices
+// that the lease is lost: the answer takes requestTimeout at most, the next renewal begins
+// RetryPeriod after the answer and ends RenewDeadline later. Others lead LeaseDuration after they
+// have seen the renewal, and so after it was sent. Therefore this must be less than LeaseDuration.
+func (o LeaderElectionOptions) lossNoticed() time.Duration {
+	return o.requestTimeout() + o.RetryPeriod + o.RenewDeadline
 }
 
 // NewOptions returns the defaults, made for one whole cluster. They live here and
@@ -110,6 +130,8 @@ func (o *Options) Flags() cliflag.NamedFlagSets {
 	fs.DurationVar(&o.ResyncPeriod, "resync-period", o.ResyncPeriod, "How often all claims and volumes are looked at again without a change.")
 	fs.DurationVar(&o.OrphanGrace, "orphan-grace", o.OrphanGrace, "How long an image of ours that holds no data must have been without claim and volume before it is removed. All are looked at every ten times as long. 0 for never; then snapshots for clones that were never made stay, too.")
 
+	fs.StringSliceVar(&o.PredecessorIdentities, "predecessor-identity", o.PredecessorIdentities, "Identity (its flag -id) of a retired rbd-provisioner whose volumes are deleted, expanded and cloned, if it is not the provisioner's name. May be given several times.")
+
 	fs = sections.FlagSet("kubernetes")
 	fs.StringVar(&o.Kubeconfig, "kubeconfig", o.Kubeconfig, "Path of a kubeconfig file; only outside the cluster. Environment: KUBECONFIG.")
 	fs.StringVar(&o.Master, "master", o.Master, "Address of the Kubernetes API server, in place of the kubeconfig's.")
@@ -130,10 +152,10 @@ func (o *Options) Flags() cliflag.NamedFlagSets {
 
 func (o *LeaderElectionOptions) addFlags(sections *cliflag.NamedFlagSets) {
 	fs := sections.FlagSet("leader election")
-	fs.BoolVar(&o.Enabled, "leader-election", o.Enabled, "Work only while holding the lease, so that several replicas may run.")
+	fs.BoolVar(&o.Enabled, "leader-election", o.Enabled, "Work only while holding the lease, so that several replicas may run. Without it, nothing keeps two processes from working at once.")
 	fs.StringVar(&o.Namespace, "leader-election-namespace", o.Namespace, "Namespace of the lease. Environment: POD_NAMESPACE; else the pod's own.")
-	fs.DurationVar(&o.LeaseDuration, "leader-election-lease-duration", o.LeaseDuration, "How long others wait for a leader that does not renew its lease.")
-	fs.DurationVar(&o.RenewDeadline, "leader-election-renew-deadline", o.RenewDeadline, "When a leader that cannot renew its lease gives up. Less than the lease duration.")
+	fs.DurationVar(&o.LeaseDuration, "leader-election-lease-duration", o.LeaseDuration, "How long others wait for a leader that does not renew its lease. Whole seconds, at least 200ms more than the renew deadline and the retry period together.")
+	fs.DurationVar(&o.RenewDeadline, "leader-election-renew-deadline", o.RenewDeadline, "When a leader that cannot renew its lease exits. At least 400ms.")
 	fs.DurationVar(&o.RetryPeriod, "leader-election-retry-period", o.RetryPeriod, "Pause between attempts to get or renew the lease.")
 }
 
@@ -169,10 +191,13 @@ func (o *Options) Validate() field.ErrorList {
 		require(len(nameErrs) > 0 || len(leaseErrs) == 0, "provisioner-name", o.ProvisionerName,
 			"with --leader-election, \"-\" for \"/\" must make it the name of a lease: "+strings.Join(leaseErrs, "; "))
 		require(le.RetryPeriod > 0, "leader-election-retry-period", le.RetryPeriod.String(), "must be positive")
-		require(le.RenewDeadline > le.RetryPeriod*6/5, "leader-election-renew-deadline", le.RenewDeadline.String(),
-			"must be more than 1.2 times --leader-election-retry-period")
-		require(le.LeaseDuration > le.RenewDeadline, "leader-election-lease-duration", le.LeaseDuration.String(),
-			"must be more than --leader-election-renew-deadline")
+		require(le.RenewDeadline > le.RetryPeriod*6/5 && le.RenewDeadline >= 4*minRequestTimeout,
+			"leader-election-renew-deadline", le.RenewDeadline.String(),
+			"must be at least 400ms, and more than 1.2 times --leader-election-retry-period")
+		// Each of the three may be right alone. The Lease has whole seconds; client-go cuts off the rest.
+		require(le.LeaseDuration%time.Second == 0 && le.LeaseDuration >= le.RenewDeadline+le.RetryPeriod+2*minRequestTimeout,
+			"leader-election-lease-duration", le.LeaseDuration.String(),
+			"must be whole seconds, and at least 200ms more than --leader-election-renew-deadline and --leader-election-retry-period together")
 	}
 	return errs
 }

@@ -14,6 +14,8 @@ func TestValidateOptions(t *testing.T) {
 		foreign  = "this name belongs to a provisioner of Kubernetes or of ceph-csi, which would take our volumes for its own"
 		path     = "must be a plain path such as /metrics, and not one of health or profiles"
 		endpoint = "must be host:port or :port"
+		renewal  = "must be at least 400ms, and more than 1.2 times --leader-election-retry-period"
+		duration = "must be whole seconds, and at least 200ms more than --leader-election-renew-deadline and --leader-election-retry-period together"
 	)
 	for name, test := range map[string]struct {
 		change func(*Options)
@@ -32,35 +34,45 @@ func TestValidateOptions(t *testing.T) {
 		"a name that no lease has":    {func(o *Options) { o.ProvisionerName = "ceph.com/RBD_fast" }, `--provisioner-name: Invalid value: "ceph.com/RBD_fast": with --leader-election, "-" for "/" must make it the name of a lease: a lowercase RFC 1123 subdomain…`},
 		"such a name without a lease": {func(o *Options) { o.ProvisionerName, o.LeaderElection.Enabled = "ceph.com/RBD_fast", false }, ""},
 
-		"no worker":                      {func(o *Options) { o.WorkerThreads = 0 }, "--worker-threads: Invalid value: 0: must be at least 1"},
-		"less than no worker":            {func(o *Options) { o.WorkerThreads = -1 }, "--worker-threads: Invalid value: -1: must be at least 1"},
-		"the shortest timeout":           {func(o *Options) { o.Timeout = 2 * time.Second }, ""},
-		"too short a timeout":            {func(o *Options) { o.Timeout = time.Second }, `--timeout: Invalid value: "1s": must be at least 2s`},
-		"no pause":                       {func(o *Options) { o.RetryIntervalStart = 0 }, `--retry-interval-start: Invalid value: "0s": must be positive`},
-		"one pause for all":              {func(o *Options) { o.RetryIntervalStart, o.RetryIntervalMax = time.Minute, time.Minute }, ""},
-		"pauses that get shorter":        {func(o *Options) { o.RetryIntervalMax = time.Millisecond }, `--retry-interval-max: Invalid value: "1ms": must not be less than --retry-interval-start`},
-		"no resync":                      {func(o *Options) { o.ResyncPeriod = 0 }, ""},
-		"orphans are never removed":      {func(o *Options) { o.OrphanGrace = 0 }, ""},
-		"orphans before they are there":  {func(o *Options) { o.OrphanGrace = -time.Second }, `--orphan-grace: Invalid value: "-1s": must not be negative`},
-		"a resync in the past":           {func(o *Options) { o.ResyncPeriod = -time.Second }, `--resync-period: Invalid value: "-1s": must not be negative`},
-		"no requests":                    {func(o *Options) { o.KubeAPIQPS = 0 }, "--kube-api-qps: Invalid value: 0: must be greater than 0"},
-		"no requests at once":            {func(o *Options) { o.KubeAPIBurst = 0 }, "--kube-api-burst: Invalid value: 0: must be at least 1"},
-		"no HTTP server":                 {func(o *Options) { o.HTTPEndpoint = "" }, ""},
-		"an HTTP server on one address":  {func(o *Options) { o.HTTPEndpoint = "[::1]:8080" }, ""},
-		"an HTTP server without a port":  {func(o *Options) { o.HTTPEndpoint = "localhost" }, `--http-endpoint: Invalid value: "localhost": ` + endpoint},
-		"a port without its colon":       {func(o *Options) { o.HTTPEndpoint = "8080" }, `--http-endpoint: Invalid value: "8080": ` + endpoint},
-		"metrics further down":           {func(o *Options) { o.MetricsPath = "/rbd/metrics.txt" }, ""},
-		"no path of metrics":             {func(o *Options) { o.MetricsPath = "" }, `--metrics-path: Invalid value: "": ` + path},
-		"metrics without a slash":        {func(o *Options) { o.MetricsPath = "metrics" }, `--metrics-path: Invalid value: "metrics": ` + path},
-		"metrics with a blank":           {func(o *Options) { o.MetricsPath = "/my metrics" }, `--metrics-path: Invalid value: "/my metrics": ` + path},
-		"metrics that match all":         {func(o *Options) { o.MetricsPath = "/{any}" }, `--metrics-path: Invalid value: "/{any}": ` + path},
-		"metrics in place of health":     {func(o *Options) { o.MetricsPath = "/livez" }, `--metrics-path: Invalid value: "/livez": ` + path},
-		"metrics in place of one check":  {func(o *Options) { o.MetricsPath = "/healthz/informers" }, `--metrics-path: Invalid value: "/healthz/informers": ` + path},
-		"metrics in place of profiles":   {func(o *Options) { o.MetricsPath = "/debug/pprof/heap" }, `--metrics-path: Invalid value: "/debug/pprof/heap": ` + path},
-		"a lease in no namespace":        {func(o *Options) { o.LeaderElection.Namespace = "" }, `--leader-election-namespace: Invalid value: "": must not be empty`},
-		"no pause between renewals":      {func(o *Options) { o.LeaderElection.RetryPeriod = 0 }, `--leader-election-retry-period: Invalid value: "0s": must be positive`},
-		"renewals that end too early":    {func(o *Options) { o.LeaderElection.RenewDeadline = 600 * time.Millisecond }, `--leader-election-renew-deadline: Invalid value: "600ms": must be more than 1.2 times --leader-election-retry-period`},
-		"a lease as long as its renewal": {func(o *Options) { o.LeaderElection.LeaseDuration = 10 * time.Second }, `--leader-election-lease-duration: Invalid value: "10s": must be more than --leader-election-renew-deadline`},
+		"no worker":                     {func(o *Options) { o.WorkerThreads = 0 }, "--worker-threads: Invalid value: 0: must be at least 1"},
+		"less than no worker":           {func(o *Options) { o.WorkerThreads = -1 }, "--worker-threads: Invalid value: -1: must be at least 1"},
+		"the shortest timeout":          {func(o *Options) { o.Timeout = 2 * time.Second }, ""},
+		"too short a timeout":           {func(o *Options) { o.Timeout = time.Second }, `--timeout: Invalid value: "1s": must be at least 2s`},
+		"no pause":                      {func(o *Options) { o.RetryIntervalStart = 0 }, `--retry-interval-start: Invalid value: "0s": must be positive`},
+		"one pause for all":             {func(o *Options) { o.RetryIntervalStart, o.RetryIntervalMax = time.Minute, time.Minute }, ""},
+		"pauses that get shorter":       {func(o *Options) { o.RetryIntervalMax = time.Millisecond }, `--retry-interval-max: Invalid value: "1ms": must not be less than --retry-interval-start`},
+		"no resync":                     {func(o *Options) { o.ResyncPeriod = 0 }, ""},
+		"orphans are never removed":     {func(o *Options) { o.OrphanGrace = 0 }, ""},
+		"orphans before they are there": {func(o *Options) { o.OrphanGrace = -time.Second }, `--orphan-grace: Invalid value: "-1s": must not be negative`},
+		"a resync in the past":          {func(o *Options) { o.ResyncPeriod = -time.Second }, `--resync-period: Invalid value: "-1s": must not be negative`},
+		"no requests":                   {func(o *Options) { o.KubeAPIQPS = 0 }, "--kube-api-qps: Invalid value: 0: must be greater than 0"},
+		"no requests at once":           {func(o *Options) { o.KubeAPIBurst = 0 }, "--kube-api-burst: Invalid value: 0: must be at least 1"},
+		"no HTTP server":                {func(o *Options) { o.HTTPEndpoint = "" }, ""},
+		"an HTTP server on one address": {func(o *Options) { o.HTTPEndpoint = "[::1]:8080" }, ""},
+		"an HTTP server without a port": {func(o *Options) { o.HTTPEndpoint = "localhost" }, `--http-endpoint: Invalid value: "localhost": ` + endpoint},
+		"a port without its colon":      {func(o *Options) { o.HTTPEndpoint = "8080" }, `--http-endpoint: Invalid value: "8080": ` + endpoint},
+		"metrics further down":          {func(o *Options) { o.MetricsPath = "/rbd/metrics.txt" }, ""},
+		"no path of metrics":            {func(o *Options) { o.MetricsPath = "" }, `--metrics-path: Invalid value: "": ` + path},
+		"metrics without a slash":       {func(o *Options) { o.MetricsPath = "metrics" }, `--metrics-path: Invalid value: "metrics": ` + path},
+		"metrics with a blank":          {func(o *Options) { o.MetricsPath = "/my metrics" }, `--metrics-path: Invalid value: "/my metrics": ` + path},
+		"metrics that match all":        {func(o *Options) { o.MetricsPath = "/{any}" }, `--metrics-path: Invalid value: "/{any}": ` + path},
+		"metrics in place of health":    {func(o *Options) { o.MetricsPath = "/livez" }, `--metrics-path: Invalid value: "/livez": ` + path},
+		"metrics in place of one check": {func(o *Options) { o.MetricsPath = "/healthz/informers" }, `--metrics-path: Invalid value: "/healthz/informers": ` + path},
+		"metrics in place of profiles":  {func(o *Options) { o.MetricsPath = "/debug/pprof/heap" }, `--metrics-path: Invalid value: "/debug/pprof/heap": ` + path},
+		"a lease in no namespace":       {func(o *Options) { o.LeaderElection.Namespace = "" }, `--leader-election-namespace: Invalid value: "": must not be empty`},
+		"no pause between renewals":     {func(o *Options) { o.LeaderElection.RetryPeriod = 0 }, `--leader-election-retry-period: Invalid value: "0s": must be positive`},
+		"renewals that end too early":   {func(o *Options) { o.LeaderElection.RenewDeadline = 600 * time.Millisecond }, `--leader-election-renew-deadline: Invalid value: "600ms": ` + renewal},
+		"no time for an answer": {func(o *Options) {
+			o.LeaderElection.RenewDeadline, o.LeaderElection.RetryPeriod = 300*time.Millisecond, time.Millisecond
+		}, `--leader-election-renew-deadline: Invalid value: "300ms": ` + renewal},
+		"a lease as long as its renewal": {func(o *Options) { o.LeaderElection.LeaseDuration = 10 * time.Second }, `--leader-election-lease-duration: Invalid value: "10s": ` + duration},
+		"a loss that is noticed too late": {func(o *Options) {
+			o.LeaderElection.LeaseDuration, o.LeaderElection.RetryPeriod = 11*time.Second, 900*time.Millisecond
+		}, `--leader-election-lease-duration: Invalid value: "11s": ` + duration},
+		"the shortest lease": {func(o *Options) {
+			o.LeaderElection.LeaseDuration, o.LeaderElection.RetryPeriod = 11*time.Second, 800*time.Millisecond
+		}, ""},
+		"a lease that ends within a second": {func(o *Options) { o.LeaderElection.LeaseDuration = 15500 * time.Millisecond }, `--leader-election-lease-duration: Invalid value: "15.5s": ` + duration},
 		"no lease, whatever it says": {func(o *Options) {
 			o.LeaderElection = LeaderElectionOptions{Enabled: false}
 		}, ""},
@@ -137,7 +149,8 @@ func TestEveryFlagSetsItsOption(t *testing.T) {
 	got := testOptions()
 	if err := parse(got.Flags(), []string{
 		"--provisioner-name=a.b/c", "--cluster-id=id", "--worker-threads=1", "--timeout=2s", "--retry-interval-start=3s",
-		"--retry-interval-max=4s", "--resync-period=5s", "--orphan-grace=14s", "--kubeconfig=k", "--master=m", "--kube-api-qps=6.5", "--kube-api-burst=7",
+		"--retry-interval-max=4s", "--resync-period=5s", "--orphan-grace=14s",
+		"--predecessor-identity=rbd-1", "--predecessor-identity=rbd-2,rbd-3", "--kubeconfig=k", "--master=m", "--kube-api-qps=6.5", "--kube-api-burst=7",
 		"--leader-election=false", "--leader-election-namespace=n", "--leader-election-lease-duration=8s",
 		"--leader-election-renew-deadline=9s", "--leader-election-retry-period=10s",
 		"--http-endpoint=:11", "--metrics-path=/12", "--enable-pprof", "--version", "-v=13",
@@ -151,8 +164,8 @@ func TestEveryFlagSetsItsOption(t *testing.T) {
 	want := &Options{
 		ProvisionerName: "a.b/c", ClusterID: "id", WorkerThreads: 1, Timeout: 2 * time.Second,
 		RetryIntervalStart: 3 * time.Second, RetryIntervalMax: 4 * time.Second, ResyncPeriod: 5 * time.Second,
-		OrphanGrace: 14 * time.Second,
-		Kubeconfig:  "k", Master: "m", KubeAPIQPS: 6.5, KubeAPIBurst: 7,
+		OrphanGrace: 14 * time.Second, PredecessorIdentities: []string{"rbd-1", "rbd-2", "rbd-3"},
+		Kubeconfig: "k", Master: "m", KubeAPIQPS: 6.5, KubeAPIBurst: 7,
 		LeaderElection: LeaderElectionOptions{
 			Namespace: "n", LeaseDuration: 8 * time.Second, RenewDeadline: 9 * time.Second, RetryPeriod: 10 * time.Second,
 		},
@@ -160,5 +173,25 @@ func TestEveryFlagSetsItsOption(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("options (-want +got):\n%s", diff)
+	}
+}
+
+// TestALossIsNoticedBeforeAnotherLeads checks the bound for what Validate accepts.
+func TestALossIsNoticedBeforeAnotherLeads(t *testing.T) {
+	t.Parallel()
+	for _, renewDeadline := range []time.Duration{400 * time.Millisecond, 8 * time.Second, 10 * time.Second, time.Minute} {
+		for _, retryPeriod := range []time.Duration{time.Millisecond, 500 * time.Millisecond, 5 * time.Second} {
+			for seconds := range 120 {
+				opts := testOptions()
+				le := &opts.LeaderElection
+				le.LeaseDuration, le.RenewDeadline, le.RetryPeriod = time.Duration(seconds)*time.Second, renewDeadline, retryPeriod
+				if len(opts.Validate()) > 0 {
+					continue
+				}
+				if le.lossNoticed() >= le.LeaseDuration || le.requestTimeout() < minRequestTimeout {
+					t.Errorf("%+v: noticed after %s, with %s for a request", le, le.lossNoticed(), le.requestTimeout())
+				}
+			}
+		}
 	}
 }

@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -25,9 +26,9 @@ const (
 )
 
 // Run provisions and deletes until ctx is done, and then stops in order: no new
-// work, an end to what runs, the lease given back. Its error is a failure to start
-// or the loss of the lease.
-func Run(ctx context.Context, opts *Options, newStore func(StoreOptions) Store) error {
+// work, an end to what runs, the connections closed, the lease given back. Its error
+// is a failure to start or to lead. It calls exit when the lease was lost.
+func Run(ctx context.Context, opts *Options, newStore func(StoreOptions) Store, exit func(code int)) error {
 	logger := klog.FromContext(ctx)
 	logger.Info("Starting", "provisioner", opts.ProvisionerName, "version", version)
 	clients, err := newClients(opts)
@@ -35,18 +36,27 @@ func Run(ctx context.Context, opts *Options, newStore func(StoreOptions) Store) 
 		return err
 	}
 	metrics := newMetrics()
+	events := newEvents(ctx, clients.work, opts.ProvisionerName)
+	defer events.shutdown()
+	atOnce := &exiter{exit: exit}
+	elector, err := newElector(opts, clients.lease, atOnce.now)
+	if err != nil {
+		return err
+	}
 	store := newStore(StoreOptions{
 		// Ceph gives up before the claim is told that it has not answered, so that
 		// the claim is told why.
 		Timeout: opts.Timeout / 2, IdleTimeout: idleTimeout,
 		Observe: metrics.observe, ConnectionsChanged: metrics.connectionsChanged,
+		Clients:     elector.clients(events.recorder, metrics.clientsFenced),
+		Blocklisted: func(err error) { atOnce.now(blocklistedError(err)) },
 	})
-	defer store.Close()
+	closeStore := sync.OnceFunc(store.Close)
+	defer closeStore()
 	bulkhead := rbdutil.NewBulkhead(store, poolLimit, poolPatience)
 	images := rbdutil.NewImages(bulkhead)
 
-	informers := newInformers(clients.work, opts.ResyncPeriod)
-	elector, err := newElector(opts, clients.lease)
+	informers, err := newInformers(clients.work, opts.ResyncPeriod)
 	if err != nil {
 		return err
 	}
@@ -69,12 +79,19 @@ func Run(ctx context.Context, opts *Options, newStore func(StoreOptions) Store) 
 		}
 		opts.ClusterID = id
 	}
-	events := newEvents(ctx, clients.work, opts.ProvisionerName)
-	defer events.shutdown()
 	// Before the informers start: the library adds an index to them.
 	replica := newReplica(ctx, opts, parts{clients.work, informers, images, events.recorder, metrics})
 	informers.start(ctx)
-	return elector.run(ctx, replica.lead)
+	return elector.run(ctx, func(ctx context.Context) error {
+		defer closeStore() // before the lease is given back
+		return replica.lead(ctx)
+	})
+}
+
+// blocklistedError says why Ceph refuses this process. With new connections, it would go on beside
+// the process that has fenced it, so it exits.
+func blocklistedError(err error) error {
+	return fmt.Errorf("%w: another process has taken over and fenced this one, or an administrator has; `ceph osd blocklist ls` lists the addresses", err)
 }
 
 // refusalGrace is how long an API server may refuse us that has just been started: it

@@ -26,8 +26,20 @@ type reportingStore struct {
 }
 
 func newReportingStore(o StoreOptions) Store {
-	return &reportingStore{rbdfake.New("kube"), o}
+	s := &reportingStore{rbdfake.New("kube"), o}
+	if os.Getenv(asBlocklisted) != "" {
+		s.Before = func(_ context.Context, op string, _ rbdutil.Cluster, _ rbdutil.ImageRef) error {
+			if op == rbdfake.OpCreate {
+				o.Blocklisted(fmt.Errorf("create image: %w", rbdutil.ErrBlocklisted))
+			}
+			return nil
+		}
+	}
+	return s
 }
+
+// asBlocklisted, in the environment, has the Ceph in memory refuse the program as a blocklisted one.
+const asBlocklisted = "RBD_PROVISIONER_TEST_BLOCKLISTED"
 
 func (s *reportingStore) Close() {
 	_, _ = fmt.Fprintln(os.Stdout, "closed, with a timeout of", s.options.Timeout)
@@ -46,18 +58,31 @@ type program struct {
 
 func start(t *testing.T, args ...string) *program {
 	t.Helper()
+	p := prepare(t, args...)
+	p.start(t)
+	return p
+}
+
+// prepare returns a program that was not started yet.
+func prepare(t *testing.T, args ...string) *program {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), patience)
 	p := &program{Cmd: exec.CommandContext(ctx, os.Args[0], args...)}
 	p.Env = []string{asProgram + "=1", "GORACE=atexit_sleep_ms=0"}
 	p.Stdout, p.Stderr = &p.stdout, &p.stderr
+	t.Cleanup(cancel)
+	return p
+}
+
+func (p *program) start(t *testing.T) {
+	t.Helper()
 	if err := p.Start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		cancel()
+		_ = p.Process.Kill()
 		_ = p.Wait() // when the test has not, because it failed
 	})
-	return p
 }
 
 // wantExit wants the program to end with the code.
@@ -166,11 +191,66 @@ func TestTheProgramEndsWhenItsLeaseIsLost(t *testing.T) {
 	api := newAPIServer(t)
 	api.loseLease()
 	program := start(t, serving(api, "--leader-election-lease-duration=1s",
-		"--leader-election-renew-deadline=200ms", "--leader-election-retry-period=10ms")...)
+		"--leader-election-renew-deadline=400ms", "--leader-election-retry-period=10ms")...)
 	program.wantExit(t, 1)
 	if log := program.stderr.String(); !strings.Contains(log, "the lease was lost: it could not be renewed in time") {
 		t.Errorf("the log does not say why:\n%s", log)
 	}
+	program.wantNothingClosed(t)
+}
+
+func TestABlocklistedProgramEndsAtOnce(t *testing.T) {
+	t.Parallel()
+	api := newAPIServer(t)
+	program := prepare(t, serving(api)...)
+	program.Env = append(program.Env, asBlocklisted+"=1")
+	program.start(t)
+	program.wantExit(t, 1)
+	for _, want := range []string{"client is on Ceph's blocklist", "`ceph osd blocklist ls`"} {
+		if log := program.stderr.String(); !strings.Contains(log, want) {
+			t.Errorf("the log lacks %q:\n%s", want, log)
+		}
+	}
+	program.wantNothingClosed(t)
+	if api.holder() == "" {
+		t.Error("the lease was given back")
+	}
+}
+
+// wantNothingClosed wants that the program has not stopped in order.
+func (p *program) wantNothingClosed(t *testing.T) {
+	t.Helper()
+	if got := p.stdout.String(); got != "" {
+		t.Errorf("before it exits at once, it has %s", got)
+	}
+}
+
+// TestALogThatBlocksDoesNotKeepALeaderAlive: client-go logs that a renewal has failed before it
+// reports the loss, and nobody reads the log.
+func TestALogThatBlocksDoesNotKeepALeaderAlive(t *testing.T) {
+	t.Parallel()
+	api := newAPIServer(t)
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	filled := make(chan struct{})
+	t.Cleanup(func() {
+		_ = read.Close()
+		<-filled
+		_ = write.Close()
+	})
+	program := prepare(t, serving(api, "--leader-election-lease-duration=2s",
+		"--leader-election-renew-deadline=1s", "--leader-election-retry-period=10ms")...)
+	program.Stderr = write
+	program.start(t)
+	await(t, "the volume", api.volumes)
+	go func() {
+		defer close(filled)
+		_, _ = write.Write(make([]byte, 1<<20)) // more than fits; it returns when the pipe is closed
+	}()
+	api.loseLease()
+	program.wantExit(t, 1)
 }
 
 func TestTheProgramEndsWhereItCannotStart(t *testing.T) {

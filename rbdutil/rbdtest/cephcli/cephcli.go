@@ -34,6 +34,9 @@ func FromEnv(t *testing.T) Admin {
 	return Admin{conf: conf}
 }
 
+// Conf is the path of the cluster's ceph.conf.
+func (a Admin) Conf() string { return a.conf }
+
 // Try runs a command (ceph, rbd, rados) and returns its output and error.
 func (a Admin) Try(ctx context.Context, name string, args ...string) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, name, append([]string{"--conf", a.conf}, args...)...)
@@ -173,6 +176,39 @@ func (a Admin) Group(t *testing.T, ref rbdutil.ImageRef) {
 	group := ref.String() + "-group"
 	a.Run(t, "rbd", "group", "create", group)
 	a.Run(t, "rbd", "group", "image", "add", group, ref.String())
+}
+
+// Lock sets a lock on an image, as long as the cluster lives.
+func (a Admin) Lock(t *testing.T, ref rbdutil.ImageRef) {
+	t.Helper()
+	a.Run(t, "rbd", "lock", "add", ref.String(), "maintenance")
+}
+
+// Mirror mirrors an image by snapshots. There need not be another cluster for that.
+func (a Admin) Mirror(t *testing.T, ref rbdutil.ImageRef) {
+	t.Helper()
+	a.Run(t, "rbd", "mirror", "pool", "enable", ref.Pool, "image")
+	a.Run(t, "rbd", "mirror", "image", "enable", ref.String(), "snapshot")
+}
+
+// Migrate prepares the migration of an image to another name, and returns that name.
+func (a Admin) Migrate(t *testing.T, ref rbdutil.ImageRef) (to rbdutil.ImageRef) {
+	t.Helper()
+	to = rbdutil.ImageRef{Pool: ref.Pool, Name: ref.Name + "-migrated"}
+	a.Run(t, "rbd", "migration", "prepare", ref.String(), to.String())
+	return to
+}
+
+// TrashByHand moves an image to the trash.
+func (a Admin) TrashByHand(t *testing.T, ref rbdutil.ImageRef) {
+	t.Helper()
+	a.Run(t, "rbd", "trash", "mv", ref.String())
+}
+
+// SetRecord sets the text of an image's record.
+func (a Admin) SetRecord(t *testing.T, ref rbdutil.ImageRef, value string) {
+	t.Helper()
+	a.Run(t, "rbd", "image-meta", "set", ref.String(), rbdutil.MetaRecord, value)
 }
 
 // LeaveRemains makes an image and takes its header away, which is how an image

@@ -1,0 +1,485 @@
+package provisioner
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/client-go/informers"
+
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/rbdfake"
+)
+
+// maker is who moves images to the trash in a world.
+var maker = rbdutil.Owner{Provisioner: DefaultName, ClusterID: "here"}
+
+// newTrashCleaner returns a TrashCleaner over the world, whose events are the world's.
+func (w *world) newTrashCleaner() *TrashCleaner {
+	return NewTrashCleaner(TrashCleanerConfig{
+		Images: rbdutil.NewImages(w.ceph), Maker: maker, Index: w.volumes, Live: w.client.CoreV1(),
+		Begin: func() (func(), bool) { return func() {}, true }, Events: w.events,
+	})
+}
+
+// cleanTrash goes through the trash of pool kube, as one worker does, until nothing is left
+// to remove.
+func (w *world) cleanTrash(t *testing.T) {
+	t.Helper()
+	if err := cleanAll(t, w.newTrashCleaner()); err != nil {
+		t.Error(err)
+	}
+}
+
+// cleanAll goes through the trash of pool kube until nothing is left to remove.
+func cleanAll(t *testing.T, cleaner *TrashCleaner) error {
+	t.Helper()
+	cluster := rbdutil.Cluster{Monitors: []string{"mon"}}
+	at := placeOf(cluster, "kube")
+	if cleaner.pools[at] == nil {
+		cleaner.pools[at] = &poolTrash{busy: sets.New[string](), foreign: sets.New[string]()}
+	}
+	for {
+		if removed, err := cleaner.pass(t.Context(), at, cluster); removed == 0 {
+			return err
+		}
+	}
+}
+
+// unstore has the API server and the caches forget the volumes.
+func (w *world) unstore(t *testing.T, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		if err := w.client.CoreV1().PersistentVolumes().Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.volumes.Delete(&corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: name}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// moveLate moves the volume's image to the trash as a call of Delete does that has timed
+// out, and comes to that only so long after it has written the record.
+func (w *world) moveLate(t *testing.T, late time.Duration, how rbdutil.Deletion, maker rbdutil.Owner, keep time.Duration) {
+	t.Helper()
+	img, err := w.ceph.Get(t.Context(), rbdutil.Cluster{}, imageRef("1e7f"))
+	must(t, err)
+	how.Time = time.Now().Add(-late)
+	must(t, w.ceph.MoveToTrash(t.Context(), rbdutil.Cluster{}, img, img.Record.WithDeletion(maker, how), keep))
+}
+
+// retained is the volume as its owner wants to keep it.
+func retained(volume *corev1.PersistentVolume) *corev1.PersistentVolume {
+	volume = volume.DeepCopy()
+	volume.Spec.PersistentVolumeReclaimPolicy = corev1.PersistentVolumeReclaimRetain
+	return volume
+}
+
+// trashRow is one image in the trash and what the volumes are then.
+type trashRow struct {
+	move   func(t *testing.T, w *world)                              // nil for what Delete does
+	caches func(v *corev1.PersistentVolume) *corev1.PersistentVolume // nil for no volume
+	server func(v *corev1.PersistentVolume) *corev1.PersistentVolume // nil for no volume
+	change func(t *testing.T, w *world)                              // before the trash is cleaned
+
+	unwritten   bool   // nothing was written to the image
+	live, trash bool   // the image is under its name, in the trash
+	gets        int    // of volumes
+	event       string // its reason and volume
+	err         string
+}
+
+func TestTrashIsCleanedByWhatVolumesNeed(t *testing.T) {
+	t.Parallel()
+	const image = "kubernetes-dynamic-pvc-1e7f"
+	same := func(v *corev1.PersistentVolume) *corev1.PersistentVolume { return v }
+	as := func(other *corev1.PersistentVolume) func(*corev1.PersistentVolume) *corev1.PersistentVolume {
+		return func(*corev1.PersistentVolume) *corev1.PersistentVolume { return other }
+	}
+	late := func(late time.Duration) func(t *testing.T, w *world) {
+		return func(t *testing.T, w *world) { w.moveLate(t, late, rbdutil.Deletion{}, maker, 0) }
+	}
+	kept := func(t *testing.T, w *world) { w.moveLate(t, 0, rbdutil.Deletion{}, maker, time.Hour) }
+	unused := func(t *testing.T, w *world) { w.moveLate(t, 0, rbdutil.Deletion{Unused: true}, maker, 0) }
+	byHand := func(t *testing.T, w *world) { must(t, w.ceph.TrashByHand(imageRef("1e7f"))) }
+	by := func(change func(*rbdutil.Owner)) func(t *testing.T, w *world) {
+		return func(t *testing.T, w *world) {
+			other := maker
+			change(&other)
+			w.moveLate(t, 0, rbdutil.Deletion{}, other, 0)
+		}
+	}
+	taken := func(_ *testing.T, w *world) {
+		w.ceph.Put(rbdutil.Image{ImageRef: imageRef("1e7f"), Size: 1 << 20, Record: recordFor(1 << 20)})
+	}
+	const restored, inTrash = "ImageRestored pvc-1e7f", "ImageInTrash pvc-1e7f"
+	for name, test := range map[string]trashRow{
+		"the volume is gone":                                {gets: 1},
+		"the volume is still to be deleted":                 {caches: same, server: same, trash: true},
+		"only the API server knows that it is still there":  {server: same, trash: true, gets: 1},
+		"its owner has set Retain":                          {caches: retained, server: retained, live: true, event: restored},
+		"so much later that the move took very long":        {move: late(time.Hour), caches: retained, server: retained, live: true, event: restored},
+		"the cache does not know the volume":                {server: retained, live: true, gets: 1, event: restored},
+		"nor does it know it of a move that took very long": {move: late(time.Hour), server: retained, live: true, gets: 1, event: restored},
+		"the cache still says that it is to be deleted":     {caches: same, server: retained, trash: true},
+		"the API server does not answer":                    {change: func(_ *testing.T, w *world) { w.failVolumes(errors.New("etcd is slow")) }, trash: true, gets: 1, err: "etcd is slow"},
+		"created again under another name":                  {caches: as(rbdVolume("again", "kube", image)), live: true, event: "ImageRestored again"},
+		"created again for ceph-csi":                        {caches: as(csiVolume("again", image, "kube", "")), live: true, event: "ImageRestored again"},
+		"created again as a migrated volume":                {caches: as(csiVolume("again", "mig_mons-0_image-1e7f_6b756265", "", "")), live: true, event: "ImageRestored again"},
+		"created again over another image":                  {server: as(rbdVolume("pvc-1e7f", "kube", "by-hand")), gets: 1},
+
+		"its name is taken":                              {caches: retained, server: retained, change: taken, live: true, trash: true, event: inTrash},
+		"its name is taken, and it was never used":       {move: unused, unwritten: true, caches: retained, server: retained, change: taken, live: true},
+		"it was never used, but a volume shows it":       {move: unused, caches: retained, server: retained, live: true, event: restored},
+		"it was never used, and there is no volume":      {move: unused, unwritten: true, gets: 1},
+		"it was never used, but holds data":              {move: unused, trash: true, gets: 1},
+		"its time in the trash is not over":              {move: kept, trash: true},
+		"that neither, but its owner has set Retain":     {move: kept, caches: retained, server: retained, live: true, event: restored},
+		"its time in the trash is over":                  {move: kept, change: func(_ *testing.T, w *world) { w.ceph.ExpireTrash(image) }, gets: 1},
+		"a person has moved it there":                    {move: byHand, trash: true},
+		"a person has, though a volume needs it":         {move: byHand, caches: retained, server: retained, live: true, event: restored},
+		"a person has, long after a failed move of ours": {move: late(time.Hour), trash: true, gets: 1},
+		"another cluster has":                            {move: by(func(o *rbdutil.Owner) { o.ClusterID = "there" }), trash: true},
+		"another provisioner has":                        {move: by(func(o *rbdutil.Owner) { o.Provisioner = "example.com/rbd" }), trash: true},
+		"another cluster has, though a volume needs it":  {move: by(func(o *rbdutil.Owner) { o.ClusterID = "there" }), caches: retained, server: retained, live: true, event: restored},
+		"it is the source of a migration that is prepared": {move: func(t *testing.T, w *world) {
+			_, err := w.ceph.Migrate(imageRef("1e7f"))
+			must(t, err)
+			must(t, w.ceph.TrashByHand(rbdutil.ImageRef{Pool: "kube", Name: image + "-migrated"}))
+		}, trash: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test.run(t)
+		})
+	}
+}
+
+func (row trashRow) run(t *testing.T) {
+	w, volume := provisioned(t)
+	if !row.unwritten {
+		must(t, w.ceph.Write(imageRef("1e7f")))
+	}
+	if row.move != nil {
+		row.move(t, w)
+	} else {
+		must(t, w.Delete(t.Context(), volume))
+	}
+	w.client.ClearActions()
+	if row.caches != nil {
+		add(t, w.volumes, row.caches(volume))
+	}
+	must(t, w.client.Tracker().Delete(corev1.SchemeGroupVersion.WithResource("persistentvolumes"), "", volume.Name))
+	if row.server != nil {
+		w.store(t, row.server(volume))
+	}
+	if row.change != nil {
+		row.change(t, w)
+	}
+	if err := cleanAll(t, w.newTrashCleaner()); textOf(err) != row.err {
+		t.Errorf("error %v, want %s", err, row.err)
+	}
+	if n := w.gets(); n != row.gets {
+		t.Errorf("%d GETs of volumes, want %d", n, row.gets)
+	}
+	live, trash := len(w.ceph.Names()) > 0, len(w.ceph.TrashedNames()) > 0
+	if live != row.live || trash != row.trash {
+		t.Errorf("under its name: %t, want %t; in the trash: %t, want %t", live, row.live, trash, row.trash)
+	}
+	if written, err := w.ceph.Written(t.Context(), rbdutil.Cluster{}, imageRef("1e7f"), ""); strings.HasPrefix(row.event, reasonRestored) && (err != nil || !written) {
+		t.Errorf("what was written to the image is not there: %t, %v", written, err)
+	}
+	row.wantEvent(t, w.sent())
+}
+
+func (row trashRow) wantEvent(t *testing.T, events []string) {
+	t.Helper()
+	if row.event == "" {
+		if len(events) > 0 {
+			t.Errorf("events %q", events)
+		}
+		return
+	}
+	reason, volume, _ := strings.Cut(row.event, " ")
+	if len(events) != 1 || !strings.HasPrefix(events[0], "Warning "+reason+" image kube/kubernetes-dynamic-pvc-1e7f") {
+		t.Fatalf("events %q, want one of %s", events, reason)
+	}
+	if reason == reasonRestored && !strings.HasSuffix(events[0], "has been restored: volume "+volume+" needs it") {
+		t.Errorf("event %s, want one for volume %s", events[0], volume)
+	}
+}
+
+// The whole way: the call times out, the owner sets Retain, and only then Ceph moves it.
+func TestAMoveThatIsCompletedAfterItsVolumeWasRescuedIsUndone(t *testing.T) {
+	t.Parallel()
+	w, volume := provisioned(t)
+	must(t, w.ceph.Write(imageRef("1e7f")))
+	add(t, w.volumes, volume)
+	w.failOnce(rbdfake.OpMoveToTrash, true, rbdutil.ErrTimeout) // it does go on
+	if err := w.Delete(t.Context(), volume); !errors.Is(err, rbdutil.ErrTimeout) {
+		t.Fatalf("error %v, want a timeout", err)
+	}
+	if diff := cmp.Diff(notedTrash{after: []string{"pvc-1e7f in kube"}}, *w.trash, cmp.AllowUnexported(notedTrash{})); diff != "" {
+		t.Errorf("pools whose trash is cleaned (-want +got):\n%s", diff)
+	}
+	add(t, w.volumes, retained(volume))
+	w.store(t, retained(volume))
+	w.cleanTrash(t)
+	w.wantImages(t, "kube/kubernetes-dynamic-pvc-1e7f")
+	if img := w.image(t, imageRef("1e7f")); img.Record.Deleted != nil || img.Size != 1<<30 {
+		t.Errorf("image %+v", img)
+	}
+}
+
+func TestNothingIsDoneToTheTrashWhenNoMoreIsToBegin(t *testing.T) {
+	t.Parallel()
+	w, volume := provisioned(t)
+	must(t, w.Delete(t.Context(), volume))
+	w.unstore(t, volume.Name)
+	cleaner := w.newTrashCleaner()
+	cleaner.Begin = func() (func(), bool) { return nil, false }
+	must(t, cleanAll(t, cleaner))
+	if diff := cmp.Diff([]string{"kube/kubernetes-dynamic-pvc-1e7f"}, w.ceph.TrashedNames()); diff != "" {
+		t.Errorf("in the trash (-want +got):\n%s", diff)
+	}
+}
+
+// There may be thousands of them, and they do not change.
+func TestImagesInTheTrashOfOthersAreReadOnce(t *testing.T) {
+	t.Parallel()
+	w, _ := provisioned(t)
+	must(t, w.ceph.TrashByHand(imageRef("1e7f")))
+	reads := 0
+	w.ceph.Before = func(_ context.Context, op string, _ rbdutil.Cluster, _ rbdutil.ImageRef) error {
+		if op == rbdfake.OpGetTrashed {
+			reads++
+		}
+		return nil
+	}
+	cleaner := w.newTrashCleaner()
+	for range 3 {
+		must(t, cleanAll(t, cleaner))
+	}
+	if reads != 1 {
+		t.Errorf("read %d times", reads)
+	}
+	trashed, err := w.ceph.ListTrash(t.Context(), rbdutil.Cluster{}, "kube")
+	must(t, err)
+	must(t, w.ceph.Restore(t.Context(), rbdutil.Cluster{}, "kube", trashed[0]))
+	must(t, cleanAll(t, cleaner))
+	if known := cleaner.pools[placeOf(rbdutil.Cluster{Monitors: []string{"mon"}}, "kube")].foreign; known.Len() > 0 {
+		t.Errorf("%v are still known, though they are gone", known)
+	}
+}
+
+func TestTrashIsLookedAtAgainUnlessThatIsOfNoUse(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		err   error
+		retry bool
+	}{
+		"Ceph does not answer":    {rbdutil.ErrTimeout, true},
+		"there is no space":       {rbdutil.ErrNoSpace, true},
+		"the pool does not exist": {rbdutil.ErrPoolNotFound, false},
+		"the key is denied":       {rbdutil.ErrAccessDenied, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.ceph.Before = func(context.Context, string, rbdutil.Cluster, rbdutil.ImageRef) error { return test.err }
+			cleaner, cluster := w.newTrashCleaner(), rbdutil.Cluster{Monitors: []string{"mon"}}
+			at := placeOf(cluster, "kube")
+			cleaner.pools[at] = &poolTrash{workers: 1, busy: sets.New[string](), foreign: sets.New[string]()}
+			cleaner.work(t.Context(), at, cluster)
+			if got := cleaner.pools[at]; got.retry != test.retry || got.workers != 0 {
+				t.Errorf("to be looked at again: %t, want %t; %d workers are left", got.retry, test.retry, got.workers)
+			}
+		})
+	}
+}
+
+// blockedTrash says when a trash is listed, and waits until it may go on.
+type blockedTrash struct {
+	TrashedImages
+	called  chan string // the pool
+	proceed chan error
+
+	mu      sync.Mutex
+	running map[string]int
+	most    int
+}
+
+func newBlockedTrash() *blockedTrash {
+	return &blockedTrash{called: make(chan string, 100), proceed: make(chan error), running: map[string]int{}}
+}
+
+func (b *blockedTrash) ListTrash(_ context.Context, c rbdutil.Cluster, pool string) ([]rbdutil.TrashedImage, error) {
+	place := c.Monitors[0] + " " + pool
+	b.mu.Lock()
+	b.running[place]++
+	b.most = max(b.most, b.running[place])
+	b.mu.Unlock()
+	b.called <- place
+	err := <-b.proceed
+	b.mu.Lock()
+	b.running[place]--
+	b.mu.Unlock()
+	return nil, err
+}
+
+func TestNobodyWaitsForTheTrash(t *testing.T) {
+	t.Parallel()
+	b := newBlockedTrash()
+	cleaner := NewTrashCleaner(TrashCleanerConfig{Images: b})
+	ctx, cancel := context.WithCancel(t.Context())
+	cleaner.Clean(ctx, rbdutil.Cluster{Monitors: []string{"mon"}}, "kube")
+	cancel() // whoever asked has gone
+	if got, want := <-b.called, "mon kube"; got != want {
+		t.Errorf("cleaned is %q, want %q", got, want)
+	}
+	b.proceed <- nil
+}
+
+func TestEachPoolHasItsWorkersForTheTrash(t *testing.T) {
+	t.Parallel()
+	b := newBlockedTrash()
+	cleaner := NewTrashCleaner(TrashCleanerConfig{Images: b})
+	cluster, other := rbdutil.Cluster{Monitors: []string{"mon"}}, rbdutil.Cluster{Monitors: []string{"elsewhere"}}
+	for range 10 * trashWorkers {
+		cleaner.Clean(t.Context(), cluster, "kube")
+	}
+	for range trashWorkers {
+		<-b.called
+	}
+	cleaner.Clean(t.Context(), cluster, "data")
+	<-b.called
+	cleaner.Clean(t.Context(), other, "kube")
+	<-b.called
+	// All that came too late for a worker is done by one more look, failures or not.
+	for range trashWorkers + 2 {
+		b.proceed <- rbdutil.ErrAccessDenied
+	}
+	<-b.called
+	b.proceed <- nil
+	select {
+	case pool := <-b.called:
+		t.Errorf("%s once more, for nothing", pool)
+	default:
+	}
+	if b.mu.Lock(); b.most > trashWorkers {
+		t.Errorf("%d at a time, want %d", b.most, trashWorkers)
+	}
+	b.mu.Unlock()
+	// And it is ready for more.
+	cleaner.Clean(t.Context(), cluster, "kube")
+	<-b.called
+	b.proceed <- nil
+}
+
+func TestTrashIsCleanedWhenTheVolumeIsGoneOrRescued(t *testing.T) {
+	t.Parallel()
+	b := newBlockedTrash()
+	w, rescued := provisioned(t)
+	gone, unrelated := rescued.DeepCopy(), rescued.DeepCopy()
+	gone.Name, unrelated.Name = "gone", "unrelated"
+	w.store(t, gone)
+	w.store(t, unrelated)
+	cleaner := NewTrashCleaner(TrashCleanerConfig{Images: b})
+	factory := informers.NewSharedInformerFactory(w.client, 0)
+	volumes := factory.Core().V1().PersistentVolumes().Informer()
+	must(t, cleaner.Watch(t.Context(), volumes))
+	ctx, cancel := context.WithCancel(t.Context())
+	factory.Start(ctx.Done())
+	factory.WaitForCacheSync(ctx.Done())
+	cluster := rbdutil.Cluster{Monitors: []string{"mon"}}
+	cleaner.CleanAfter(gone.Name, cluster, "of-gone")
+	cleaner.CleanAfter(rescued.Name, cluster, "of-rescued")
+	change := func(volume *corev1.PersistentVolume) {
+		t.Helper()
+		_, err := w.client.CoreV1().PersistentVolumes().Update(t.Context(), volume, metav1.UpdateOptions{})
+		must(t, err)
+	}
+	rescued.Labels = map[string]string{"a": "b"}
+	change(rescued) // is still to be deleted
+	must(t, w.client.CoreV1().PersistentVolumes().Delete(t.Context(), unrelated.Name, metav1.DeleteOptions{}))
+	must(t, w.client.CoreV1().PersistentVolumes().Delete(t.Context(), gone.Name, metav1.DeleteOptions{}))
+	if got := <-b.called; got != "mon of-gone" {
+		t.Errorf("cleaned is %s", got)
+	}
+	change(retained(rescued))
+	if got := <-b.called; got != "mon of-rescued" {
+		t.Errorf("cleaned is %s", got)
+	}
+	b.proceed <- nil
+	b.proceed <- nil
+	if len(cleaner.pending) > 0 {
+		t.Errorf("still pending: %v", cleaner.pending)
+	}
+	cancel()
+	factory.Shutdown()
+}
+
+// The leader has died after it moved the image to the trash. The owner has set Retain and
+// deleted the volume: only its finalizer shows that the image is needed.
+func TestTheFinalizerStaysUntilTheTrashWasSearched(t *testing.T) {
+	t.Parallel()
+	w, volume := provisioned(t)
+	must(t, w.ceph.Write(imageRef("1e7f")))
+	must(t, w.Delete(t.Context(), volume))
+	rescued := retained(w.released(t, volume))
+	add(t, w.volumes, rescued)
+	cleaner := w.newTrashCleaner() // of the next leader
+	if err := cleaner.MayRelease(t.Context(), volume.Name); err == nil {
+		t.Fatal("the volume may be released, though its image is in the trash")
+	}
+	w.ceph.Before = func(_ context.Context, op string, _ rbdutil.Cluster, _ rbdutil.ImageRef) error {
+		if op == rbdfake.OpRestore {
+			return rbdutil.ErrNoSpace
+		}
+		return nil
+	}
+	if err := cleanAll(t, cleaner); !errors.Is(err, rbdutil.ErrNoSpace) {
+		t.Fatalf("error %v", err)
+	}
+	if err := cleaner.mayReleaseAfterPass(t, rescued); err == nil {
+		t.Fatal("the volume may be released, though its image could not be restored")
+	}
+	w.ceph.Before = nil
+	must(t, cleanAll(t, cleaner))
+	must(t, cleaner.mayReleaseAfterPass(t, rescued))
+	w.wantImages(t, "kube/kubernetes-dynamic-pvc-1e7f")
+	for name, change := range map[string]func(v *corev1.PersistentVolume){
+		"that is to be deleted": func(v *corev1.PersistentVolume) {
+			v.Spec.PersistentVolumeReclaimPolicy = corev1.PersistentVolumeReclaimDelete
+		},
+		"that is bound":   func(v *corev1.PersistentVolume) { v.Status.Phase = corev1.VolumeBound },
+		"of another kind": func(v *corev1.PersistentVolume) { v.Spec.PersistentVolumeSource = corev1.PersistentVolumeSource{} },
+	} {
+		other := rescued.DeepCopy()
+		change(other)
+		add(t, w.volumes, other)
+		if err := w.newTrashCleaner().MayRelease(t.Context(), volume.Name); err != nil {
+			t.Errorf("a volume %s: %v", name, err)
+		}
+	}
+}
+
+// mayReleaseAfterPass asks without having the trash cleaned in the background.
+func (t *TrashCleaner) mayReleaseAfterPass(tb *testing.T, volume *corev1.PersistentVolume) error {
+	tb.Helper()
+	cluster := rbdutil.Cluster{Monitors: volume.Spec.RBD.CephMonitors}
+	at := placeOf(cluster, volume.Spec.RBD.RBDPool)
+	t.mu.Lock()
+	t.pools[at] = t.pools[placeOf(rbdutil.Cluster{Monitors: []string{"mon"}}, "kube")]
+	t.pools[at].workers, t.pools[at].cluster = trashWorkers, cluster
+	t.mu.Unlock()
+	return t.MayRelease(tb.Context(), volume.Name)
+}

@@ -1,0 +1,137 @@
+package librbd
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/ceph/go-ceph/rados"
+
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+)
+
+// minBlocklistTime is how long Ceph refuses a fenced client at least. It is longer than any request
+// can be on its way, and than most frozen processes stay so.
+const minBlocklistTime = 24 * time.Hour
+
+// register records a new connection before its first use, and fences the clients that may still
+// change images of its cluster.
+func (p *connections) register(ctx context.Context, c rbdutil.Cluster, conn *rados.Conn) (rbdutil.Client, error) {
+	if p.clients == nil {
+		return rbdutil.Client{}, nil
+	}
+	client, err := clientOf(conn, p.timeout)
+	if err != nil {
+		return client, wrap("read the client address at "+c.String(), err, nil)
+	}
+	ctx, cancel := context.WithTimeout(ctx, p.timeout)
+	defer cancel()
+	stale, err := p.clients.Register(ctx, client)
+	if err != nil {
+		// Not %w: a deadline that has passed here is not Ceph's.
+		return client, fmt.Errorf("record client %s of %s in the lease: %s", client.Address, c, err.Error())
+	}
+	if err := p.fence(conn, stale); err != nil {
+		p.clients.Closed(client, true) // it has changed nothing
+		return client, fmt.Errorf("connect to %s: %w", c, err)
+	}
+	return client, nil
+}
+
+// clientOf returns a connection as its cluster knows it.
+func clientOf(conn *rados.Conn, timeout time.Duration) (rbdutil.Client, error) {
+	fsid, err := conn.GetFSID()
+	if err != nil {
+		return rbdutil.Client{}, err
+	}
+	addresses, err := conn.GetAddrs()
+	if err != nil {
+		return rbdutil.Client{}, err
+	}
+	return rbdutil.Client{FSID: fsid, Address: blocklistAddress(addresses), Timeout: timeout}, nil
+}
+
+// blocklistAddress returns one address of those that librados prints: ADDRESS:0/NONCE, or
+// [v2:ADDRESS:0/NONCE,v1:ADDRESS:0/NONCE]. The monitors ignore the type, and the nonce is the same.
+func blocklistAddress(addresses string) string {
+	if first, _, several := strings.Cut(addresses, ","); several {
+		addresses = strings.TrimPrefix(first, "[")
+	}
+	for _, kind := range []string{"v1:", "v2:", "any:"} {
+		addresses = strings.TrimPrefix(addresses, kind)
+	}
+	return addresses
+}
+
+// fence has Ceph refuse all requests of the clients from now on. When it returns nil, none of them
+// can come before a request that is sent afterwards.
+func (p *connections) fence(conn *rados.Conn, clients []rbdutil.Client) error {
+	var fenced, refused []rbdutil.Client
+	var refusal error
+	for _, client := range clients {
+		err := blocklist(conn, client)
+		switch {
+		case err == nil:
+			fenced = append(fenced, client)
+		case errors.Is(err, rbdutil.ErrAccessDenied):
+			refused, refusal = append(refused, client), err
+		default:
+			return err
+		}
+	}
+	// Our next requests carry the epoch of this map. An OSD that gets one applies the map first.
+	// Another connection of this process may have fenced clients a moment ago.
+	if err := conn.WaitForLatestOSDMap(); err != nil {
+		return wrap("wait for the OSD map with the blocklist", err, nil)
+	}
+	if len(fenced) > 0 {
+		p.clients.Fenced(fenced)
+	}
+	if len(refused) > 0 {
+		return p.clients.Refused(refused, refusal)
+	}
+	return nil
+}
+
+// blocklist is similar to: ceph osd blocklist add ADDRESS SECONDS
+func blocklist(conn *rados.Conn, client rbdutil.Client) error {
+	what := "fence client " + client.Address
+	command, err := json.Marshal(map[string]any{
+		"prefix": "osd blocklist", "blocklistop": "add", "addr": client.Address,
+		// The monitors insist on a decimal point.
+		"expire": json.RawMessage(strconv.FormatFloat(blocklistTime(client).Seconds(), 'f', 1, 64)),
+	})
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	_, status, err := conn.MonCommand(command)
+	if err != nil && status != "" {
+		what += ": " + status
+	}
+	return wrap(what, err, nil)
+}
+
+func blocklistTime(client rbdutil.Client) time.Duration {
+	return max(minBlocklistTime, 10*client.Timeout)
+}
+
+// shutdown closes a connection that nobody uses. In the background: librados waits
+// there for what a dead cluster may never answer.
+func (p *connections) shutdown(conn *connection) {
+	if conn.rados == nil {
+		return
+	}
+	go conn.rados.Shutdown()
+	if p.clients == nil {
+		return
+	}
+	p.clients.Closed(conn.client, !conn.unclean)
+	if next := p.conns[conn.key]; conn.unclean && next != nil {
+		// It was made before conn could be fenced. The one after it will fence conn.
+		p.dropLocked(next)
+	}
+}

@@ -1,0 +1,117 @@
+//go:build ceph
+
+package librbd
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/ceph/go-ceph/rados"
+
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/rbdtest/cephcli"
+)
+
+func TestBlocklistAddress(t *testing.T) {
+	t.Parallel()
+	for addresses, want := range map[string]string{
+		"10.0.0.1:0/17":                                 "10.0.0.1:0/17",
+		"v2:10.0.0.1:0/17":                              "10.0.0.1:0/17",
+		"[v2:10.0.0.1:0/17,v1:10.0.0.1:0/17]":           "10.0.0.1:0/17",
+		"[2001:db8::1]:0/17":                            "[2001:db8::1]:0/17",
+		"[v2:[2001:db8::1]:0/17,v1:[2001:db8::1]:0/17]": "[2001:db8::1]:0/17",
+		"any:[2001:db8::1]:0/17":                        "[2001:db8::1]:0/17",
+	} {
+		if got := blocklistAddress(addresses); got != want {
+			t.Errorf("of %s: %s, want %s", addresses, got, want)
+		}
+	}
+}
+
+func TestAClientIsBlockedForLongerThanAnyRequestLasts(t *testing.T) {
+	t.Parallel()
+	for timeout, want := range map[time.Duration]time.Duration{
+		0: 24 * time.Hour, 15 * time.Second: 24 * time.Hour, 3 * time.Hour: 30 * time.Hour,
+	} {
+		if got := blocklistTime(rbdutil.Client{Timeout: timeout}); got != want {
+			t.Errorf("with a timeout of %s: %s, want %s", timeout, got, want)
+		}
+	}
+}
+
+// ownClients are the clients of one process.
+type ownClients struct {
+	stale  []rbdutil.Client
+	fenced []rbdutil.Client
+}
+
+func (c *ownClients) Register(context.Context, rbdutil.Client) ([]rbdutil.Client, error) {
+	return c.stale, nil
+}
+
+func (c *ownClients) Fenced(clients []rbdutil.Client) {
+	c.fenced, c.stale = append(c.fenced, clients...), nil
+}
+
+func (c *ownClients) Refused(_ []rbdutil.Client, reason error) error { return reason }
+
+func (c *ownClients) Closed(client rbdutil.Client, clean bool) {
+	if !clean {
+		c.stale = append(c.stale, client)
+	}
+}
+
+// TestAConnectionWithAnUnansweredRequestIsFenced: Ceph may still do what it has not answered, after
+// the same was tried again on another connection.
+func TestAConnectionWithAnUnansweredRequestIsFenced(t *testing.T) {
+	t.Parallel()
+	const name = "unanswered"
+	ceph := cephcli.FromEnv(t)
+	ceph.CreatePool(t, name)
+	cluster := rbdutil.Cluster{Monitors: ceph.Monitors(t), User: name, Key: ceph.CreateUser(t, name, name)}
+	clients := &ownClients{}
+	store := New(Options{
+		Timeout: 30 * time.Second, IdleTimeout: time.Minute, Clients: clients,
+		Blocklisted: func(err error) { t.Errorf("it would exit: %v", err) },
+	})
+	t.Cleanup(store.Close)
+	use := func(result error) (used rbdutil.Client) {
+		t.Helper()
+		err := store.run(t.Context(), operation{name: "use", image: rbdutil.ImageRef{Pool: name}}, cluster, func(conn *rados.Conn, _ *rados.IOContext) error {
+			client, err := clientOf(conn, store.conns.timeout)
+			if err != nil {
+				t.Error(err)
+			}
+			used = client
+			return result
+		})
+		if err != result { //nolint:errorlint // it is to be the same
+			t.Fatalf("error %v, want %v", err, result)
+		}
+		return used
+	}
+	// Two are under way on the connection when the first of them is not answered. A third one
+	// has another connection by then.
+	first, err := store.conns.acquire(t.Context(), cluster)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if client := use(rbdutil.ErrTimeout); client != first.client {
+		t.Fatalf("client %v, want %v", client, first.client)
+	}
+	second := use(nil)
+	if second == first.client || len(clients.stale) > 0 {
+		t.Fatalf("client %v, and to be fenced: %v", second, clients.stale)
+	}
+	store.conns.release(first)
+	third := use(nil)
+	if third == second || len(clients.fenced) != 1 || clients.fenced[0] != first.client {
+		t.Errorf("client %v after %v, fenced: %v, want %v", third, second, clients.fenced, first.client)
+	}
+	// What has an answer leaves nothing, whatever the answer.
+	use(rbdutil.ErrAccessDenied)
+	if fourth := use(nil); fourth == third || len(clients.fenced) != 1 {
+		t.Errorf("client %v after %v, fenced: %v", fourth, third, clients.fenced)
+	}
+}

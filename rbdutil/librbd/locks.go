@@ -1,0 +1,79 @@
+package librbd
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/ceph/go-ceph/rados"
+
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+)
+
+const (
+	// lockName is the name of every lock on an image (librbd's RBD_LOCK_NAME).
+	lockName = "rbd_lock"
+	// managedCookie begins the cookies of those that the feature exclusive-lock sets: a
+	// client that has the image mapped holds one and hands it over when it is asked to.
+	managedCookie = "auto "
+)
+
+// locksOf returns the locks that somebody has set on an image, each as ID LOCKER. Not by
+// go-ceph's Image.ListLockers, which takes an error for an image without locks.
+//
+// Similar to: rbd lock ls POOL/IMAGE
+func locksOf(pool *rados.IOContext, img rbdutil.Image) ([]string, error) {
+	header := headerOf(img.ID)
+	if img.ID == "" {
+		header = img.Name + ".rbd" // format 1
+	}
+	held, err := pool.ListLockers(header, lockName)
+	if errnoOf(err) == syscall.ERANGE {
+		return []string{"more clients than can be listed"}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var locks []string
+	for n := range min(held.NumLockers, len(held.Clients), len(held.Cookies)) {
+		cookie := held.Cookies[n]
+		if strings.HasPrefix(cookie, managedCookie) {
+			continue
+		}
+		if strings.ContainsAny(cookie, " '\"") {
+			cookie = strconv.Quote(cookie)
+		}
+		locks = append(locks, cookie+" "+held.Clients[n])
+	}
+	return locks, nil
+}
+
+// checkUnlocked returns ErrLocked if somebody has set a lock on the image.
+func checkUnlocked(pool *rados.IOContext, img rbdutil.Image) error {
+	locks, err := locksOf(pool, img)
+	if err != nil {
+		return imageError("list the locks of", img.ImageRef, err)
+	}
+	if len(locks) > 0 {
+		return lockedError(img, locks)
+	}
+	return nil
+}
+
+func lockedError(img rbdutil.Image, locks []string) error {
+	return fmt.Errorf("%w: %s by %s", rbdutil.ErrLocked, img.ImageRef, strings.Join(locks, ", "))
+}
+
+// writeError is imageError for a change that a lock may prevent, and names the lock.
+func writeError(pool *rados.IOContext, verb string, img rbdutil.Image, err error) error {
+	wrapped := imageError(verb, img.ImageRef, err)
+	if !errors.Is(wrapped, rbdutil.ErrLocked) {
+		return wrapped
+	}
+	if locks, err := locksOf(pool, img); err == nil && len(locks) > 0 {
+		return lockedError(img, locks)
+	}
+	return wrapped
+}

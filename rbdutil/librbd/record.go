@@ -1,0 +1,56 @@
+package librbd
+
+import (
+	"syscall"
+
+	"github.com/ceph/go-ceph/rbd"
+
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+)
+
+// recordText is the metadata value of an image's record; nil if there is none.
+type recordText *string
+
+// readRecord reads the text of an image's record.
+//
+// Similar to: rbd image-meta get POOL/IMAGE rbd-provisioner.ceph.com/image
+func readRecord(image *rbd.Image) (recordText, error) {
+	text, err := image.GetMetadata(rbdutil.MetaRecord)
+	switch errnoOf(err) {
+	case 0:
+		return &text, err
+	case syscall.ENOENT:
+		// A missing key and a missing image are the same errno, but the image is open.
+		return nil, nil
+	default:
+		return nil, err
+	}
+}
+
+// writeRecord writes the text of an image's record, or removes it if that is nil.
+//
+// Similar to: rbd image-meta set POOL/IMAGE rbd-provisioner.ceph.com/image VALUE
+func writeRecord(image *rbd.Image, text recordText) error {
+	if text != nil {
+		return image.SetMetadata(rbdutil.MetaRecord, *text)
+	}
+	err := image.RemoveMetadata(rbdutil.MetaRecord)
+	if errnoOf(err) == syscall.ENOENT {
+		return nil
+	}
+	return err
+}
+
+// encode returns the text of a record.
+func encode(record rbdutil.Record) recordText {
+	text := record.Encode()
+	return &text
+}
+
+// decode returns the record that the text is of.
+func decode(text recordText) (rbdutil.Record, error) {
+	if text == nil {
+		return rbdutil.Record{}, nil
+	}
+	return rbdutil.DecodeRecord(*text)
+}

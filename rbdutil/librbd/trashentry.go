@@ -1,0 +1,210 @@
+package librbd
+
+import (
+	"fmt"
+	"syscall"
+	"time"
+
+	"github.com/ceph/go-ceph/rados"
+	"github.com/ceph/go-ceph/rbd"
+
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+)
+
+// trashEntry is an image in a pool's trash.
+type trashEntry struct {
+	rbdutil.TrashedImage
+	pool *rados.IOContext
+	ref  rbdutil.ImageRef // for errors
+}
+
+// contents are what the image has that must be known before it is removed.
+type contents struct {
+	// record is nil if the image has nothing left that could have one.
+	record *rbdutil.Record
+	// snapshots are those that we took for clones of it.
+	snapshots []string
+	// parent is the snapshot that it is a clone of itself, or nil.
+	parent *rbdutil.SnapshotRef
+}
+
+// remove removes an image that the maker has moved to the trash, with its data.
+func (e trashEntry) remove(conn *rados.Conn, maker rbdutil.Owner) error {
+	has, err := e.open(maker)
+	if err != nil {
+		return err
+	}
+	if time.Now().Before(e.KeepUntil) {
+		return e.notExpired()
+	}
+	for _, snapshot := range has.snapshots {
+		if err := release(e.pool, rbdutil.SnapshotRef{Pool: e.ref.Pool, ImageID: e.ID, Name: snapshot}); err != nil {
+			return err
+		}
+	}
+	const force = false // not before its time
+	err = rbd.TrashRemove(e.pool, e.ID, force)
+	if errnoOf(err) == syscall.EUCLEAN {
+		if err := e.finishMove(has.record); err != nil {
+			return err
+		}
+		err = rbd.TrashRemove(e.pool, e.ID, force)
+	}
+	// Before the time has come, Ceph answers as to a user without the capabilities. It
+	// compares fractions of seconds, which it does not tell.
+	if errnoOf(err) == syscall.EPERM && time.Now().Before(e.KeepUntil.Add(time.Second)) {
+		return e.notExpired()
+	}
+	if err != nil {
+		return removeError("remove", e.ref, err)
+	}
+	return releaseParent(conn, has.parent)
+}
+
+func (e trashEntry) notExpired() error {
+	return fmt.Errorf("remove image %s: %w until %s", e.ref, rbdutil.ErrNotExpired, e.KeepUntil.UTC().Format(time.RFC3339))
+}
+
+// open reads an image that the maker has moved to the trash. One whose removal was
+// interrupted may have nothing left that could have a record, and nothing that could be
+// lost.
+func (e trashEntry) open(maker rbdutil.Owner) (contents, error) {
+	image, err := rbd.OpenImageByIdReadOnly(e.pool, e.ID, rbd.NoSnapshot)
+	if errnoOf(err) == syscall.ENOENT && !exists(e.pool, headerOf(e.ID)) {
+		return contents{}, nil
+	}
+	if err != nil {
+		return contents{}, openTrashedError(e.pool, e.ref, e.ID, err)
+	}
+	defer closeImage(image)
+	record, err := e.recordOf(image, maker)
+	if err != nil {
+		return contents{}, err
+	}
+	if record.Deleted.Unused {
+		has, err := written(image, "")
+		if err != nil {
+			return contents{}, imageError("read", e.ref, err)
+		}
+		if has {
+			return contents{}, fmt.Errorf("remove image %s: %w: it was written to", e.ref, rbdutil.ErrNotEmpty)
+		}
+	}
+	has := contents{record: record}
+	snapshots, err := snapshotsOf(image)
+	if err != nil {
+		return contents{}, imageError("read", e.ref, err)
+	}
+	for _, s := range snapshots {
+		if _, ours := rbdutil.CloneOf(s.name); ours {
+			has.snapshots = append(has.snapshots, s.name)
+		}
+	}
+	has.parent, err = parentOf(image)
+	return has, imageError("read", e.ref, err)
+}
+
+// recordOf returns the record of the image, which must say that the maker has moved it to
+// the trash when it came there.
+func (e trashEntry) recordOf(image *rbd.Image, maker rbdutil.Owner) (*rbdutil.Record, error) {
+	text, err := readRecord(image)
+	if err != nil {
+		return nil, imageError("read the metadata of", e.ref, err)
+	}
+	record, err := decode(text)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("%w: image %s: %w", rbdutil.ErrForeignImage, e.ref, err)
+	case e.Migrating:
+		return nil, fmt.Errorf("%w: image %s is the source of a migration", rbdutil.ErrForeignImage, e.ref)
+	case !record.DeletedBy(maker, e.TrashedImage):
+		return nil, fmt.Errorf("%w: the record of image %s does not say that %q in cluster %q moved it to the trash at %s",
+			rbdutil.ErrForeignImage, e.ref, maker.Provisioner, maker.ClusterID, e.Trashed.UTC().Format(time.RFC3339))
+	}
+	return &record, nil
+}
+
+// finishMove finishes an interrupted move to the trash. Ceph does so by the name that the
+// image had. Ceph 16 leaves the times of the entry as they are; in case another version
+// sets them anew, the record is given the new time before, beside the entry's.
+func (e trashEntry) finishMove(record *rbdutil.Record) error {
+	other, err := idOf(e.pool, e.Name)
+	if err != nil {
+		return imageError("read the name of", e.ref, err)
+	}
+	if other != "" && other != e.ID {
+		return fmt.Errorf("finish the move of image %s to the trash: %w: its name %s has been given to another",
+			e.ref, rbdutil.ErrImageExists, e.Name)
+	}
+	if record != nil && record.Deleted != nil {
+		d := *record.Deleted
+		maker := rbdutil.Owner{Provisioner: d.Provisioner, ClusterID: d.ClusterID}
+		began := e.Trashed.UTC()
+		d.Time, d.Began = time.Now(), &began
+		if err := e.writeRecord(encode(record.WithDeletion(maker, d))); err != nil {
+			return err
+		}
+	}
+	rest := wholeSeconds(time.Until(e.KeepUntil))
+	return removeError("move to the trash", e.ref, rbd.GetImage(e.pool, e.Name).Trash(rest))
+}
+
+func (e trashEntry) writeRecord(text recordText) error {
+	image, err := rbd.OpenImageById(e.pool, e.ID, rbd.NoSnapshot)
+	if err != nil {
+		return openTrashedError(e.pool, e.ref, e.ID, err)
+	}
+	defer closeImage(image)
+	return imageError("set metadata of", e.ref, writeRecord(image, text))
+}
+
+// restore gives the image the name back that it had, and clears its deletion.
+func (e trashEntry) restore() error {
+	if err := e.moveBack(); err != nil {
+		return err
+	}
+	return e.clearDeletion()
+}
+
+// moveBack gives the image the name back that it had.
+func (e trashEntry) moveBack() error {
+	if e.Migrating {
+		return fmt.Errorf("restore image %s: %w", e.ref, rbdutil.ErrMigrating)
+	}
+	err := rbd.TrashRestore(e.pool, e.ID, e.Name)
+	// Ceph says that of an image that is half in the trash, and of one whose removal was
+	// begun. That one cannot be restored: it has no name by which the move could be finished.
+	if errno := errnoOf(err); errno == syscall.EBUSY || errno == syscall.EUCLEAN {
+		if err := e.finishMove(nil); err != nil {
+			return err
+		}
+		err = rbd.TrashRestore(e.pool, e.ID, e.Name)
+	}
+	return wrap(fmt.Sprintf("restore image %s as %s", e.ref, e.Name), err, map[syscall.Errno]error{
+		syscall.EEXIST: rbdutil.ErrImageExists,
+		syscall.ENOENT: rbdutil.ErrImageNotFound,
+	})
+}
+
+// clearDeletion takes the deletion out of the record of an image that is restored. A record
+// that says nothing else goes with it. One that cannot be read stays.
+func (e trashEntry) clearDeletion() error {
+	image, err := rbd.OpenImageById(e.pool, e.ID, rbd.NoSnapshot)
+	if err != nil {
+		return openTrashedError(e.pool, e.ref, e.ID, err)
+	}
+	defer closeImage(image)
+	text, err := readRecord(image)
+	if err != nil {
+		return imageError("read the metadata of", e.ref, err)
+	}
+	record, err := decode(text)
+	if err != nil || record.Deleted == nil {
+		return nil
+	}
+	record.Deleted = nil
+	if text = encode(record); record == (rbdutil.Record{}) {
+		text = nil
+	}
+	return imageError("set metadata of", e.ref, writeRecord(image, text))
+}
