@@ -22,11 +22,12 @@ type calls struct {
 // changing is how a call counts that changes the image: it is alone with it.
 const changing = -1
 
-// callKey names an image, whoever asks for it and by whichever monitors: these make it no
+// callKey names an image, whoever asks for it. The cluster is named by its monitors, until
+// there is a connection, and by its id from then on: another list of monitors makes it no
 // other image.
 type callKey struct {
-	fsid  string
-	image rbdutil.ImageRef
+	cluster string
+	image   rbdutil.ImageRef
 }
 
 // begin claims the image for one call; end must be called when it has come back. A
@@ -82,10 +83,15 @@ func (s *Store) do(ctx context.Context, op operation, c rbdutil.Cluster, fn func
 	if err := ctx.Err(); err != nil {
 		return timeoutError(op, c, err)
 	}
+	end, ok := s.calls.begin(callKey{keyOf(c).monitors, op.image}, op.reads)
+	if !ok {
+		return fmt.Errorf("%s: %w", op, rbdutil.ErrInProgress)
+	}
 	observed := s.observe(op.name)
 	done := make(chan error, 1)
 	go func() {
 		err := s.run(context.WithoutCancel(ctx), op, c, fn)
+		end()
 		observed(err)
 		done <- err
 	}()
@@ -98,7 +104,7 @@ func (s *Store) do(ctx context.Context, op operation, c rbdutil.Cluster, fn func
 }
 
 // run does the operation on the cluster's shared connection, unless another is under way on
-// the image.
+// the image by other monitors.
 func (s *Store) run(ctx context.Context, op operation, c rbdutil.Cluster, fn func(*rados.Conn, *rados.IOContext) error) error {
 	conn, err := s.conns.acquire(ctx, c)
 	if err != nil {
