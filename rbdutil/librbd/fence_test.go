@@ -91,7 +91,7 @@ func wantBlocklisted(t *testing.T, ceph cephcli.Admin, client rbdutil.Client, wa
 			continue
 		}
 		until, err := time.Parse("2006-01-02T15:04:05.999999-0700", entry.Until)
-		if left := time.Until(until); err != nil || left < 55*time.Minute || left > 65*time.Minute {
+		if left := time.Until(until); err != nil || left < 23*time.Hour || left > 25*time.Hour {
 			t.Errorf("client %s is blocked until %s, %v", client.Address, entry.Until, err)
 		}
 		if !want {
