@@ -83,21 +83,36 @@ func (p *Provisioner) confirmDeletion(ctx context.Context, cached *corev1.Persis
 		return 0, &controller.IgnoredError{Reason: "the volume is bound to another claim"}
 	case claimUIDOf(now) == "":
 		return 0, &controller.IgnoredError{Reason: "the volume was bound to no claim"}
-	case p.isClaimed(now):
-		return 0, &controller.IgnoredError{Reason: "the claim of the volume exists"}
 	case now.Annotations[annProvisionedBy] != cached.Annotations[annProvisionedBy]:
 		return 0, &controller.IgnoredError{Reason: "the volume was handed over to another provisioner"}
+	}
+	claimed, err := p.isClaimed(ctx, now)
+	switch {
+	case err != nil:
+		return 0, err
+	case claimed:
+		return 0, &controller.IgnoredError{Reason: "the claim of the volume exists"}
 	}
 	p.confirmed(now)
 	return retentionOf(now)
 }
 
 // isClaimed reports whether the claim of the volume still exists and names the volume. Then
-// the phase of the volume is old: its claimRef was changed since.
-func (p *Provisioner) isClaimed(volume *corev1.PersistentVolume) bool {
+// the phase of the volume is old: its claimRef was changed since. The API server is asked only
+// where the cache has the claim, which it may have for a moment longer than the API server.
+func (p *Provisioner) isClaimed(ctx context.Context, volume *corev1.PersistentVolume) (bool, error) {
 	ref := volume.Spec.ClaimRef
-	claim, err := p.claims.PersistentVolumeClaims(ref.Namespace).Get(ref.Name)
-	return err == nil && claim.UID == ref.UID && claim.Spec.VolumeName == volume.Name
+	names := func(claim *corev1.PersistentVolumeClaim, err error) bool {
+		return err == nil && claim.UID == ref.UID && claim.Spec.VolumeName == volume.Name
+	}
+	if !names(p.claims.PersistentVolumeClaims(ref.Namespace).Get(ref.Name)) {
+		return false, nil
+	}
+	claim, err := p.live.PersistentVolumeClaims(ref.Namespace).Get(ctx, ref.Name, metav1.GetOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return false, refusef("read claim %s/%s: %w", ref.Namespace, ref.Name, err)
+	}
+	return names(claim, err), nil
 }
 
 func claimUIDOf(volume *corev1.PersistentVolume) types.UID {

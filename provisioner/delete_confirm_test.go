@@ -389,3 +389,30 @@ func TestVolumesOfAnotherIdentityAreNotServed(t *testing.T) {
 		})
 	}
 }
+
+// The phase of a volume is old for a moment when its claimRef was changed, and so may be the
+// cache of claims: then the API server decides.
+func TestDeleteAsksForTheClaimWhereTheCacheHasIt(t *testing.T) {
+	t.Parallel()
+	for name, exists := range map[string]bool{"it is gone": false, "it exists": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w, volume := provisioned(t)
+			claim := claimOf(func(c *corev1.PersistentVolumeClaim) { c.Spec.VolumeName = volume.Name })
+			claim.Namespace, claim.Name, claim.UID = volume.Spec.ClaimRef.Namespace, volume.Spec.ClaimRef.Name, volume.Spec.ClaimRef.UID
+			add(t, w.claims, claim)
+			if exists {
+				if err := w.client.Tracker().Add(claim); err != nil {
+					t.Fatal(err)
+				}
+			}
+			err := w.Delete(t.Context(), volume)
+			if _, ignored := err.(*controller.IgnoredError); ignored != exists || !exists && err != nil { //nolint:errorlint // as the library does
+				t.Errorf("error %v", err)
+			}
+			if gone := len(w.ceph.Names()) == 0; gone == exists {
+				t.Errorf("the image is gone: %t", gone)
+			}
+		})
+	}
+}

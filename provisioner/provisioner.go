@@ -45,7 +45,7 @@ type Config struct {
 	Trash   Trash
 	Secrets corev1client.SecretsGetter
 	// Live asks the API server itself, where the caches may lag behind.
-	Live corev1client.PersistentVolumesGetter
+	Live LiveVolumesAndClaims
 	// Confirmed is called with a volume that is to be deleted, as the API server has it. It
 	// may be deleted only while it is unchanged since.
 	Confirmed func(volume *corev1.PersistentVolume)
@@ -72,7 +72,7 @@ type Provisioner struct {
 	images     Images
 	trash      Trash
 	secrets    corev1client.SecretsGetter
-	live       corev1client.PersistentVolumesGetter
+	live       LiveVolumesAndClaims
 	confirmed  func(*corev1.PersistentVolume)
 	index      cache.Indexer
 	identities []string

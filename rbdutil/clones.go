@@ -176,12 +176,16 @@ func isPartialClone(img Image) bool {
 		(img.Record == (Record{}) || img.Record.ImageID == img.Parent.ImageID)
 }
 
-// isNamelessClone reports whether an image with neither parent nor record is the beginning
-// of a clone: the snapshot that was taken for it shows it or, where it was to share one,
-// there may be none.
+// isNamelessClone reports whether an image without a parent is what there is of a clone of the
+// source: its beginning, without a record, as the snapshot shows that was taken for it (where
+// it was to share one, there may be none); or what Ceph leaves when a clone fails and its
+// removal is interrupted, with a copy of the record of the source.
 func isNamelessClone(img, source Image) bool {
-	return img.RecordError == nil && img.Parent == nil && img.Owner().Unknown() &&
-		(slices.Contains(source.Snapshots, snapshotFor(img.ImageRef)) || len(ourSnapshots(source)) >= maxSnapshots)
+	if img.RecordError != nil || img.Parent != nil {
+		return false
+	}
+	taken := slices.Contains(source.Snapshots, snapshotFor(img.ImageRef)) || len(ourSnapshots(source)) >= maxSnapshots
+	return img.Owner().Unknown() && taken || img.Record.ImageID != "" && img.Record.ImageID == source.ID
 }
 
 // replaceClone makes the clone again, in the place of one that was never given to a claim.
@@ -389,20 +393,20 @@ func (i *Images) releaseOrphan(ctx context.Context, c Cluster, source Image, sna
 		return nil
 	}
 	defer release()
-	if err := i.removeNameless(ctx, c, ImageRef{source.Pool, clone}, owner); err != nil {
+	if err := i.removeNameless(ctx, c, ImageRef{source.Pool, clone}, source, owner); err != nil {
 		return err
 	}
 	return i.store.Release(ctx, c, SnapshotRef{source.Pool, source.ID, snapshot})
 }
 
-// removeNameless removes the beginning of a clone that has neither parent nor record. Only
-// the snapshot that bears its name shows whose it is.
-func (i *Images) removeNameless(ctx context.Context, c Cluster, ref ImageRef, owner Owner) error {
+// removeNameless removes what there is of a clone of the source that has no parent. Only the
+// snapshot that bears its name, or the record of the source, shows whose it is.
+func (i *Images) removeNameless(ctx context.Context, c Cluster, ref ImageRef, source Image, owner Owner) error {
 	img, err := i.store.Get(ctx, c, ref)
 	if errors.Is(err, ErrImageNotFound) {
 		return nil
 	}
-	if err != nil || img.Parent != nil || img.RecordError != nil || !img.Owner().Unknown() || CheckFree(img) != nil {
+	if err != nil || !isNamelessClone(img, source) || CheckFree(img) != nil {
 		return err
 	}
 	if err := i.checkNotWritten(ctx, c, img); err != nil {

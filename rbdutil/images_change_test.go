@@ -208,3 +208,21 @@ func TestDeletedImagesSayWhoDeletedThem(t *testing.T) {
 		})
 	}
 }
+
+// When a clone fails, Ceph removes it, and first cuts it off from its parent. If that is
+// interrupted, an image without a parent is left, with a copy of the record of its source.
+func TestWhatAFailedCloneLeavesIsReplaced(t *testing.T) {
+	t.Parallel()
+	ceph := newScripted(nil)
+	source := rbdutil.ImageRef{Pool: "kube", Name: "source"}
+	record := recordOf(func(o *rbdutil.Owner) { o.ClaimUID, o.VolumeName = "5ource", "src" })
+	record.ImageID = "s"
+	ceph.Put(rbdutil.Image{ImageRef: source, ID: "s", Size: spec.Size, Features: rbdutil.Layering, Record: record})
+	ceph.Put(rbdutil.Image{ImageRef: ref, ID: "left", Size: spec.Size, Features: rbdutil.Layering, Record: record})
+	clone := spec
+	clone.Source = &rbdutil.Source{ImageRef: source, Expect: rbdutil.Expectation{Owner: rbdutil.Owner{VolumeName: "src", ClusterID: "here"}}}
+	img, err := rbdutil.NewImages(ceph).Ensure(t.Context(), cluster, clone)
+	if err != nil || img.ID == "left" || img.Parent == nil {
+		t.Errorf("image %+v, error %v", img, err)
+	}
+}
