@@ -233,9 +233,23 @@ func (c *crashes) awaitPurged(t *testing.T) {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("in the trash: %s: %v", left, err)
+			t.Fatalf("in the trash: %s: %v%s", left, err, c.whyTrashed(t))
 		}
 	}
+}
+
+// whyTrashed says of each image in the trash why it is not removed.
+func (c *crashes) whyTrashed(t *testing.T) string {
+	t.Helper()
+	trashed, err := c.images.ListTrash(t.Context(), c.cluster, c.pool)
+	why := fmt.Sprint("; list: ", err)
+	for _, img := range trashed {
+		err := c.images.RemoveFromTrash(t.Context(), c.cluster, c.pool, img, c.anySpec().Owner)
+		snapshots, listErr := c.ceph.Try(t.Context(), "rbd", "snap", "ls", "--all", "--pool", c.pool, "--image-id", img.ID)
+		why += fmt.Sprintf("\n%+v: %v; snapshots: %s%v", img, err, snapshots, listErr)
+	}
+	children, err := c.ceph.Try(t.Context(), "rados", "--pool", c.pool, "listomapvals", "rbd_children")
+	return why + fmt.Sprintf("\nchildren: %s%v", children, err)
 }
 
 // TestKilledAtEveryMessage kills a process at each message that it sends to Ceph while
