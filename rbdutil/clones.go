@@ -406,8 +406,11 @@ func (i *Images) removeNameless(ctx context.Context, c Cluster, ref ImageRef, so
 	if errors.Is(err, ErrImageNotFound) {
 		return nil
 	}
-	if err != nil || !isNamelessClone(img, source) || CheckFree(img) != nil {
+	if err != nil || !isNamelessClone(img, source) {
 		return err
+	}
+	if err := CheckFree(img); err != nil {
+		return err // the snapshot must stay: without it, nothing shows what the image is
 	}
 	if err := i.checkNotWritten(ctx, c, img); err != nil {
 		if errors.Is(err, ErrNotEmpty) {

@@ -427,6 +427,23 @@ func releaseSpares(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	wantErr(t, images.Delete(ctxOf(t), h.Cluster, ref, expectationOf(source), 0), rbdutil.ErrHasSnapshots)
 }
 
+// releaseAfterTheClone has the beginning of a clone, which a process holds that was killed
+// a moment ago. Only the snapshot shows what that image is.
+func releaseAfterTheClone(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+	images, source := rbdutil.NewImages(h.Store), sourceFor(t, h, ref)
+	clone := cloneSpec(source, 1)
+	must(t, h.Store.Snapshot(ctxOf(t), h.Cluster, ref, "rbd-provisioner-for-"+clone.Name))
+	must(t, h.Store.Create(ctxOf(t), h.Cluster, clone.ImageRef, plain))
+	before, stop := get(t, h, ref).Snapshots, h.Watch(t, clone.ImageRef)
+	wantErr(t, images.ReleaseOrphans(ctxOf(t), h.Cluster, ref, source.Owner, only(clone.Name)), rbdutil.ErrImageInUse)
+	equal(t, before, get(t, h, ref).Snapshots)
+	stop()
+	must(t, images.ReleaseOrphans(ctxOf(t), h.Cluster, ref, source.Owner, only(clone.Name)))
+	purgeAll(t, h, clone.ImageRef)
+	wantNothingLeft(t, h, clone.ImageRef)
+	equal(t, 0, len(get(t, h, ref).Snapshots))
+}
+
 func growOnly(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	images, spec := rbdutil.NewImages(h.Store), specOf(ref)
 	_, err := images.Ensure(ctxOf(t), h.Cluster, spec)

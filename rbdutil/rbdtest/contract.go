@@ -131,6 +131,7 @@ func imagesCases() map[string]testCase {
 		"images: a clone that was a volume stays":                        cloneKept,
 		"images: a clone of another cluster stays":                       cloneElsewhere,
 		"images: snapshots that are of use stay":                         releaseSpares,
+		"images: the snapshot for a clone stays while the clone is held": releaseAfterTheClone,
 		"images: grow never shrinks, and only what is expected":          growOnly,
 	}
 }
