@@ -58,7 +58,7 @@ func (p *Provisioner) Delete(ctx context.Context, volume *corev1.PersistentVolum
 	}
 	// Also if the call times out: it may be completed later.
 	p.trash.CleanAfter(volume.Name, cluster, ref.Pool)
-	if err := p.images.Delete(ctx, cluster, ref, p.expectationFor(volume), keep); err != nil {
+	if err := p.images.Delete(ctx, cluster, ref, p.preconditionFor(volume), keep); err != nil {
 		return explain(err, circumstances{cluster: cluster, pool: ref.Pool, image: ref, adminSecret: admin.secret, deleting: true})
 	}
 	klog.FromContext(ctx).V(2).Info("Deleted image", "volume", volume.Name, "image", ref, "keep", keep)
@@ -156,12 +156,12 @@ func (p *Provisioner) checkOtherVolumes(ref rbdutil.ImageRef, volume *corev1.Per
 		rbdutil.ErrImageInUse, ref, strings.Join(others, ", "), volume.Name)
 }
 
-// expectationFor says how to know the volume's image. Those of the retired rbd-provisioner
+// preconditionFor says how to know the volume's image. Those of the retired rbd-provisioner
 // have no record, but are all called as ours are: any other image without a record was not
 // made by it, whatever the volume says.
-func (p *Provisioner) expectationFor(volume *corev1.PersistentVolume) rbdutil.Expectation {
+func (p *Provisioner) preconditionFor(volume *corev1.PersistentVolume) rbdutil.Precondition {
 	_, predecessor := volume.Annotations[annPredecessor]
-	return rbdutil.Expectation{
+	return rbdutil.Precondition{
 		Owner:        rbdutil.Owner{VolumeName: volume.Name, Provisioner: p.name, ClusterID: p.clusterID},
 		AllowUnknown: predecessor && rbdutil.HasImagePrefix(volume.Spec.RBD.RBDImage),
 	}

@@ -70,7 +70,7 @@ func TestDeleteTakesTheImageAway(t *testing.T) {
 func TestDeleteTakesRemainsAway(t *testing.T) {
 	t.Parallel()
 	w, volume := provisioned(t)
-	if err := w.ceph.LeaveRemains(imageRef("1e7f")); err != nil {
+	if err := w.ceph.LeavePartial(imageRef("1e7f")); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.Delete(t.Context(), volume); err != nil {
@@ -242,7 +242,7 @@ func TestDeleteAgainAfterEveryFailure(t *testing.T) {
 					want := test.err
 					switch gone := errors.Is(want, rbdutil.ErrImageNotFound); {
 					case gone && (op == rbdfake.OpGet || !after):
-						want = rbdutil.ErrStays // as it is there all the same
+						want = rbdutil.ErrNotRemoved // as it is there all the same
 					case gone:
 						want = nil
 					}

@@ -21,7 +21,7 @@ import (
 
 // Grower makes images larger.
 type Grower interface {
-	Grow(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef, size uint64, expect rbdutil.Expectation) (rbdutil.Image, error)
+	Expand(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef, size uint64, precondition rbdutil.Precondition) (rbdutil.Image, error)
 }
 
 // ExpanderConfig is what an Expander needs beside the Provisioner.
@@ -195,7 +195,7 @@ func (e *Expander) grow(ctx context.Context, volume *corev1.PersistentVolume, si
 		return rbdutil.Image{}, err
 	}
 	ref := rbdutil.ImageRef{Pool: source.RBDPool, Name: source.RBDImage}
-	img, err := e.Images.Grow(ctx, cluster, ref, size, e.p.expectationFor(volume))
+	img, err := e.Images.Expand(ctx, cluster, ref, size, e.p.preconditionFor(volume))
 	if errors.Is(err, rbdutil.ErrPoolNotFound) {
 		return rbdutil.Image{}, fmt.Errorf("%w: the volume cannot grow before pool %s is back", err, ref.Pool)
 	}

@@ -24,12 +24,12 @@ func refusef(format string, args ...any) error { return refusal{fmt.Errorf(forma
 // it) or known not to be ours; for any other, nobody asks again.
 func stateOf(err error) controller.ProvisioningState {
 	switch {
-	case errors.Is(err, rbdutil.ErrUnfinished):
+	case errors.Is(err, rbdutil.ErrIncomplete):
 		// There is an image of ours, whatever else went wrong.
 		return controller.ProvisioningInBackground
 	case errors.Is(err, rbdutil.ErrSourceNotFound),
-		errors.Is(err, rbdutil.ErrSourceUnfit),
-		errors.Is(err, rbdutil.ErrCopying):
+		errors.Is(err, rbdutil.ErrSourceIncompatible),
+		errors.Is(err, rbdutil.ErrFlattening):
 		// It has not come to making the clone.
 		return controller.ProvisioningNoChange
 	case errors.Is(err, rbdutil.ErrForeignImage):
@@ -38,7 +38,7 @@ func stateOf(err error) controller.ProvisioningState {
 	case errors.As(err, new(refusal)):
 		// This attempt did not get as far as Ceph, but an earlier one may have.
 		return controller.ProvisioningNoChange
-	case errors.Is(err, rbdutil.ErrNotAsked),
+	case errors.Is(err, rbdutil.ErrPoolUnavailable),
 		errors.Is(err, rbdutil.ErrNotFenced),
 		errors.Is(err, rbdutil.ErrUnreachable),
 		errors.Is(err, rbdutil.ErrUnknownMonitor),
@@ -112,7 +112,7 @@ func hintFor(err error, c circumstances) string {
 		return fmt.Sprintf("free space or raise the quota of pool %s (`ceph df`, `ceph osd pool get-quota`); deleted images are kept in its trash for the trashRetention of their class (`rbd trash ls --long %s`)", c.pool, c.pool)
 	case errors.Is(err, rbdutil.ErrTimeout), errors.Is(err, rbdutil.ErrConnectionLost):
 		return "check the cluster's health (`ceph -s`); it is tried again by itself"
-	case errors.Is(err, rbdutil.ErrInProgress), errors.Is(err, rbdutil.ErrNotAsked), errors.Is(err, rbdutil.ErrChanged):
+	case errors.Is(err, rbdutil.ErrInProgress), errors.Is(err, rbdutil.ErrPoolUnavailable), errors.Is(err, rbdutil.ErrChanged):
 		return "it is tried again by itself"
 	case errors.Is(err, rbdutil.ErrInvalid) && c.dataPool != "":
 		return fmt.Sprintf("if data pool %s is erasure-coded, it needs `ceph osd pool set %s allow_ec_overwrites true`", c.dataPool, c.dataPool)
@@ -135,7 +135,7 @@ func fencingHintFor(err error, c circumstances) string {
 // cloningHintFor is for what can only keep a clone from being made.
 func cloningHintFor(err error, c circumstances) string {
 	switch {
-	case errors.Is(err, rbdutil.ErrCopying):
+	case errors.Is(err, rbdutil.ErrFlattening):
 		return "a clone is given all of its data where its source is itself a clone of a clone, and so on, or has very many clones; it goes on by itself"
 	case c.cloning && errors.Is(err, rbdutil.ErrImageInUse):
 		return "a clone that is ReadOnlyMany, or annotated with " + annCloneUnmounted + ", is made when no node has its source mounted"
@@ -156,13 +156,13 @@ func holderHintFor(err error, c circumstances) string {
 		return fmt.Sprintf("end its mirroring (`rbd mirror image disable %s`)", c.image)
 	case errors.Is(err, rbdutil.ErrMigrating):
 		image := c.image
-		if c.source != nil && errors.Is(err, rbdutil.ErrSourceUnfit) {
+		if c.source != nil && errors.Is(err, rbdutil.ErrSourceIncompatible) {
 			image = c.source.ImageRef
 		}
 		return fmt.Sprintf("end the migration (`rbd migration execute %s` and `rbd migration commit %s`, or `rbd migration abort %s`)", image, image, image)
 	case errors.Is(err, rbdutil.ErrNoTrash):
 		return "remove annotation " + annTrashRetention + " from the volume"
-	case errors.Is(err, rbdutil.ErrStays):
+	case errors.Is(err, rbdutil.ErrNotRemoved):
 		return "check whether the pool is full (`ceph df`, `ceph osd pool get-quota`); it is tried again by itself"
 	case errors.Is(err, rbdutil.ErrInGroup):
 		return "take it out of its group (`rbd group image rm`)"

@@ -35,19 +35,19 @@ var failures = map[string]struct {
 	"ErrDataPoolNotFound": {rbdutil.ErrDataPoolNotFound, noChange, "create data pool kube-ec or name another in the class"},
 	"ErrAccessDenied": {rbdutil.ErrAccessDenied, noChange, "check that secret ceph/admin holds the key of client.kube and that its capabilities include " +
 		"mon 'profile rbd' and osd 'profile rbd pool=kube, profile rbd pool=kube-ec, profile rbd pool=data' (`ceph auth get client.kube`)"},
-	"ErrInvalidKey":     {rbdutil.ErrInvalidKey, noChange, "put the output of `ceph auth get-key client.kube` into secret ceph/admin"},
-	"ErrUnreachable":    {rbdutil.ErrUnreachable, noChange, "check the monitor addresses, the network between this provisioner and them, and that a monitor runs"},
-	"ErrUnknownMonitor": {rbdutil.ErrUnknownMonitor, noChange, "check the spelling of the monitors and the name service of this provisioner's pod"},
-	"ErrNoSpace":        {rbdutil.ErrNoSpace, background, "free space or raise the quota of pool kube (`ceph df`, `ceph osd pool get-quota`); deleted images are kept in its trash for the trashRetention of their class (`rbd trash ls --long kube`)"},
-	"ErrConnectionLost": {rbdutil.ErrConnectionLost, background, "check the cluster's health (`ceph -s`); it is tried again by itself"},
-	"ErrTimeout":        {rbdutil.ErrTimeout, background, "check the cluster's health (`ceph -s`); it is tried again by itself"},
-	"ErrInProgress":     {rbdutil.ErrInProgress, background, "it is tried again by itself"},
-	"ErrNotAsked":       {rbdutil.ErrNotAsked, noChange, "it is tried again by itself"},
-	"ErrBlocklisted":    {rbdutil.ErrBlocklisted, background, "this provisioner restarts, then it will be retried automatically; if it persists, check `ceph osd blocklist ls`"},
+	"ErrInvalidKey":      {rbdutil.ErrInvalidKey, noChange, "put the output of `ceph auth get-key client.kube` into secret ceph/admin"},
+	"ErrUnreachable":     {rbdutil.ErrUnreachable, noChange, "check the monitor addresses, the network between this provisioner and them, and that a monitor runs"},
+	"ErrUnknownMonitor":  {rbdutil.ErrUnknownMonitor, noChange, "check the spelling of the monitors and the name service of this provisioner's pod"},
+	"ErrNoSpace":         {rbdutil.ErrNoSpace, background, "free space or raise the quota of pool kube (`ceph df`, `ceph osd pool get-quota`); deleted images are kept in its trash for the trashRetention of their class (`rbd trash ls --long kube`)"},
+	"ErrConnectionLost":  {rbdutil.ErrConnectionLost, background, "check the cluster's health (`ceph -s`); it is tried again by itself"},
+	"ErrTimeout":         {rbdutil.ErrTimeout, background, "check the cluster's health (`ceph -s`); it is tried again by itself"},
+	"ErrInProgress":      {rbdutil.ErrInProgress, background, "it is tried again by itself"},
+	"ErrPoolUnavailable": {rbdutil.ErrPoolUnavailable, noChange, "it is tried again by itself"},
+	"ErrBlocklisted":     {rbdutil.ErrBlocklisted, background, "this provisioner restarts, then it will be retried automatically; if it persists, check `ceph osd blocklist ls`"},
 	"ErrNotFenced": {rbdutil.ErrNotFenced, noChange,
 		"will be retried automatically; to fence the previous leader, client.kube needs mon 'profile rbd' (`ceph auth get client.kube`)"},
 	"ErrImageInUse": {rbdutil.ErrImageInUse, background, "it is deleted when nobody uses it any more"},
-	"ErrStays":      {rbdutil.ErrStays, background, "check whether the pool is full (`ceph df`, `ceph osd pool get-quota`); it is tried again by itself"},
+	"ErrNotRemoved": {rbdutil.ErrNotRemoved, background, "check whether the pool is full (`ceph df`, `ceph osd pool get-quota`); it is tried again by itself"},
 	"ErrInGroup":    {rbdutil.ErrInGroup, background, "take it out of its group (`rbd group image rm`)"},
 	"ErrLocked":     {rbdutil.ErrLocked, background, "remove the lock if nobody needs it (`rbd lock ls kube/x`, `rbd lock rm kube/x ID LOCKER`)"},
 	"ErrMirrored":   {rbdutil.ErrMirrored, background, "end its mirroring (`rbd mirror image disable kube/x`)"},
@@ -61,15 +61,15 @@ var failures = map[string]struct {
 	"ErrMismatch":     {rbdutil.ErrMismatch, background, ""},
 	"ErrInvalid":      {rbdutil.ErrInvalid, noChange, "if data pool kube-ec is erasure-coded, it needs `ceph osd pool set kube-ec allow_ec_overwrites true`"},
 	// The hint is that of what kept it from being finished.
-	"ErrUnfinished": {rbdutil.ErrUnfinished, background, ""},
+	"ErrIncomplete": {rbdutil.ErrIncomplete, background, ""},
 	// Images deals with these itself, except where two clients get into each
 	// other's way; the next attempt sorts it out.
 	"ErrImageNotFound": {rbdutil.ErrImageNotFound, background, ""},
 	"ErrImageExists":   {rbdutil.ErrImageExists, background, ""},
 	// Of these, nothing is made of the clone yet.
-	"ErrSourceNotFound": {rbdutil.ErrSourceNotFound, noChange, "the class must be for the Ceph cluster in which data/base is, and client.kube have the right to its pool"},
-	"ErrSourceUnfit":    {rbdutil.ErrSourceUnfit, noChange, ""},
-	"ErrCopying": {rbdutil.ErrCopying, noChange,
+	"ErrSourceNotFound":     {rbdutil.ErrSourceNotFound, noChange, "the class must be for the Ceph cluster in which data/base is, and client.kube have the right to its pool"},
+	"ErrSourceIncompatible": {rbdutil.ErrSourceIncompatible, noChange, ""},
+	"ErrFlattening": {rbdutil.ErrFlattening, noChange,
 		"a clone is given all of its data where its source is itself a clone of a clone, and so on, or has very many clones; it goes on by itself"},
 	// It keeps images in the trash, and snapshots.
 	"ErrHasClones": {rbdutil.ErrHasClones, background, ""},
@@ -123,7 +123,7 @@ func TestStateOf(t *testing.T) {
 			}
 		}
 		// An image of ours is there, whatever kept it from being finished.
-		if got := stateOf(fmt.Errorf("%w: %w", rbdutil.ErrUnfinished, test.err)); got != background {
+		if got := stateOf(fmt.Errorf("%w: %w", rbdutil.ErrIncomplete, test.err)); got != background {
 			t.Errorf("%s of an unfinished image: %v, want %v", name, got, background)
 		}
 	}
@@ -134,7 +134,7 @@ func TestStateOf(t *testing.T) {
 		"an error that nobody has seen before may be of something that runs": {errors.New("rados: ret=-95"), background},
 		"what was found before Ceph was asked changes nothing":               {refusef("no such secret"), noChange},
 		"that too when it is wrapped":                                        {fmt.Errorf("claim: %w", refusef("size 0")), noChange},
-		"what Ceph was not asked changes nothing":                            {fmt.Errorf("%w: %w", rbdutil.ErrNotAsked, rbdutil.ErrTimeout), noChange},
+		"what Ceph was not asked changes nothing":                            {fmt.Errorf("%w: %w", rbdutil.ErrPoolUnavailable, rbdutil.ErrTimeout), noChange},
 		"a key that is none changes nothing":                                 {refusef("admin secret: %w", rbdutil.ErrInvalidKey), noChange},
 	} {
 		if got := stateOf(test.err); got != test.want {
@@ -160,7 +160,7 @@ func TestExplain(t *testing.T) {
 		}
 		wantNoKey(t, got.Error())
 		// The hint of an unfinished image is that of its cause.
-		unfinished := fmt.Errorf("%w: %w", rbdutil.ErrUnfinished, err)
+		unfinished := fmt.Errorf("%w: %w", rbdutil.ErrIncomplete, err)
 		if got := hintFor(unfinished, exampleCircumstances); got != test.hint {
 			t.Errorf("%s of an unfinished image: hint %q, want %q", name, got, test.hint)
 		}
@@ -185,7 +185,7 @@ func TestHintsThatDependOnTheCircumstances(t *testing.T) {
 		"rights in one pool, where there is one": {rbdutil.ErrAccessDenied, onePool,
 			"check that secret ceph/admin holds the key of client.kube and that its capabilities include " +
 				"mon 'profile rbd' and osd 'profile rbd pool=kube' (`ceph auth get client.kube`)"},
-		"the source, if that is what is being migrated": {fmt.Errorf("%w: %w", rbdutil.ErrSourceUnfit, rbdutil.ErrMigrating), exampleCircumstances,
+		"the source, if that is what is being migrated": {fmt.Errorf("%w: %w", rbdutil.ErrSourceIncompatible, rbdutil.ErrMigrating), exampleCircumstances,
 			"end the migration (`rbd migration execute data/base` and `rbd migration commit data/base`, or `rbd migration abort data/base`)"},
 		"nothing of a data pool, where there is none": {rbdutil.ErrInvalid, onePool, ""},
 		"nothing of the class, when a volume is deleted": {rbdutil.ErrPoolNotFound, deleting,

@@ -158,7 +158,7 @@ func TestProvisionDoesNotWaitForever(t *testing.T) {
 		return nil
 	}
 	_, state, err := w.Provision(t.Context(), optionsFor(classWith(nil), claimOf()))
-	if state != background || !errors.Is(err, rbdutil.ErrTimeout) || !errors.Is(err, rbdutil.ErrUnfinished) {
+	if state != background || !errors.Is(err, rbdutil.ErrTimeout) || !errors.Is(err, rbdutil.ErrIncomplete) {
 		t.Errorf("%v, %v, want %v and a timeout", state, err, background)
 	}
 	want := "image is not finished: update image kube/kubernetes-dynamic-pvc-1e7f: Ceph did not answer in time: " +

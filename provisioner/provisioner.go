@@ -21,7 +21,7 @@ import (
 type Images interface {
 	Ensure(ctx context.Context, c rbdutil.Cluster, spec rbdutil.ImageSpec) (rbdutil.Image, error)
 	ResumeClone(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef, owner rbdutil.Owner) (rbdutil.Image, error)
-	Delete(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef, expect rbdutil.Expectation, keep time.Duration) error
+	Delete(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef, precondition rbdutil.Precondition, keep time.Duration) error
 }
 
 // Trash is where deleted images are moved to.
@@ -144,7 +144,7 @@ func (p *Provisioner) imageFor(ctx context.Context, cluster rbdutil.Cluster, cla
 	if source != nil {
 		spec.Source = &rbdutil.Source{
 			ImageRef: source.image(), Volume: source.recorded(),
-			Expect: p.expectationFor(source.volume), Unmounted: source.unmounted(claim),
+			Precondition: p.preconditionFor(source.volume), Unmounted: source.unmounted(claim),
 		}
 		known.source = spec.Source
 	}
@@ -166,7 +166,7 @@ func (p *Provisioner) resumeClone(ctx context.Context, cluster rbdutil.Cluster, 
 	switch {
 	case err == nil:
 		return img, controller.ProvisioningFinished, nil
-	case errors.Is(err, rbdutil.ErrUnfinished):
+	case errors.Is(err, rbdutil.ErrIncomplete):
 		return rbdutil.Image{}, stateOf(err), explain(err, known)
 	case errors.Is(err, rbdutil.ErrImageNotFound) && p.isGone(claim):
 		// Nobody waits for the clone any more, and none can be made. What was begun of it is

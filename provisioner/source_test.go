@@ -355,7 +355,7 @@ func TestSweepReleasesSnapshotsOfClonesThatNeverWere(t *testing.T) {
 	add(t, w.claims, claimOf(func(c *corev1.PersistentVolumeClaim) { c.Name, c.UID = "source", uidOne }))
 	add(t, w.claims, claimOf(func(c *corev1.PersistentVolumeClaim) { c.Name, c.UID = "awaited", uidTwo }))
 	for _, uid := range []string{uidGone, uidTwo} {
-		if err := w.ceph.Snapshot(t.Context(), rbdutil.Cluster{}, source, "rbd-provisioner-for-kubernetes-dynamic-pvc-"+uid); err != nil {
+		if err := w.ceph.CreateSnapshot(t.Context(), rbdutil.Cluster{}, source, "rbd-provisioner-for-kubernetes-dynamic-pvc-"+uid); err != nil {
 			t.Fatal(err)
 		}
 	}

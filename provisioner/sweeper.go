@@ -22,12 +22,12 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-// Reclaimer finds and removes images that were left behind.
-type Reclaimer interface {
+// OrphanStore finds and removes images that were left behind.
+type OrphanStore interface {
 	List(ctx context.Context, c rbdutil.Cluster, pool string) ([]string, error)
 	Get(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef) (rbdutil.Image, error)
-	Reclaim(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef, owner rbdutil.Owner) error
-	ReleaseOrphans(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef, owner rbdutil.Owner, reserve func(clone string) (release func(), ok bool)) error
+	RemoveOrphan(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef, owner rbdutil.Owner) error
+	RemoveOrphanSnapshots(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef, owner rbdutil.Owner, reserve func(clone string) (release func(), ok bool)) error
 }
 
 // LiveVolumesAndClaims asks the API server itself, where caches may lag behind.
@@ -38,7 +38,7 @@ type LiveVolumesAndClaims interface {
 
 // SweeperConfig is what a Sweeper needs beside the Provisioner.
 type SweeperConfig struct {
-	Images  Reclaimer
+	Images  OrphanStore
 	Claims  corelisters.PersistentVolumeClaimLister
 	Volumes corelisters.PersistentVolumeLister
 	Live    LiveVolumesAndClaims
@@ -319,7 +319,7 @@ func (s *Sweeper) releaseSnapshots(ctx context.Context, at pool, names []string,
 		}
 		again = false
 		ref, owner := rbdutil.ImageRef{Pool: at.name, Name: name}, rbdutil.Owner{Provisioner: s.p.name, ClusterID: s.p.clusterID}
-		if err := s.releaseOrphans(ctx, at, ref, owner, reserve); err != nil {
+		if err := s.removeOrphanSnapshots(ctx, at, ref, owner, reserve); err != nil {
 			klog.FromContext(ctx).V(2).Info("Failed to remove unused snapshots", "image", ref, "err", err)
 			if endsPass(err) {
 				return
@@ -337,10 +337,10 @@ func (s *Sweeper) lookedLately(id suspect) bool {
 	return looked && s.Clock.Since(at) < lookAgain
 }
 
-func (s *Sweeper) releaseOrphans(ctx context.Context, at pool, ref rbdutil.ImageRef, owner rbdutil.Owner, reserve func(string) (func(), bool)) error {
+func (s *Sweeper) removeOrphanSnapshots(ctx context.Context, at pool, ref rbdutil.ImageRef, owner rbdutil.Owner, reserve func(string) (func(), bool)) error {
 	ctx, cancel := context.WithTimeout(ctx, s.p.timeout)
 	defer cancel()
-	return s.Images.ReleaseOrphans(ctx, at.cluster, ref, owner, reserve)
+	return s.Images.RemoveOrphanSnapshots(ctx, at.cluster, ref, owner, reserve)
 }
 
 // reclaim removes one image, or says why it stays. It reports whether there is any use
@@ -361,7 +361,7 @@ func (s *Sweeper) reclaim(ctx context.Context, at pool, id suspect) (goOn bool) 
 		return true
 	}
 	if err == nil {
-		err = s.Images.Reclaim(ctx, at.cluster, ref, rbdutil.Owner{
+		err = s.Images.RemoveOrphan(ctx, at.cluster, ref, rbdutil.Owner{
 			ClaimUID: uid, VolumeName: volumePrefix + uid, Provisioner: s.p.name, ClusterID: s.p.clusterID,
 		})
 	}

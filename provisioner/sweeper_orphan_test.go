@@ -117,7 +117,7 @@ func TestSweepSparesNamesWithoutAWholeUID(t *testing.T) {
 	add(t, w.claims, claimOf(func(c *corev1.PersistentVolumeClaim) { c.UID = uidTwo }))
 	rescue := rbdutil.ImageRef{Pool: "kube", Name: "kubernetes-dynamic-pvc-src-rescue"}
 	const snapshot = "rbd-provisioner-for-kubernetes-dynamic-pvc-src-rescue"
-	must(t, w.ceph.Snapshot(t.Context(), rbdutil.Cluster{}, source, snapshot))
+	must(t, w.ceph.CreateSnapshot(t.Context(), rbdutil.Cluster{}, source, snapshot))
 	must(t, w.ceph.Clone(t.Context(), rbdutil.Cluster{}, source, snapshot, rescue, rbdutil.Layout{Features: rbdutil.Layering}))
 	w.ceph.Put(rbdutil.Image{ImageRef: rbdutil.ImageRef{Pool: "kube", Name: "kubernetes-dynamic-pvc-" + uidOne + "-old"}})
 	w.ceph.Put(rbdutil.Image{ImageRef: rbdutil.ImageRef{Pool: "kube", Name: "kubernetes-dynamic-pvc-"}})
@@ -137,7 +137,7 @@ func TestSweepRemovesTheBeginningOfACloneOfALiveVolume(t *testing.T) {
 	add(t, w.volumes, rbdVolume("pvc-"+uidTwo, "kube", source.Name))
 	clone := imageRef(uidOne)
 	snapshot := "rbd-provisioner-for-" + clone.Name
-	must(t, w.ceph.Snapshot(t.Context(), rbdutil.Cluster{}, source, snapshot))
+	must(t, w.ceph.CreateSnapshot(t.Context(), rbdutil.Cluster{}, source, snapshot))
 	must(t, w.ceph.Clone(t.Context(), rbdutil.Cluster{}, source, snapshot, clone, rbdutil.Layout{Features: rbdutil.Layering}))
 	img, err := w.ceph.Get(t.Context(), rbdutil.Cluster{}, clone)
 	if must(t, err); img.Owner().ClaimUID != uidTwo {
@@ -185,7 +185,7 @@ func (w *sweptWorld) cloneOfTwo(t *testing.T, uid string) {
 	_, err := rbdutil.NewImages(w.ceph).Ensure(t.Context(), rbdutil.Cluster{}, rbdutil.ImageSpec{
 		ImageRef: rbdutil.ImageRef{Pool: "kube", Name: "kubernetes-dynamic-pvc-" + uid}, Layout: rbdutil.Layout{Features: rbdutil.Layering},
 		Size: 1 << 30, Owner: owner,
-		Source: &rbdutil.Source{ImageRef: source, Expect: rbdutil.Expectation{Owner: rbdutil.Owner{VolumeName: "pvc-" + uidTwo, ClusterID: "here"}}},
+		Source: &rbdutil.Source{ImageRef: source, Precondition: rbdutil.Precondition{Owner: rbdutil.Owner{VolumeName: "pvc-" + uidTwo, ClusterID: "here"}}},
 	})
 	must(t, err)
 }
@@ -305,7 +305,7 @@ func TestSweepLeavesSnapshotsOfAnotherCluster(t *testing.T) {
 			source := imageRef(uidTwo)
 			w.ceph.Put(rbdutil.Image{ImageRef: source, Size: 1 << 30, Record: rbdutil.Record{Owner: test.owner}})
 			snapshot := "rbd-provisioner-for-" + imageRef(uidGone).Name
-			must(t, w.ceph.Snapshot(t.Context(), rbdutil.Cluster{}, source, snapshot))
+			must(t, w.ceph.CreateSnapshot(t.Context(), rbdutil.Cluster{}, source, snapshot))
 			for range 2 {
 				w.sweepTwice(t)
 			}

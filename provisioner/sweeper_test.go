@@ -98,7 +98,7 @@ func TestSweepRemovesHalfMadeImages(t *testing.T) {
 	t.Parallel()
 	w := newSweptWorld(t)
 	w.ceph.Put(rbdutil.Image{ImageRef: imageRef(uidOne), Features: rbdutil.Layering})
-	if err := w.ceph.LeaveRemains(imageRef(uidTwo)); err != nil {
+	if err := w.ceph.LeavePartial(imageRef(uidTwo)); err != nil {
 		t.Fatal(err)
 	}
 	w.sweepTwice(t)

@@ -225,7 +225,7 @@ func (t *TrashCleaner) pass(ctx context.Context, at place, c rbdutil.Cluster) (i
 func endsPass(err error) bool {
 	for _, same := range []error{
 		rbdutil.ErrUnreachable, rbdutil.ErrUnknownMonitor, rbdutil.ErrConnectionLost, rbdutil.ErrTimeout,
-		rbdutil.ErrNotAsked, rbdutil.ErrAccessDenied, rbdutil.ErrPoolNotFound,
+		rbdutil.ErrPoolUnavailable, rbdutil.ErrAccessDenied, rbdutil.ErrPoolNotFound,
 	} {
 		if errors.Is(err, same) {
 			return true

@@ -194,7 +194,7 @@ func (row trashRow) run(t *testing.T) {
 	if live != row.live || trash != row.trash {
 		t.Errorf("under its name: %t, want %t; in the trash: %t, want %t", live, row.live, trash, row.trash)
 	}
-	if written, err := w.ceph.Written(t.Context(), rbdutil.Cluster{}, imageRef("1e7f"), ""); strings.HasPrefix(row.event, reasonRestored) && (err != nil || !written) {
+	if written, err := w.ceph.HasChanges(t.Context(), rbdutil.Cluster{}, imageRef("1e7f"), ""); strings.HasPrefix(row.event, reasonRestored) && (err != nil || !written) {
 		t.Errorf("what was written to the image is not there: %t, %v", written, err)
 	}
 	row.wantEvent(t, w.sent())

@@ -62,7 +62,7 @@ const waits = 3
 
 // NewBulkhead lets at most limit operations run on each pool. An operation that finds
 // no room waits while others are answered; when none has been for the time of patience,
-// or it has waited three times as long, it is refused with ErrNotAsked. Operations that
+// or it has waited three times as long, it is refused with ErrPoolUnavailable. Operations that
 // take the longer the bigger the image is take no room, nor do they wait.
 func NewBulkhead(store Store, limit int, patience time.Duration) *Bulkhead {
 	return &Bulkhead{store: store, limit: limit, patience: patience, compartments: map[compartmentKey]*compartment{}}
@@ -88,9 +88,9 @@ func (b *Bulkhead) Update(ctx context.Context, c Cluster, seen Image, record *Re
 	return b.do(ctx, c, seen.Pool, func() error { return b.store.Update(ctx, c, seen, record, size) })
 }
 
-// RemoveRemains implements Store.
-func (b *Bulkhead) RemoveRemains(ctx context.Context, c Cluster, ref ImageRef) error {
-	return b.do(ctx, c, ref.Pool, func() error { return b.store.RemoveRemains(ctx, c, ref) })
+// RemovePartial implements Store.
+func (b *Bulkhead) RemovePartial(ctx context.Context, c Cluster, ref ImageRef) error {
+	return b.do(ctx, c, ref.Pool, func() error { return b.store.RemovePartial(ctx, c, ref) })
 }
 
 // MoveToTrash implements Store.
@@ -138,24 +138,24 @@ func (b *Bulkhead) List(ctx context.Context, c Cluster, pool string) ([]string, 
 	return names, err
 }
 
-// Written implements Store.
-func (b *Bulkhead) Written(ctx context.Context, c Cluster, ref ImageRef, since string) (bool, error) {
+// HasChanges implements Store.
+func (b *Bulkhead) HasChanges(ctx context.Context, c Cluster, ref ImageRef, since string) (bool, error) {
 	var written bool
 	err := b.doLengthy(c, ref.Pool, func() (err error) {
-		written, err = b.store.Written(ctx, c, ref, since)
+		written, err = b.store.HasChanges(ctx, c, ref, since)
 		return err
 	})
 	return written, err
 }
 
-// Snapshot implements Store.
-func (b *Bulkhead) Snapshot(ctx context.Context, c Cluster, ref ImageRef, name string) error {
-	return b.do(ctx, c, ref.Pool, func() error { return b.store.Snapshot(ctx, c, ref, name) })
+// CreateSnapshot implements Store.
+func (b *Bulkhead) CreateSnapshot(ctx context.Context, c Cluster, ref ImageRef, name string) error {
+	return b.do(ctx, c, ref.Pool, func() error { return b.store.CreateSnapshot(ctx, c, ref, name) })
 }
 
-// Release implements Store.
-func (b *Bulkhead) Release(ctx context.Context, c Cluster, snapshot SnapshotRef) error {
-	return b.do(ctx, c, snapshot.Pool, func() error { return b.store.Release(ctx, c, snapshot) })
+// RemoveSnapshot implements Store.
+func (b *Bulkhead) RemoveSnapshot(ctx context.Context, c Cluster, snapshot SnapshotRef) error {
+	return b.do(ctx, c, snapshot.Pool, func() error { return b.store.RemoveSnapshot(ctx, c, snapshot) })
 }
 
 // Clone implements Store.
@@ -163,11 +163,11 @@ func (b *Bulkhead) Clone(ctx context.Context, c Cluster, parent ImageRef, snapsh
 	return b.do(ctx, c, ref.Pool, func() error { return b.store.Clone(ctx, c, parent, snapshot, ref, layout) })
 }
 
-// Depth implements Store.
-func (b *Bulkhead) Depth(ctx context.Context, c Cluster, ref ImageRef) (int, error) {
+// CloneDepth implements Store.
+func (b *Bulkhead) CloneDepth(ctx context.Context, c Cluster, ref ImageRef) (int, error) {
 	depth := 0
 	err := b.do(ctx, c, ref.Pool, func() (err error) {
-		depth, err = b.store.Depth(ctx, c, ref)
+		depth, err = b.store.CloneDepth(ctx, c, ref)
 		return err
 	})
 	return depth, err
@@ -246,7 +246,7 @@ func keyOf(c Cluster, pool string) compartmentKey {
 }
 
 func notAsked(key compartmentKey, c Cluster, silence error) error {
-	return fmt.Errorf("%w: pool %s on %s does not answer: %w", ErrNotAsked, key.pool, c, silence)
+	return fmt.Errorf("%w: pool %s on %s does not answer: %w", ErrPoolUnavailable, key.pool, c, silence)
 }
 
 func (b *Bulkhead) compartmentOf(key compartmentKey) *compartment {
@@ -270,7 +270,7 @@ func (b *Bulkhead) enter(ctx context.Context, key compartmentKey, c Cluster) err
 		case silence != nil:
 			return notAsked(key, c, silence)
 		case left <= 0:
-			return fmt.Errorf("%w: pool %s on %s is busy with %d operations: %w", ErrNotAsked, key.pool, c, b.limit, ErrTimeout)
+			return fmt.Errorf("%w: pool %s on %s is busy with %d operations: %w", ErrPoolUnavailable, key.pool, c, b.limit, ErrTimeout)
 		}
 		timer := time.NewTimer(left)
 		select {
@@ -280,7 +280,7 @@ func (b *Bulkhead) enter(ctx context.Context, key compartmentKey, c Cluster) err
 		}
 		timer.Stop()
 		if err := ctx.Err(); err != nil {
-			return fmt.Errorf("%w: pool %s on %s is busy: %w", ErrNotAsked, key.pool, c, err)
+			return fmt.Errorf("%w: pool %s on %s is busy: %w", ErrPoolUnavailable, key.pool, c, err)
 		}
 	}
 }

@@ -45,8 +45,8 @@ func TestBulkheadRefusesToWaitForADeadCluster(t *testing.T) {
 		go func() { ended <- b.Update(t.Context(), clusterAt("dead"), rbdutil.Image{ImageRef: ref}, nil, 0) }()
 		<-ceph.entered
 	}
-	if err := b.Update(t.Context(), clusterAt("dead"), rbdutil.Image{ImageRef: ref}, nil, 0); !errors.Is(err, rbdutil.ErrNotAsked) {
-		t.Errorf("error %v, want %v", err, rbdutil.ErrNotAsked)
+	if err := b.Update(t.Context(), clusterAt("dead"), rbdutil.Image{ImageRef: ref}, nil, 0); !errors.Is(err, rbdutil.ErrPoolUnavailable) {
+		t.Errorf("error %v, want %v", err, rbdutil.ErrPoolUnavailable)
 	}
 	if _, err := b.Get(t.Context(), clusterAt("alive"), ref); !errors.Is(err, rbdutil.ErrImageNotFound) {
 		t.Errorf("another cluster answers %v, want %v", err, rbdutil.ErrImageNotFound)
@@ -117,7 +117,7 @@ func TestBulkheadAsksASilentPoolOnlyOnceAtATime(t *testing.T) {
 			answer := fmt.Errorf("create image kube/x: %w", silence)
 			ceph := answers(&answer)
 			b := rbdutil.NewBulkhead(ceph, 3, time.Hour)
-			if err := b.Update(t.Context(), clusterAt("mon"), rbdutil.Image{ImageRef: ref}, nil, 0); !errors.Is(err, silence) || errors.Is(err, rbdutil.ErrNotAsked) {
+			if err := b.Update(t.Context(), clusterAt("mon"), rbdutil.Image{ImageRef: ref}, nil, 0); !errors.Is(err, silence) || errors.Is(err, rbdutil.ErrPoolUnavailable) {
 				t.Fatalf("error %v, want that of the operation", err)
 			}
 			// One asks, and meanwhile all others are refused.
@@ -133,8 +133,8 @@ func TestBulkheadAsksASilentPoolOnlyOnceAtATime(t *testing.T) {
 			go func() { ended <- b.Create(t.Context(), clusterAt("mon"), ref, rbdutil.Layout{}) }()
 			<-entered
 			err := b.Update(t.Context(), clusterAt("mon"), rbdutil.Image{ImageRef: ref}, nil, 0)
-			if !errors.Is(err, rbdutil.ErrNotAsked) || !errors.Is(err, silence) {
-				t.Errorf("error %v, want %v and %v", err, rbdutil.ErrNotAsked, silence)
+			if !errors.Is(err, rbdutil.ErrPoolUnavailable) || !errors.Is(err, silence) {
+				t.Errorf("error %v, want %v and %v", err, rbdutil.ErrPoolUnavailable, silence)
 			}
 			for name, where := range map[string]struct {
 				cluster rbdutil.Cluster
@@ -215,7 +215,7 @@ func TestBulkheadDoesNotTakeALongRemovalForSilence(t *testing.T) {
 	if err := b.RemoveFromTrash(t.Context(), clusterAt("mon"), "kube", rbdutil.TrashedImage{ID: "x"}, owner); !errors.Is(err, rbdutil.ErrTimeout) {
 		t.Error(err)
 	}
-	if _, err := b.Written(t.Context(), clusterAt("mon"), ref, ""); !errors.Is(err, rbdutil.ErrTimeout) {
+	if _, err := b.HasChanges(t.Context(), clusterAt("mon"), ref, ""); !errors.Is(err, rbdutil.ErrTimeout) {
 		t.Error(err)
 	}
 	if silent, _ := b.Silent(); len(silent) != 0 {
@@ -255,8 +255,8 @@ func TestBulkheadLetsALengthyOperationKeepNobodyOut(t *testing.T) {
 	if _, err := b.List(t.Context(), clusterAt("mon"), "kube"); !errors.Is(err, answer) {
 		t.Errorf("error %v, want %v", err, answer)
 	}
-	if err := b.RemoveFromTrash(t.Context(), clusterAt("mon"), "kube", rbdutil.TrashedImage{ID: "2"}, owner); !errors.Is(err, rbdutil.ErrNotAsked) {
-		t.Errorf("error %v, want %v: it would not find out soon", err, rbdutil.ErrNotAsked)
+	if err := b.RemoveFromTrash(t.Context(), clusterAt("mon"), "kube", rbdutil.TrashedImage{ID: "2"}, owner); !errors.Is(err, rbdutil.ErrPoolUnavailable) {
+		t.Errorf("error %v, want %v: it would not find out soon", err, rbdutil.ErrPoolUnavailable)
 	}
 	answer = nil
 	if _, err := b.List(t.Context(), clusterAt("mon"), "kube"); err != nil {
@@ -291,8 +291,8 @@ func TestBulkheadStopsWaitingWithItsCaller(t *testing.T) {
 	<-ceph.entered
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := b.Update(ctx, clusterAt("dead"), rbdutil.Image{ImageRef: ref}, nil, 0); !errors.Is(err, rbdutil.ErrNotAsked) || !errors.Is(err, context.Canceled) {
-		t.Errorf("error %v, want %v", err, rbdutil.ErrNotAsked)
+	if err := b.Update(ctx, clusterAt("dead"), rbdutil.Image{ImageRef: ref}, nil, 0); !errors.Is(err, rbdutil.ErrPoolUnavailable) || !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v, want %v", err, rbdutil.ErrPoolUnavailable)
 	}
 	close(ceph.release)
 	<-ended

@@ -60,7 +60,7 @@ func isOurSnapshot(snapshot string) bool {
 // After step 3 the source claim may be gone: ResumeClone does the rest.
 func (i *Images) ensureClone(ctx context.Context, c Cluster, spec ImageSpec) (Image, error) {
 	if i.copies.running(copyName(c, spec.ImageRef)) {
-		return Image{}, fmt.Errorf("%w: %w", ErrUnfinished, errCopying)
+		return Image{}, fmt.Errorf("%w: %w", ErrIncomplete, errFlattening)
 	}
 	img, err := i.store.Get(ctx, c, spec.ImageRef)
 	switch {
@@ -118,7 +118,7 @@ func (i *Images) beginClone(ctx context.Context, c Cluster, spec ImageSpec) (Ima
 	err = i.store.Clone(ctx, c, source.ImageRef, snapshot, spec.ImageRef, spec.Layout)
 	if errors.Is(err, ErrImageExists) {
 		// The name is taken, but there is no image behind it: see begin.
-		if err = i.removeRemains(ctx, c, spec.ImageRef); err == nil {
+		if err = i.removePartial(ctx, c, spec.ImageRef); err == nil {
 			err = i.store.Clone(ctx, c, source.ImageRef, snapshot, spec.ImageRef, spec.Layout)
 		}
 	}
@@ -130,7 +130,7 @@ func (i *Images) beginClone(ctx context.Context, c Cluster, spec ImageSpec) (Ima
 		err = i.recordClone(ctx, c, spec, source, &img)
 	}
 	if err != nil {
-		return Image{}, fmt.Errorf("%w: %w", ErrUnfinished, err)
+		return Image{}, fmt.Errorf("%w: %w", ErrIncomplete, err)
 	}
 	return img, nil
 }
@@ -193,7 +193,7 @@ func isNamelessClone(img, source Image) bool {
 // read all of a large image takes longer than a claim waits.
 func (i *Images) replaceClone(ctx context.Context, c Cluster, spec ImageSpec, img Image) (Image, error) {
 	if err := i.moveToTrash(ctx, c, img, spec.Owner, unused); err != nil {
-		return Image{}, fmt.Errorf("%w: %w", ErrUnfinished, err)
+		return Image{}, fmt.Errorf("%w: %w", ErrIncomplete, err)
 	}
 	return i.beginClone(ctx, c, spec)
 }
@@ -204,7 +204,7 @@ func (i *Images) checkNotWritten(ctx context.Context, c Cluster, img Image) erro
 	if img.Size == 0 {
 		return nil
 	}
-	written, err := i.store.Written(ctx, c, img.ImageRef, "")
+	written, err := i.store.HasChanges(ctx, c, img.ImageRef, "")
 	if err == nil && written {
 		err = fmt.Errorf("%w: %s was written to", ErrNotEmpty, img.ImageRef)
 	}
@@ -220,21 +220,21 @@ func (i *Images) sourceOf(ctx context.Context, c Cluster, spec ImageSpec) (Image
 	case err != nil:
 		return Image{}, err
 	}
-	if err := checkOwner(source, spec.Source.Expect); err != nil {
+	if err := checkOwner(source, spec.Source.Precondition); err != nil {
 		return Image{}, fmt.Errorf("%w: %w", ErrSourceNotFound, err)
 	}
 	switch {
 	case source.Features.Has(migrating):
-		return Image{}, fmt.Errorf("%w: %w: %s", ErrSourceUnfit, ErrMigrating, source.ImageRef)
+		return Image{}, fmt.Errorf("%w: %w: %s", ErrSourceIncompatible, ErrMigrating, source.ImageRef)
 	case !source.Features.Has(Layering):
-		return Image{}, fmt.Errorf("%w: %s has the features %q, and %s is not among them", ErrSourceUnfit, source.ImageRef, source.Features, Layering)
+		return Image{}, fmt.Errorf("%w: %s has the features %q, and %s is not among them", ErrSourceIncompatible, source.ImageRef, source.Features, Layering)
 	case source.Size > spec.Size:
-		return Image{}, fmt.Errorf("%w: %s has a size of %s: ask for as much or more", ErrSourceUnfit, source.ImageRef, quantity(source.Size))
+		return Image{}, fmt.Errorf("%w: %s has a size of %s: ask for as much or more", ErrSourceIncompatible, source.ImageRef, quantity(source.Size))
 	case spec.Size > MaxObjects*source.ObjectSize:
 		return Image{}, fmt.Errorf("%w: with objects of %s, like those of %s, an image cannot be so large: ask for %s or less",
-			ErrSourceUnfit, quantity(source.ObjectSize), source.ImageRef, quantity(MaxObjects*source.ObjectSize))
+			ErrSourceIncompatible, quantity(source.ObjectSize), source.ImageRef, quantity(MaxObjects*source.ObjectSize))
 	case spec.Source.Unmounted && len(source.Watchers) > 0:
-		return Image{}, fmt.Errorf("%w: %w", ErrSourceUnfit, inUse(source))
+		return Image{}, fmt.Errorf("%w: %w", ErrSourceIncompatible, inUse(source))
 	}
 	return i.adoptSource(ctx, c, spec, source)
 }
@@ -247,7 +247,7 @@ func (i *Images) adoptSource(ctx context.Context, c Cluster, spec ImageSpec, sou
 		return source, nil
 	}
 	record := source.Record
-	record.VolumeName = spec.Source.Expect.Owner.VolumeName
+	record.VolumeName = spec.Source.Precondition.Owner.VolumeName
 	record.Provisioner, record.ClusterID, record.ImageID = spec.Owner.Provisioner, spec.Owner.ClusterID, source.ID
 	if err := i.store.Update(ctx, c, source, &record, source.Size); err != nil {
 		return Image{}, err
@@ -265,18 +265,18 @@ func (i *Images) snapshot(ctx context.Context, c Cluster, spec ImageSpec, source
 	switch {
 	case len(source.Snapshots) >= mappable && !crowded:
 		return "", fmt.Errorf("%w: %s has %d snapshots, and with many more no node could map it: remove those that are not needed (`rbd snap ls`, `rbd snap rm`)",
-			ErrSourceUnfit, source.ImageRef, len(source.Snapshots))
+			ErrSourceIncompatible, source.ImageRef, len(source.Snapshots))
 	case crowded && i.unchanged(ctx, c, source, others[len(others)-1]):
 		return others[len(others)-1], nil
 	case crowded && !i.copies.room():
-		return "", fmt.Errorf("%w: others come first, %d at a time", ErrCopying, maxCopies)
+		return "", fmt.Errorf("%w: others come first, %d at a time", ErrFlattening, maxCopies)
 	case spec.Source.Unmounted && slices.Contains(source.Snapshots, own):
 		// An earlier attempt may not have come to the point of looking who has it mapped.
-		if err := i.store.Release(ctx, c, SnapshotRef{source.Pool, source.ID, own}); err != nil {
+		if err := i.store.RemoveSnapshot(ctx, c, SnapshotRef{source.Pool, source.ID, own}); err != nil {
 			return "", err
 		}
 	}
-	if err := i.store.Snapshot(ctx, c, source.ImageRef, own); err != nil {
+	if err := i.store.CreateSnapshot(ctx, c, source.ImageRef, own); err != nil {
 		return "", err
 	}
 	if !spec.Source.Unmounted {
@@ -284,8 +284,8 @@ func (i *Images) snapshot(ctx context.Context, c Cluster, spec ImageSpec, source
 	}
 	now, err := i.store.Get(ctx, c, source.ImageRef)
 	if err == nil && len(now.Watchers) > 0 {
-		_ = i.store.Release(ctx, c, SnapshotRef{source.Pool, source.ID, own}) // the next attempt does it, too
-		err = fmt.Errorf("%w: %w", ErrSourceUnfit, inUse(now))
+		_ = i.store.RemoveSnapshot(ctx, c, SnapshotRef{source.Pool, source.ID, own}) // the next attempt does it, too
+		err = fmt.Errorf("%w: %w", ErrSourceIncompatible, inUse(now))
 	}
 	return own, err
 }
@@ -294,7 +294,7 @@ func (i *Images) snapshot(ctx context.Context, c Cluster, spec ImageSpec, source
 func (i *Images) unchanged(ctx context.Context, c Cluster, source Image, snapshot string) bool {
 	ctx, cancel := context.WithTimeout(ctx, unchangedPatience)
 	defer cancel()
-	written, err := i.store.Written(ctx, c, source.ImageRef, snapshot)
+	written, err := i.store.HasChanges(ctx, c, source.ImageRef, snapshot)
 	return err == nil && !written
 }
 
@@ -315,7 +315,7 @@ func (i *Images) finishClone(ctx context.Context, c Cluster, img Image) (Image, 
 	}
 	if img.Size < record.Size {
 		if err := i.store.Update(ctx, c, img, nil, record.Size); err != nil {
-			return Image{}, fmt.Errorf("%w: %w", ErrUnfinished, err)
+			return Image{}, fmt.Errorf("%w: %w", ErrIncomplete, err)
 		}
 		img.Size = record.Size
 	}
@@ -323,12 +323,12 @@ func (i *Images) finishClone(ctx context.Context, c Cluster, img Image) (Image, 
 		if err := i.copies.do(ctx, copyName(c, img.ImageRef), func(ctx context.Context) error {
 			return i.store.Flatten(ctx, c, img.ImageRef)
 		}); err != nil {
-			return Image{}, fmt.Errorf("%w: %w", ErrUnfinished, err)
+			return Image{}, fmt.Errorf("%w: %w", ErrIncomplete, err)
 		}
 		img.Parent = nil
 	}
 	if err := i.releaseUnused(ctx, c, img); err != nil {
-		return Image{}, fmt.Errorf("%w: %w", ErrUnfinished, err)
+		return Image{}, fmt.Errorf("%w: %w", ErrIncomplete, err)
 	}
 	return img, nil
 }
@@ -341,7 +341,7 @@ func (i *Images) releaseUnused(ctx context.Context, c Cluster, img Image) error 
 		return nil
 	}
 	source := img.Record.Source
-	err := i.store.Release(ctx, c, SnapshotRef{source.Pool, source.ImageID, own})
+	err := i.store.RemoveSnapshot(ctx, c, SnapshotRef{source.Pool, source.ImageID, own})
 	if errors.Is(err, ErrHasClones) || errors.Is(err, ErrPoolNotFound) {
 		return nil // an earlier attempt is still in the trash, and takes it along
 	}
@@ -359,17 +359,17 @@ func (i *Images) mustFlatten(ctx context.Context, c Cluster, spec ImageSpec, img
 	if source.Parent == nil {
 		return false, nil // reading the whole chain of parents takes a while
 	}
-	depth, err := i.store.Depth(ctx, c, spec.ImageRef)
+	depth, err := i.store.CloneDepth(ctx, c, spec.ImageRef)
 	return depth > maxDepth, err
 }
 
 func copyName(c Cluster, ref ImageRef) string { return c.String() + " " + ref.String() }
 
-// ReleaseOrphans removes the snapshots of an image that were taken for clones which are of
+// RemoveOrphanSnapshots removes the snapshots of an image that were taken for clones which are of
 // no use to anybody, as far as they have no clones. What was begun of such a clone in the
 // same pool goes with it. Reserve is asked for each such clone, by image name: it is false
 // if the clone may be of use, and reserves the name until release is called otherwise.
-func (i *Images) ReleaseOrphans(ctx context.Context, c Cluster, ref ImageRef, owner Owner, reserve func(clone string) (release func(), ok bool)) error {
+func (i *Images) RemoveOrphanSnapshots(ctx context.Context, c Cluster, ref ImageRef, owner Owner, reserve func(clone string) (release func(), ok bool)) error {
 	img, err := i.store.Get(ctx, c, ref)
 	if errors.Is(err, ErrImageNotFound) {
 		return nil
@@ -379,14 +379,14 @@ func (i *Images) ReleaseOrphans(ctx context.Context, c Cluster, ref ImageRef, ow
 	}
 	var errs []error
 	for _, snapshot := range ourSnapshots(img) {
-		if err := i.releaseOrphan(ctx, c, img, snapshot, owner, reserve); err != nil && !errors.Is(err, ErrHasClones) {
+		if err := i.removeOrphanSnapshot(ctx, c, img, snapshot, owner, reserve); err != nil && !errors.Is(err, ErrHasClones) {
 			errs = append(errs, err)
 		}
 	}
 	return errors.Join(errs...)
 }
 
-func (i *Images) releaseOrphan(ctx context.Context, c Cluster, source Image, snapshot string, owner Owner, reserve func(string) (func(), bool)) error {
+func (i *Images) removeOrphanSnapshot(ctx context.Context, c Cluster, source Image, snapshot string, owner Owner, reserve func(string) (func(), bool)) error {
 	clone, _ := CloneOf(snapshot)
 	release, ok := reserve(clone)
 	if !ok {
@@ -396,7 +396,7 @@ func (i *Images) releaseOrphan(ctx context.Context, c Cluster, source Image, sna
 	if err := i.removeNameless(ctx, c, ImageRef{source.Pool, clone}, source, owner); err != nil {
 		return err
 	}
-	return i.store.Release(ctx, c, SnapshotRef{source.Pool, source.ID, snapshot})
+	return i.store.RemoveSnapshot(ctx, c, SnapshotRef{source.Pool, source.ID, snapshot})
 }
 
 // removeNameless removes what there is of a clone of the source that has no parent. Only the

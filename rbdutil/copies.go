@@ -15,8 +15,8 @@ const maxCopies = 4
 // again from time to time.
 const copyPatience = 2 * time.Second
 
-// errCopying is what those are told who come again.
-var errCopying = fmt.Errorf("%w: the bigger the source, the longer it takes", ErrCopying)
+// errFlattening is what those are told who come again.
+var errFlattening = fmt.Errorf("%w: the bigger the source, the longer it takes", ErrFlattening)
 
 // copies are those that run, and those that have failed when nobody waited any more. They
 // outlive whoever has begun them; what the end of the process cuts off, whoever asks for
@@ -56,12 +56,12 @@ func (k *copies) room() bool {
 	return k.busy < maxCopies
 }
 
-// do has the copy of that name made, and returns what came of it, or ErrCopying while
+// do has the copy of that name made, and returns what came of it, or ErrFlattening while
 // nothing has.
 func (k *copies) do(ctx context.Context, name string, makeCopy func(context.Context) error) error {
 	m := k.begin(ctx, name, makeCopy)
 	if m == nil {
-		return fmt.Errorf("%w: others come first, %d at a time", ErrCopying, maxCopies)
+		return fmt.Errorf("%w: others come first, %d at a time", ErrFlattening, maxCopies)
 	}
 	timer := time.NewTimer(copyPatience)
 	defer timer.Stop()
@@ -72,7 +72,7 @@ func (k *copies) do(ctx context.Context, name string, makeCopy func(context.Cont
 	case <-timer.C:
 	case <-ctx.Done():
 	}
-	return errCopying
+	return errFlattening
 }
 
 // begin returns the copy of that name, or nil if there is no room for it.

@@ -27,7 +27,7 @@ func TestACopyOutlivesWhoeverHasBegunIt(t *testing.T) {
 		return cmp.Or(ctx.Err(), failed)
 	}
 	for range 2 {
-		if err := k.do(ended(t), "x", makeCopy); !errors.Is(err, ErrCopying) {
+		if err := k.do(ended(t), "x", makeCopy); !errors.Is(err, ErrFlattening) {
 			t.Errorf("error %v while it runs", err)
 		}
 	}
@@ -55,7 +55,7 @@ func TestOnlySoManyCopiesAtATime(t *testing.T) {
 	for n := range maxCopies {
 		_ = k.do(ended(t), fmt.Sprint(n), wait)
 	}
-	if err := k.do(t.Context(), "one more", wait); !errors.Is(err, ErrCopying) || k.running("one more") {
+	if err := k.do(t.Context(), "one more", wait); !errors.Is(err, ErrFlattening) || k.running("one more") {
 		t.Errorf("error %v, running: %t", err, k.running("one more"))
 	}
 	close(release)

@@ -24,14 +24,14 @@ var (
 	ErrHasClones = errors.New("image has clones")
 	// ErrSourceNotFound: the image that a clone is to be made of is not there.
 	ErrSourceNotFound = errors.New("image to clone not found")
-	// ErrSourceUnfit: no clone like that can be made of that image.
-	ErrSourceUnfit = errors.New("image cannot be cloned so")
-	// ErrCopying: the clone is being given its own copy of all data.
-	ErrCopying = errors.New("data is being copied")
+	// ErrSourceIncompatible: no clone like that can be made of that image.
+	ErrSourceIncompatible = errors.New("image cannot be cloned so")
+	// ErrFlattening: the clone is being given its own copy of all data.
+	ErrFlattening = errors.New("data is being copied")
 	// ErrInGroup: the image is a member of a group of images, which Ceph keeps whole.
 	ErrInGroup = errors.New("image is in a group")
-	// ErrStays: the image is still there, though Ceph names no reason.
-	ErrStays = errors.New("image was not removed")
+	// ErrNotRemoved: the image is still there, though Ceph names no reason.
+	ErrNotRemoved = errors.New("image was not removed")
 	// ErrForeignImage: the image's record names another owner, or none.
 	ErrForeignImage = errors.New("image has another owner")
 	// ErrChanged: the image is not as it was when the change was decided.
@@ -66,14 +66,14 @@ var (
 	ErrTimeout = errors.New("Ceph did not answer in time")
 	// ErrInProgress: an earlier call on the same image has not come back yet.
 	ErrInProgress = errors.New("an earlier operation on the image is still running")
-	// ErrNotAsked: Ceph has left others without an answer, so that this was not begun.
-	ErrNotAsked = errors.New("Ceph was not asked")
+	// ErrPoolUnavailable: Ceph has left others without an answer, so that this was not begun.
+	ErrPoolUnavailable = errors.New("Ceph was not asked")
 	// ErrNotEmpty: the image has been written to, or shows the data of another.
 	ErrNotEmpty = errors.New("image holds data")
 	// ErrNoSpace: a quota or the cluster's capacity is used up.
 	ErrNoSpace = errors.New("no space left")
-	// ErrUnfinished: the image was made, but could not be given its record and size.
-	ErrUnfinished = errors.New("image is not finished")
+	// ErrIncomplete: the image was made, but could not be given its record and size.
+	ErrIncomplete = errors.New("image is not finished")
 	// ErrInvalid: Ceph calls the request invalid.
 	ErrInvalid = errors.New("invalid request")
 )

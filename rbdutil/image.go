@@ -39,8 +39,8 @@ type Source struct {
 	ImageRef
 	// Volume is what the clone's record is to say about the source.
 	Volume SourceVolume
-	// Expect is what must be true of it; else it is another image of that name.
-	Expect Expectation
+	// Precondition is what must be true of it; else it is another image of that name.
+	Precondition Precondition
 	// Unmounted: no client may have it mapped when the snapshot is taken, so that the
 	// clone's file system needs no recovery.
 	Unmounted bool

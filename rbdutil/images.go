@@ -34,7 +34,7 @@ func (i *Images) Ensure(ctx context.Context, c Cluster, spec ImageSpec) (Image, 
 	}
 	record := &Record{Owner: spec.Owner, ImageID: img.ID, Size: spec.Size}
 	if err := i.store.Update(ctx, c, img, record, spec.Size); err != nil {
-		return Image{}, fmt.Errorf("%w: %w", ErrUnfinished, err)
+		return Image{}, fmt.Errorf("%w: %w", ErrIncomplete, err)
 	}
 	img.Record, img.Size = *record, spec.Size
 	return img, nil
@@ -60,7 +60,7 @@ func (i *Images) begin(ctx context.Context, c Cluster, spec ImageSpec) (Image, e
 	case errors.Is(err, ErrImageNotFound):
 		// The name is taken, but there is no image behind it: a creation was interrupted
 		// between the name and the header. No data was ever stored there.
-		err = i.removeRemains(ctx, c, spec.ImageRef)
+		err = i.removePartial(ctx, c, spec.ImageRef)
 	case err != nil:
 		// It may well be ours, from an earlier attempt.
 	case checkReusable(img, spec) == nil:
@@ -71,7 +71,7 @@ func (i *Images) begin(ctx context.Context, c Cluster, spec ImageSpec) (Image, e
 		err = i.moveToTrash(ctx, c, img, spec.Owner, unused)
 	}
 	if err != nil && !errors.Is(err, ErrImageNotFound) {
-		return Image{}, fmt.Errorf("%w: %w", ErrUnfinished, err)
+		return Image{}, fmt.Errorf("%w: %w", ErrIncomplete, err)
 	}
 	if err := i.store.Create(ctx, c, spec.ImageRef, spec.Layout); err != nil {
 		return Image{}, err
@@ -125,8 +125,8 @@ func isReplaceable(img Image, spec ImageSpec) bool {
 		(owner.Unknown() || owner.SameClaim(spec.Owner))
 }
 
-// Expectation is what must be true of an image before it may be changed or deleted.
-type Expectation struct {
+// Precondition is what must be true of an image before it may be changed or deleted.
+type Precondition struct {
 	// Owner names the volume whose image it must be.
 	Owner Owner
 	// AllowUnknown also accepts an image without a record, as the predecessors of this
@@ -138,25 +138,25 @@ type Expectation struct {
 // keep it. That it is gone already is success; a missing pool is not. An image that
 // somebody holds, or that is not the one expected, is left untouched. The error names the
 // holder: ErrForeignImage, or one of those of CheckFree.
-func (i *Images) Delete(ctx context.Context, c Cluster, ref ImageRef, expect Expectation, keep time.Duration) error {
+func (i *Images) Delete(ctx context.Context, c Cluster, ref ImageRef, precondition Precondition, keep time.Duration) error {
 	img, err := i.store.Get(ctx, c, ref)
 	if errors.Is(err, ErrImageNotFound) {
-		return i.deleteRemains(ctx, c, ref)
+		return i.deletePartial(ctx, c, ref)
 	}
 	if err != nil {
 		return err
 	}
-	if err := checkOwner(img, expect); err != nil {
+	if err := checkOwner(img, precondition); err != nil {
 		return err
 	}
 	if len(img.Watchers) > 0 {
 		return inUse(img) // without opening it for writing, as the move does
 	}
-	return i.moveToTrash(ctx, c, img, expect.Owner, trashing{keep: keep})
+	return i.moveToTrash(ctx, c, img, precondition.Owner, trashing{keep: keep})
 }
 
-// deleteRemains is for an image that cannot be found under its name.
-func (i *Images) deleteRemains(ctx context.Context, c Cluster, ref ImageRef) error {
+// deletePartial is for an image that cannot be found under its name.
+func (i *Images) deletePartial(ctx context.Context, c Cluster, ref ImageRef) error {
 	trashed, err := i.trashedAs(ctx, c, ref)
 	if err != nil {
 		return err
@@ -166,7 +166,7 @@ func (i *Images) deleteRemains(ctx context.Context, c Cluster, ref ImageRef) err
 			return fmt.Errorf("%w: %s", ErrMigrating, ref)
 		}
 	}
-	return i.removeRemains(ctx, c, ref)
+	return i.removePartial(ctx, c, ref)
 }
 
 // trashing is how an image is moved to the trash.
@@ -194,25 +194,25 @@ func (i *Images) moveToTrash(ctx context.Context, c Cluster, seen Image, maker O
 	}
 	// An earlier call was completed meanwhile, or the pool is full and has no trash yet.
 	if _, err := i.store.Get(ctx, c, seen.ImageRef); err == nil {
-		return fmt.Errorf("%w: %s can be read, but not moved to the trash", ErrStays, seen.ImageRef)
+		return fmt.Errorf("%w: %s can be read, but not moved to the trash", ErrNotRemoved, seen.ImageRef)
 	} else if !errors.Is(err, ErrImageNotFound) {
 		return err
 	}
 	return nil
 }
 
-// removeRemains removes the name that an interrupted creation or removal leaves behind.
+// removePartial removes the name that an interrupted creation or removal leaves behind.
 // An interrupted move to the trash looks alike, but there all data is still there: that
 // move is finished by RemoveFromTrash, or by whoever began it.
-func (i *Images) removeRemains(ctx context.Context, c Cluster, ref ImageRef) error {
+func (i *Images) removePartial(ctx context.Context, c Cluster, ref ImageRef) error {
 	if trashed, err := i.trashedAs(ctx, c, ref); err != nil || len(trashed) > 0 {
 		return err
 	}
-	switch err := i.store.RemoveRemains(ctx, c, ref); {
+	switch err := i.store.RemovePartial(ctx, c, ref); {
 	case errors.Is(err, ErrImageNotFound):
 		return nil
 	case errors.Is(err, ErrImageExists):
-		return fmt.Errorf("%w: %s is whole, though it could not be found", ErrStays, ref)
+		return fmt.Errorf("%w: %s is whole, though it could not be found", ErrNotRemoved, ref)
 	default:
 		return err
 	}
@@ -231,24 +231,24 @@ func (i *Images) trashedAs(ctx context.Context, c Cluster, ref ImageRef) ([]Tras
 }
 
 // checkOwner returns an error if the image is not the one expected.
-func checkOwner(img Image, expect Expectation) error {
+func checkOwner(img Image, precondition Precondition) error {
 	owner := img.Owner()
 	switch {
 	case img.RecordError != nil:
 		return fmt.Errorf("%w: %s: %w; if it is the image of volume %s, say so with: %s",
-			ErrForeignImage, img.ImageRef, img.RecordError, expect.Owner.VolumeName, setOwnerCommand(img.ImageRef, expect))
-	case owner.Unknown() && !expect.AllowUnknown:
+			ErrForeignImage, img.ImageRef, img.RecordError, precondition.Owner.VolumeName, setOwnerCommand(img.ImageRef, precondition))
+	case owner.Unknown() && !precondition.AllowUnknown:
 		return fmt.Errorf("%w: the metadata of %s names no owner; if it is the image of volume %s, say so with: %s",
-			ErrForeignImage, img.ImageRef, expect.Owner.VolumeName, setOwnerCommand(img.ImageRef, expect))
-	case !owner.Unknown() && !owner.SameVolume(expect.Owner):
+			ErrForeignImage, img.ImageRef, precondition.Owner.VolumeName, setOwnerCommand(img.ImageRef, precondition))
+	case !owner.Unknown() && !owner.SameVolume(precondition.Owner):
 		return fmt.Errorf("%w: the metadata of %s names %s (volume %q, cluster %q), not volume %q of cluster %q",
-			ErrForeignImage, img.ImageRef, owner, owner.VolumeName, owner.ClusterID, expect.Owner.VolumeName, expect.Owner.ClusterID)
+			ErrForeignImage, img.ImageRef, owner, owner.VolumeName, owner.ClusterID, precondition.Owner.VolumeName, precondition.Owner.ClusterID)
 	}
 	return nil
 }
 
 // setOwnerCommand is the command that makes a volume the owner of an image without a record.
-func setOwnerCommand(ref ImageRef, expect Expectation) string {
-	record := Record{Owner: Owner{VolumeName: expect.Owner.VolumeName}}
+func setOwnerCommand(ref ImageRef, precondition Precondition) string {
+	record := Record{Owner: Owner{VolumeName: precondition.Owner.VolumeName}}
 	return fmt.Sprintf("rbd image-meta set %s %s '%s'", ref, MetaRecord, record.Encode())
 }

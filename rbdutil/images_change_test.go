@@ -48,7 +48,7 @@ func TestNothingIsDoneToAnImageThatAnotherCompletesMeanwhile(t *testing.T) {
 		do    func(context.Context, images) error
 	}{
 		"removing an orphan": {rbdfake.OpMoveToTrash, begun, func(ctx context.Context, i images) error {
-			return i.Reclaim(ctx, cluster, ref, owner)
+			return i.RemoveOrphan(ctx, cluster, ref, owner)
 		}},
 		"replacing what does not fit": {rbdfake.OpMoveToTrash, misfit, func(ctx context.Context, i images) error {
 			_, err := i.Ensure(ctx, cluster, spec)
@@ -59,10 +59,10 @@ func TestNothingIsDoneToAnImageThatAnotherCompletesMeanwhile(t *testing.T) {
 			return err
 		}},
 		"deleting": {rbdfake.OpMoveToTrash, ours, func(ctx context.Context, i images) error {
-			return i.Delete(ctx, cluster, ref, expect, 0)
+			return i.Delete(ctx, cluster, ref, precondition, 0)
 		}},
 		"growing": {rbdfake.OpUpdate, ours, func(ctx context.Context, i images) error {
-			_, err := i.Grow(ctx, cluster, ref, 2*spec.Size, expect)
+			_, err := i.Expand(ctx, cluster, ref, 2*spec.Size, precondition)
 			return err
 		}},
 	} {
@@ -76,7 +76,7 @@ func TestNothingIsDoneToAnImageThatAnotherCompletesMeanwhile(t *testing.T) {
 			if img.Size != spec.Size || img.Owner().ClusterID != "there" || img.Record.Deleted != nil {
 				t.Errorf("image %+v is not as the other has completed it", img)
 			}
-			if written, err := ceph.Written(t.Context(), cluster, ref, ""); err != nil || !written {
+			if written, err := ceph.HasChanges(t.Context(), cluster, ref, ""); err != nil || !written {
 				t.Errorf("what the other has written is not there: %t, %v", written, err)
 			}
 		})
@@ -98,7 +98,7 @@ func TestAMoveThatFailsIsNoReasonToRemoveWhatAnotherMovesLater(t *testing.T) {
 		}
 		return nil
 	}
-	if err := images.Delete(t.Context(), cluster, ref, expect, 0); !errors.Is(err, rbdutil.ErrNoSpace) {
+	if err := images.Delete(t.Context(), cluster, ref, precondition, 0); !errors.Is(err, rbdutil.ErrNoSpace) {
 		t.Fatalf("error %v", err)
 	}
 	if got := ceph.image(t).Record.Deleted; got != nil {
@@ -136,7 +136,7 @@ func TestReclaimLooksForDataWhateverTheRecordSays(t *testing.T) {
 			if err := ceph.Write(ref); err != nil {
 				t.Fatal(err)
 			}
-			if err := rbdutil.NewImages(ceph).Reclaim(t.Context(), cluster, ref, owner); !errors.Is(err, rbdutil.ErrNotEmpty) {
+			if err := rbdutil.NewImages(ceph).RemoveOrphan(t.Context(), cluster, ref, owner); !errors.Is(err, rbdutil.ErrNotEmpty) {
 				t.Errorf("error %v, want %v", err, rbdutil.ErrNotEmpty)
 			}
 			wantCalls(t, ceph, "get", "written")
@@ -161,7 +161,7 @@ func TestReclaimLeavesWhatIsNotOfTheClaim(t *testing.T) {
 			ceph := newScripted(nil)
 			img.ImageRef = ref
 			ceph.Put(img)
-			if err := rbdutil.NewImages(ceph).Reclaim(t.Context(), cluster, ref, owner); !errors.Is(err, rbdutil.ErrForeignImage) {
+			if err := rbdutil.NewImages(ceph).RemoveOrphan(t.Context(), cluster, ref, owner); !errors.Is(err, rbdutil.ErrForeignImage) {
 				t.Errorf("error %v, want %v", err, rbdutil.ErrForeignImage)
 			}
 			wantCalls(t, ceph, "get")
@@ -184,8 +184,8 @@ func TestDeletedImagesSayWhoDeletedThem(t *testing.T) {
 			ceph := rbdfake.New("kube")
 			ceph.Put(rbdutil.Image{ImageRef: ref, Size: spec.Size, Record: test.there})
 			images := rbdutil.NewImages(ceph)
-			expect := rbdutil.Expectation{AllowUnknown: true, Owner: rbdutil.Owner{VolumeName: "pvc-1e7f", Provisioner: "ceph.com/rbd", ClusterID: "here"}}
-			if err := images.Delete(t.Context(), cluster, ref, expect, time.Hour); err != nil {
+			precondition := rbdutil.Precondition{AllowUnknown: true, Owner: rbdutil.Owner{VolumeName: "pvc-1e7f", Provisioner: "ceph.com/rbd", ClusterID: "here"}}
+			if err := images.Delete(t.Context(), cluster, ref, precondition, time.Hour); err != nil {
 				t.Fatal(err)
 			}
 			trashed, err := images.ListTrash(t.Context(), cluster, ref.Pool)
@@ -199,10 +199,10 @@ func TestDeletedImagesSayWhoDeletedThem(t *testing.T) {
 			if diff := cmp.Diff(test.want, record.Owner); diff != "" {
 				t.Errorf("owner (-want +got):\n%s", diff)
 			}
-			if !record.DeletedBy(expect.Owner, trashed[0]) || record.Deleted.Unused {
+			if !record.DeletedBy(precondition.Owner, trashed[0]) || record.Deleted.Unused {
 				t.Errorf("deletion %+v at %s", record.Deleted, trashed[0].Trashed)
 			}
-			if err := images.RemoveFromTrash(t.Context(), cluster, ref.Pool, trashed[0], expect.Owner); !errors.Is(err, rbdutil.ErrNotExpired) {
+			if err := images.RemoveFromTrash(t.Context(), cluster, ref.Pool, trashed[0], precondition.Owner); !errors.Is(err, rbdutil.ErrNotExpired) {
 				t.Errorf("error %v, want %v", err, rbdutil.ErrNotExpired)
 			}
 		})
@@ -220,7 +220,7 @@ func TestWhatAFailedCloneLeavesIsReplaced(t *testing.T) {
 	ceph.Put(rbdutil.Image{ImageRef: source, ID: "s", Size: spec.Size, Features: rbdutil.Layering, Record: record})
 	ceph.Put(rbdutil.Image{ImageRef: ref, ID: "left", Size: spec.Size, Features: rbdutil.Layering, Record: record})
 	clone := spec
-	clone.Source = &rbdutil.Source{ImageRef: source, Expect: rbdutil.Expectation{Owner: rbdutil.Owner{VolumeName: "src", ClusterID: "here"}}}
+	clone.Source = &rbdutil.Source{ImageRef: source, Precondition: rbdutil.Precondition{Owner: rbdutil.Owner{VolumeName: "src", ClusterID: "here"}}}
 	img, err := rbdutil.NewImages(ceph).Ensure(t.Context(), cluster, clone)
 	if err != nil || img.ID == "left" || img.Parent == nil {
 		t.Errorf("image %+v, error %v", img, err)

@@ -33,7 +33,7 @@ func TestDeletePassesErrorsThrough(t *testing.T) {
 					}
 					return nil
 				}
-				if err := rbdutil.NewImages(ceph).Delete(t.Context(), cluster, ref, expect, 0); !errors.Is(err, sentinel) {
+				if err := rbdutil.NewImages(ceph).Delete(t.Context(), cluster, ref, precondition, 0); !errors.Is(err, sentinel) {
 					t.Errorf("error %v, want %v", err, sentinel)
 				}
 				wantCalls(t, ceph, test.calls...)
@@ -58,7 +58,7 @@ func TestDeleteIsDoneWhenSomebodyElseRemovedTheImageMeanwhile(t *testing.T) {
 		}
 		return before(ctx, op, c, ref)
 	}
-	if err := images.Delete(t.Context(), cluster, ref, expect, 0); err != nil {
+	if err := images.Delete(t.Context(), cluster, ref, precondition, 0); err != nil {
 		t.Error(err)
 	}
 	wantCalls(t, ceph, "create", "update", "get", "move-to-trash", "get")
@@ -78,8 +78,8 @@ func TestDeleteDoesNotBelieveThatAnImageIsGoneWhichCanBeRead(t *testing.T) {
 		}
 		return nil
 	}
-	if err := images.Delete(t.Context(), cluster, ref, expect, 0); !errors.Is(err, rbdutil.ErrStays) {
-		t.Errorf("error %v, want %v", err, rbdutil.ErrStays)
+	if err := images.Delete(t.Context(), cluster, ref, precondition, 0); !errors.Is(err, rbdutil.ErrNotRemoved) {
+		t.Errorf("error %v, want %v", err, rbdutil.ErrNotRemoved)
 	}
 	ceph.image(t) // it is still there
 }
@@ -97,11 +97,11 @@ func TestDeleteTakesAnAnswerThatWasLostForWhatItIs(t *testing.T) {
 		}
 		return nil
 	}
-	if err := images.Delete(t.Context(), cluster, ref, expect, 0); !errors.Is(err, rbdutil.ErrTimeout) {
+	if err := images.Delete(t.Context(), cluster, ref, precondition, 0); !errors.Is(err, rbdutil.ErrTimeout) {
 		t.Errorf("error %v, want %v", err, rbdutil.ErrTimeout)
 	}
 	ceph.After = nil
-	if err := images.Delete(t.Context(), cluster, ref, expect, 0); err != nil {
+	if err := images.Delete(t.Context(), cluster, ref, precondition, 0); err != nil {
 		t.Error(err)
 	}
 }
@@ -164,9 +164,9 @@ func TestDeleteSaysWhatKeepsTheImage(t *testing.T) {
 			test.change(&img)
 			ceph := newScripted(nil)
 			ceph.Put(img)
-			expect := expect
-			expect.AllowUnknown = test.allowUnknown
-			err := rbdutil.NewImages(ceph).Delete(t.Context(), cluster, ref, expect, 0)
+			precondition := precondition
+			precondition.AllowUnknown = test.allowUnknown
+			err := rbdutil.NewImages(ceph).Delete(t.Context(), cluster, ref, precondition, 0)
 			if err == nil || err.Error() != test.err {
 				t.Errorf("error %v\nwant  %s", err, test.err)
 			}
@@ -190,7 +190,7 @@ func TestDeleteTakesAnImageOfTheVolumeWhateverElseItsRecordLacks(t *testing.T) {
 			t.Parallel()
 			ceph := newScripted(nil)
 			ceph.Put(rbdutil.Image{ImageRef: ref, Size: spec.Size, Record: rbdutil.Record{Owner: owner}})
-			if err := rbdutil.NewImages(ceph).Delete(t.Context(), cluster, ref, expect, 0); err != nil {
+			if err := rbdutil.NewImages(ceph).Delete(t.Context(), cluster, ref, precondition, 0); err != nil {
 				t.Error(err)
 			}
 			if names := ceph.Names(); len(names) > 0 {

@@ -15,11 +15,11 @@ import (
 // calls are made, and what becomes of the error of each.
 
 var (
-	ref     = rbdutil.ImageRef{Pool: "kube", Name: "kubernetes-dynamic-pvc-1e7f"}
-	owner   = rbdutil.Owner{ClaimUID: "1e7f", ClaimNamespace: "shop", ClaimName: "www-web-0", VolumeName: "pvc-1e7f", Provisioner: "ceph.com/rbd", ClusterID: "here"}
-	spec    = rbdutil.ImageSpec{ImageRef: ref, Layout: rbdutil.Layout{Features: rbdutil.Layering}, Size: 8 * rbdutil.MiB, Owner: owner}
-	expect  = rbdutil.Expectation{Owner: rbdutil.Owner{VolumeName: "pvc-1e7f", ClusterID: "here"}}
-	cluster = rbdutil.Cluster{Monitors: []string{"mon"}, User: "admin"}
+	ref          = rbdutil.ImageRef{Pool: "kube", Name: "kubernetes-dynamic-pvc-1e7f"}
+	owner        = rbdutil.Owner{ClaimUID: "1e7f", ClaimNamespace: "shop", ClaimName: "www-web-0", VolumeName: "pvc-1e7f", Provisioner: "ceph.com/rbd", ClusterID: "here"}
+	spec         = rbdutil.ImageSpec{ImageRef: ref, Layout: rbdutil.Layout{Features: rbdutil.Layering}, Size: 8 * rbdutil.MiB, Owner: owner}
+	precondition = rbdutil.Precondition{Owner: rbdutil.Owner{VolumeName: "pvc-1e7f", ClusterID: "here"}}
+	cluster      = rbdutil.Cluster{Monitors: []string{"mon"}, User: "admin"}
 )
 
 // ours is the record of an image that was made for the owner.
@@ -106,8 +106,8 @@ func TestEnsurePassesErrorsThrough(t *testing.T) {
 				if !errors.Is(err, sentinel) {
 					t.Errorf("error %v, want %v", err, sentinel)
 				}
-				if unfinished := errors.Is(err, rbdutil.ErrUnfinished); unfinished != test.unfinished {
-					t.Errorf("error %v: %v is %t, want %t", err, rbdutil.ErrUnfinished, unfinished, test.unfinished)
+				if unfinished := errors.Is(err, rbdutil.ErrIncomplete); unfinished != test.unfinished {
+					t.Errorf("error %v: %v is %t, want %t", err, rbdutil.ErrIncomplete, unfinished, test.unfinished)
 				}
 				if diff := cmp.Diff(rbdutil.Image{}, img); diff != "" {
 					t.Errorf("an image beside the error (-want +got):\n%s", diff)

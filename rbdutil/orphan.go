@@ -16,16 +16,16 @@ func (i *Images) Get(ctx context.Context, c Cluster, ref ImageRef) (Image, error
 	return i.store.Get(ctx, c, ref)
 }
 
-// Reclaim moves an image to the trash that was made for a claim and never became a
+// RemoveOrphan moves an image to the trash that was made for a claim and never became a
 // volume. It must be an image of that very claim, provisioner and cluster, or the
 // beginning of one. As the caller has found no trace of claim or volume and may be wrong,
 // it must never have been written to, and it must not be a complete clone, which shows
 // somebody's data. Any other image is left untouched: ErrForeignImage, ErrNotEmpty, or an
 // error of CheckFree. That it is gone already is success.
-func (i *Images) Reclaim(ctx context.Context, c Cluster, ref ImageRef, owner Owner) error {
+func (i *Images) RemoveOrphan(ctx context.Context, c Cluster, ref ImageRef, owner Owner) error {
 	img, err := i.store.Get(ctx, c, ref)
 	if errors.Is(err, ErrImageNotFound) {
-		return i.deleteRemains(ctx, c, ref)
+		return i.deletePartial(ctx, c, ref)
 	}
 	if err != nil {
 		return err

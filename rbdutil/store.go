@@ -34,16 +34,16 @@ type ImageStore interface {
 	// List returns the names of all images in a pool, in any order (`rbd ls`).
 	// Errors: ErrPoolNotFound.
 	List(ctx context.Context, c Cluster, pool string) ([]string, error)
-	// Written reports whether anything was written to the image since a snapshot, or ever
+	// HasChanges reports whether anything was written to the image since a snapshot, or ever
 	// if that is empty (`rbd diff --from-snap`). What a clone has of its parent was not
 	// written to it. The bigger an image that was not, the longer it takes.
 	// Errors: ErrImageNotFound, ErrPoolNotFound.
-	Written(ctx context.Context, c Cluster, ref ImageRef, since string) (bool, error)
-	// RemoveRemains takes away the name that an image leaves behind whose creation was
+	HasChanges(ctx context.Context, c Cluster, ref ImageRef, since string) (bool, error)
+	// RemovePartial takes away the name that an image leaves behind whose creation was
 	// cut short (`rbd rm`). If it is interrupted itself, the rest is an entry of the trash.
 	// Errors: ErrImageExists (there is an image behind the name, which stays),
 	// ErrImageNotFound, ErrPoolNotFound.
-	RemoveRemains(ctx context.Context, c Cluster, ref ImageRef) error
+	RemovePartial(ctx context.Context, c Cluster, ref ImageRef) error
 }
 
 // TrashStore takes images away and brings them back.
@@ -82,14 +82,14 @@ type TrashStore interface {
 
 // CloneStore makes images of images.
 type CloneStore interface {
-	// Snapshot takes a protected snapshot (`rbd snap create`, `rbd snap protect`), or
+	// CreateSnapshot takes a protected snapshot (`rbd snap create`, `rbd snap protect`), or
 	// protects one of that name which is there.
 	// Errors: ErrImageNotFound, ErrPoolNotFound.
-	Snapshot(ctx context.Context, c Cluster, ref ImageRef, name string) error
-	// Release removes a snapshot that nothing is a clone of (`rbd snap unprotect`, `rbd
+	CreateSnapshot(ctx context.Context, c Cluster, ref ImageRef, name string) error
+	// RemoveSnapshot removes a snapshot that nothing is a clone of (`rbd snap unprotect`, `rbd
 	// snap rm`), also of an image in the trash. That it is gone already is success.
 	// Errors: ErrHasClones, ErrPoolNotFound.
-	Release(ctx context.Context, c Cluster, snapshot SnapshotRef) error
+	RemoveSnapshot(ctx context.Context, c Cluster, snapshot SnapshotRef) error
 	// Clone makes an image of format 2 that begins with the data of a protected snapshot
 	// and has its size (`rbd clone --rbd-default-clone-format 1`): with this format of
 	// clones it has no feature that it is not given. The object size of the layout has no
@@ -97,10 +97,10 @@ type CloneStore interface {
 	// Errors: ErrImageExists, ErrSourceNotFound (image or snapshot), ErrPoolNotFound,
 	// ErrDataPoolNotFound.
 	Clone(ctx context.Context, c Cluster, parent ImageRef, snapshot string, ref ImageRef, layout Layout) error
-	// Depth tells how many images the image gets its data from, one behind the other
+	// CloneDepth returns how many images the image gets its data from, one behind the other
 	// (`rbd info`, again and again): 0 for one that is no clone.
 	// Errors: ErrImageNotFound, ErrPoolNotFound.
-	Depth(ctx context.Context, c Cluster, ref ImageRef) (int, error)
+	CloneDepth(ctx context.Context, c Cluster, ref ImageRef) (int, error)
 	// Flatten copies into a clone what it has of its parent, and cuts it off (`rbd
 	// flatten`). That it is cut off already is success. One that was cut short goes on
 	// where it was.

@@ -54,7 +54,7 @@ func TestEarlierAttempts(t *testing.T) {
 			create(ref, "0", "layering")
 		}, false, ""},
 		{"without-header", plain, func(_ *corev1.PersistentVolumeClaim, ref rbdutil.ImageRef) {
-			e.Ceph.LeaveRemains(t, ref)
+			e.Ceph.LeavePartial(t, ref)
 		}, false, ""},
 		{"of-nobody", plain, func(_ *corev1.PersistentVolumeClaim, ref rbdutil.ImageRef) {
 			create(ref, "1G", "layering")

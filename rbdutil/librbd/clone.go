@@ -12,10 +12,10 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-// Snapshot implements rbdutil.Store.
+// CreateSnapshot implements rbdutil.Store.
 //
 // Similar to: rbd snap create POOL/IMAGE@SNAPSHOT; rbd snap protect POOL/IMAGE@SNAPSHOT
-func (s *Store) Snapshot(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef, name string) error {
+func (s *Store) CreateSnapshot(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef, name string) error {
 	// Many clones may be made of one image at a time.
 	op := operation{name: "snapshot", image: rbdutil.ImageRef{Pool: ref.Pool, Name: ref.Name + "@" + name}}
 	return s.do(ctx, op, c, func(_ *rados.Conn, pool *rados.IOContext) error {
@@ -36,10 +36,10 @@ func (s *Store) Snapshot(ctx context.Context, c rbdutil.Cluster, ref rbdutil.Ima
 	})
 }
 
-// Release implements rbdutil.Store.
+// RemoveSnapshot implements rbdutil.Store.
 //
 // Similar to: rbd snap unprotect POOL/IMAGE@SNAPSHOT; rbd snap rm POOL/IMAGE@SNAPSHOT
-func (s *Store) Release(ctx context.Context, c rbdutil.Cluster, snapshot rbdutil.SnapshotRef) error {
+func (s *Store) RemoveSnapshot(ctx context.Context, c rbdutil.Cluster, snapshot rbdutil.SnapshotRef) error {
 	op := operation{name: "release", image: rbdutil.ImageRef{Pool: snapshot.Pool, Name: snapshot.ImageID + "@" + snapshot.Name}}
 	return s.do(ctx, op, c, func(_ *rados.Conn, pool *rados.IOContext) error { return release(pool, snapshot) })
 }
@@ -166,10 +166,10 @@ func cloneError(parent rbdutil.ImageRef, snapshot string, ref rbdutil.ImageRef, 
 	})
 }
 
-// Depth implements rbdutil.Store.
+// CloneDepth implements rbdutil.Store.
 //
 // Similar to: rbd info POOL/IMAGE, and of its parent, and so on
-func (s *Store) Depth(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef) (int, error) {
+func (s *Store) CloneDepth(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef) (int, error) {
 	result := make(chan int, 1)
 	err := s.do(ctx, operation{name: "depth", image: ref, reads: true}, c, func(conn *rados.Conn, pool *rados.IOContext) error {
 		image, err := rbd.OpenImageReadOnly(pool, ref.Name, rbd.NoSnapshot)

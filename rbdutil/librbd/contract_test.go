@@ -55,6 +55,6 @@ func TestContract(t *testing.T) {
 		Store: newStore(t, librbd.Options{}), Cluster: cluster, Pool: pool, DataPool: dataPool,
 		Watch: ceph.Watch, Write: ceph.Write, Snapshot: ceph.Snapshot, Clone: ceph.Clone, Group: ceph.Group,
 		Lock: ceph.Lock, Mirror: ceph.Mirror, Migrate: ceph.Migrate, TrashByHand: ceph.TrashByHand,
-		SetRecord: ceph.SetRecord, LeaveRemains: ceph.LeaveRemains,
+		SetRecord: ceph.SetRecord, LeavePartial: ceph.LeavePartial,
 	})
 }

@@ -24,7 +24,7 @@ type cloneCrashes struct{ *crashes }
 // cloneAt is the clone over which a process is killed at message n.
 func (c *cloneCrashes) cloneAt(verb string, n int) rbdutil.ImageSpec {
 	spec, source := c.specAt(verb, n), c.sourceOf(verb, n)
-	spec.Source = &rbdutil.Source{ImageRef: source.ImageRef, Expect: expectationOf(source)}
+	spec.Source = &rbdutil.Source{ImageRef: source.ImageRef, Precondition: preconditionOf(source)}
 	return spec
 }
 
@@ -92,13 +92,13 @@ func (c *cloneCrashes) purge(ctx context.Context) {
 func (c *cloneCrashes) abandon(t *testing.T, spec rbdutil.ImageSpec) {
 	t.Helper()
 	eventually(t, "take away "+spec.Name, func(ctx context.Context) error {
-		err := c.images.Reclaim(ctx, c.cluster, spec.ImageRef, spec.Owner)
+		err := c.images.RemoveOrphan(ctx, c.cluster, spec.ImageRef, spec.Owner)
 		switch {
 		case errors.Is(err, rbdutil.ErrForeignImage):
 			err = nil // it is the beginning of one, which only the snapshot tells
 		case errors.Is(err, rbdutil.ErrNotEmpty):
 			// It is complete, and would be kept.
-			err = c.images.Delete(ctx, c.cluster, spec.ImageRef, expectationOf(spec), 0)
+			err = c.images.Delete(ctx, c.cluster, spec.ImageRef, preconditionOf(spec), 0)
 		}
 		if err == nil {
 			c.purge(ctx)
@@ -109,7 +109,7 @@ func (c *cloneCrashes) abandon(t *testing.T, spec rbdutil.ImageSpec) {
 }
 
 func (c *cloneCrashes) releaseSnapshots(ctx context.Context, spec rbdutil.ImageSpec) error {
-	return c.images.ReleaseOrphans(ctx, c.cluster, spec.Source.ImageRef, spec.Owner, func(clone string) (func(), bool) { return func() {}, clone == spec.Name })
+	return c.images.RemoveOrphanSnapshots(ctx, c.cluster, spec.Source.ImageRef, spec.Owner, func(clone string) (func(), bool) { return func() {}, clone == spec.Name })
 }
 
 // remove deletes a clone, if it is there, and then its source. Whatever there is of both
@@ -119,7 +119,7 @@ func (c *cloneCrashes) remove(t *testing.T, verb string, n int) {
 	clone, source := c.cloneAt(verb, n), c.sourceOf(verb, n)
 	for _, spec := range []rbdutil.ImageSpec{clone, source} {
 		eventually(t, "delete "+spec.Name, func(ctx context.Context) error {
-			return c.images.Delete(ctx, c.cluster, spec.ImageRef, expectationOf(spec), 0)
+			return c.images.Delete(ctx, c.cluster, spec.ImageRef, preconditionOf(spec), 0)
 		})
 		if spec.Name == clone.Name {
 			eventually(t, "release the snapshots of "+source.Name, func(ctx context.Context) error { return c.releaseSnapshots(ctx, clone) })

@@ -85,10 +85,10 @@ func (v victim) run(ctx context.Context, images *rbdutil.Images, cluster rbdutil
 		_, err := images.Ensure(ctx, cluster, spec)
 		return err
 	case grow:
-		_, err := images.Grow(ctx, cluster, spec.ImageRef, 2*spec.Size, expectationOf(spec))
+		_, err := images.Expand(ctx, cluster, spec.ImageRef, 2*spec.Size, preconditionOf(spec))
 		return err
 	case moveToTrash:
-		return images.Delete(ctx, cluster, spec.ImageRef, expectationOf(spec), v.Keep)
+		return images.Delete(ctx, cluster, spec.ImageRef, preconditionOf(spec), v.Keep)
 	case remove:
 		return rbdtest.EmptyTrash(ctx, images, cluster, spec.ImageRef, spec.Owner)
 	case deleteImage:
@@ -109,8 +109,8 @@ func (v victim) run(ctx context.Context, images *rbdutil.Images, cluster rbdutil
 	}
 }
 
-func expectationOf(spec rbdutil.ImageSpec) rbdutil.Expectation {
-	return rbdutil.Expectation{Owner: rbdutil.Owner{
+func preconditionOf(spec rbdutil.ImageSpec) rbdutil.Precondition {
+	return rbdutil.Precondition{Owner: rbdutil.Owner{
 		VolumeName: spec.Owner.VolumeName, Provisioner: spec.Owner.Provisioner, ClusterID: spec.Owner.ClusterID,
 	}}
 }
@@ -200,7 +200,7 @@ func (c *crashes) awaitGone(t *testing.T, spec rbdutil.ImageSpec) {
 	t.Helper()
 	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(time.Second) {
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-		err := c.images.Delete(ctx, c.cluster, spec.ImageRef, expectationOf(spec), 0)
+		err := c.images.Delete(ctx, c.cluster, spec.ImageRef, preconditionOf(spec), 0)
 		cancel()
 		if err == nil {
 			return
@@ -414,7 +414,7 @@ func (c *crashes) deleteAgain(t *testing.T, spec rbdutil.ImageSpec, keep time.Du
 	}
 	start := time.Now()
 	eventually(t, "delete "+spec.Name+" again", func(ctx context.Context) error {
-		return c.images.Delete(ctx, c.cluster, spec.ImageRef, expectationOf(spec), keep)
+		return c.images.Delete(ctx, c.cluster, spec.ImageRef, preconditionOf(spec), keep)
 	})
 	trashed, err = c.images.ListTrash(t.Context(), c.cluster, c.pool)
 	if err != nil || len(trashed) != 1 || trashed[0].KeepUntil.Before(start.Add(keep-time.Second)) {

@@ -28,7 +28,7 @@ func TestAFullPoolSaysSoAndLetsImagesGo(t *testing.T) {
 		}
 	}
 	remove := func(spec rbdutil.ImageSpec) error {
-		return images.Delete(t.Context(), cluster, spec.ImageRef, expectationOf(spec), 0)
+		return images.Delete(t.Context(), cluster, spec.ImageRef, preconditionOf(spec), 0)
 	}
 	for _, name := range []string{"first", "old"} {
 		if _, err := images.Ensure(t.Context(), cluster, specOf(name)); err != nil {
@@ -66,13 +66,13 @@ func TestWhatAFullPoolKeepsIsNotGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	setQuota(t, ceph, full, "1")
-	err := images.Delete(t.Context(), cluster, spec.ImageRef, expectationOf(spec), 0)
+	err := images.Delete(t.Context(), cluster, spec.ImageRef, preconditionOf(spec), 0)
 	if left := ceph.Images(t, full); (err == nil) != (len(left) == 0) {
 		t.Errorf("error %v, and left are %q", err, left)
 	}
 	t.Log(err)
 	setQuota(t, ceph, full, "0")
-	if err := images.Delete(t.Context(), cluster, spec.ImageRef, expectationOf(spec), 0); err != nil {
+	if err := images.Delete(t.Context(), cluster, spec.ImageRef, preconditionOf(spec), 0); err != nil {
 		t.Error(err)
 	}
 	if left := ceph.Images(t, full); len(left) > 0 {

@@ -66,7 +66,7 @@ func TestTheLayoutIsNotTakenFromTheConfiguration(t *testing.T) {
 				if err := store.Update(t.Context(), cluster, rbdutil.Image{ImageRef: source}, nil, 8*rbdutil.MiB); err != nil {
 					t.Fatal(err)
 				}
-				if err := store.Snapshot(t.Context(), cluster, source, "one"); err != nil {
+				if err := store.CreateSnapshot(t.Context(), cluster, source, "one"); err != nil {
 					t.Fatal(err)
 				}
 				clone := image(fmt.Sprint(n, "-clone"))
@@ -75,7 +75,7 @@ func TestTheLayoutIsNotTakenFromTheConfiguration(t *testing.T) {
 				}
 				wantLayout(t, infoOf(t, ceph.JSON, clone), layout)
 			}
-			if err := store.Snapshot(t.Context(), cluster, striped, "one"); err != nil {
+			if err := store.CreateSnapshot(t.Context(), cluster, striped, "one"); err != nil {
 				t.Fatal(err)
 			}
 			layout := rbdutil.Layout{Features: rbdutil.Layering, ObjectSize: 8 << 20}

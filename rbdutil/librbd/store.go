@@ -115,11 +115,11 @@ func (s *Store) Update(ctx context.Context, c rbdutil.Cluster, seen rbdutil.Imag
 	return s.call(ctx, "update", c, seen.ImageRef, func(pool *rados.IOContext) error { return update(pool, seen, record, size) })
 }
 
-// RemoveRemains implements rbdutil.Store.
+// RemovePartial implements rbdutil.Store.
 //
 // Similar to: rbd rm POOL/IMAGE
-func (s *Store) RemoveRemains(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef) error {
-	return s.call(ctx, "remove", c, ref, func(pool *rados.IOContext) error { return removeRemains(pool, ref) })
+func (s *Store) RemovePartial(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef) error {
+	return s.call(ctx, "remove", c, ref, func(pool *rados.IOContext) error { return removePartial(pool, ref) })
 }
 
 // List implements rbdutil.Store.
@@ -141,10 +141,10 @@ func (s *Store) List(ctx context.Context, c rbdutil.Cluster, pool string) ([]str
 	return <-result, nil
 }
 
-// Written implements rbdutil.Store.
+// HasChanges implements rbdutil.Store.
 //
 // Similar to: rbd diff [--from-snap SNAPSHOT] POOL/IMAGE
-func (s *Store) Written(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef, since string) (bool, error) {
+func (s *Store) HasChanges(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef, since string) (bool, error) {
 	result := make(chan bool, 1)
 	err := s.read(ctx, "diff", c, ref, func(pool *rados.IOContext) error {
 		image, err := rbd.OpenImageReadOnly(pool, ref.Name, rbd.NoSnapshot)

@@ -99,7 +99,7 @@ func TestAnImageThatThisClientHasOpenStays(t *testing.T) {
 	for attempt := range 20 {
 		taken := make(chan error, 1)
 		go func() {
-			taken <- s.store.Snapshot(context.Background(), s.cluster, s.ref, fmt.Sprint("rbd-provisioner-for-", attempt))
+			taken <- s.store.CreateSnapshot(context.Background(), s.cluster, s.ref, fmt.Sprint("rbd-provisioner-for-", attempt))
 		}()
 		time.Sleep(20 * time.Millisecond)
 		got := result{move: s.store.MoveToTrash(t.Context(), s.cluster, before, before.Record, 0)}
@@ -206,7 +206,7 @@ func TestATrashOfAnyLength(t *testing.T) {
 func TestAnImageWhoseClonesCannotBeListed(t *testing.T) {
 	t.Parallel()
 	s := newTrashTest(t, "lost-clone", rbdutil.Layering)
-	if err := s.store.Snapshot(t.Context(), s.cluster, s.ref, "base"); err != nil {
+	if err := s.store.CreateSnapshot(t.Context(), s.cluster, s.ref, "base"); err != nil {
 		t.Fatal(err)
 	}
 	clone := rbdutil.ImageRef{Pool: s.ref.Pool, Name: "clone"}

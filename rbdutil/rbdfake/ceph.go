@@ -181,8 +181,8 @@ func (f *Ceph) Update(ctx context.Context, c rbdutil.Cluster, seen rbdutil.Image
 	})
 }
 
-// RemoveRemains implements rbdutil.Store.
-func (f *Ceph) RemoveRemains(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef) error {
+// RemovePartial implements rbdutil.Store.
+func (f *Ceph) RemovePartial(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef) error {
 	return f.do(ctx, OpRemains, c, ref, func() error {
 		img := f.images[ref]
 		switch {
@@ -210,8 +210,8 @@ func (f *Ceph) List(ctx context.Context, c rbdutil.Cluster, pool string) ([]stri
 	return names, err
 }
 
-// Written implements rbdutil.Store.
-func (f *Ceph) Written(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef, since string) (bool, error) {
+// HasChanges implements rbdutil.Store.
+func (f *Ceph) HasChanges(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef, since string) (bool, error) {
 	var written bool
 	err := f.do(ctx, OpWritten, c, ref, func() error {
 		img, err := f.find(ref)

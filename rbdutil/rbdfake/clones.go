@@ -8,8 +8,8 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-// Snapshot implements rbdutil.Store.
-func (f *Ceph) Snapshot(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef, name string) error {
+// CreateSnapshot implements rbdutil.Store.
+func (f *Ceph) CreateSnapshot(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef, name string) error {
 	return f.do(ctx, OpSnapshot, c, ref, func() error {
 		img, err := f.find(ref)
 		if err != nil {
@@ -27,8 +27,8 @@ func (f *Ceph) Snapshot(ctx context.Context, c rbdutil.Cluster, ref rbdutil.Imag
 	})
 }
 
-// Release implements rbdutil.Store.
-func (f *Ceph) Release(ctx context.Context, c rbdutil.Cluster, ref rbdutil.SnapshotRef) error {
+// RemoveSnapshot implements rbdutil.Store.
+func (f *Ceph) RemoveSnapshot(ctx context.Context, c rbdutil.Cluster, ref rbdutil.SnapshotRef) error {
 	return f.do(ctx, OpRelease, c, rbdutil.ImageRef{Pool: ref.Pool, Name: ref.ImageID}, func() error {
 		if img := f.byID(ref.Pool, ref.ImageID); img != nil {
 			return f.release(img, ref.Name)
@@ -72,8 +72,8 @@ func (f *Ceph) Clone(ctx context.Context, c rbdutil.Cluster, parent rbdutil.Imag
 	})
 }
 
-// Depth implements rbdutil.Store.
-func (f *Ceph) Depth(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef) (int, error) {
+// CloneDepth implements rbdutil.Store.
+func (f *Ceph) CloneDepth(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef) (int, error) {
 	depth := 0
 	err := f.do(ctx, OpDepth, c, ref, func() error {
 		img, err := f.find(ref)

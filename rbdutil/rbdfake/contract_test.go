@@ -31,7 +31,7 @@ func TestContract(t *testing.T) {
 			change(t, ref, func(i *rbdutil.Image) { i.Clones = append(i.Clones, clone.String()) })
 		},
 		Group: on(ceph.Group), Lock: on(ceph.Lock), Mirror: on(ceph.Mirror), TrashByHand: on(ceph.TrashByHand),
-		LeaveRemains: on(ceph.LeaveRemains),
+		LeavePartial: on(ceph.LeavePartial),
 		Migrate: func(t *testing.T, ref rbdutil.ImageRef) rbdutil.ImageRef {
 			to, err := ceph.Migrate(ref)
 			if err != nil {

@@ -123,9 +123,9 @@ func (f *Ceph) ExpireTrash(name string) {
 	}
 }
 
-// LeaveRemains takes an image away but leaves its name behind, as a client does
+// LeavePartial takes an image away but leaves its name behind, as a client does
 // that dies in the middle of creating or removing it.
-func (f *Ceph) LeaveRemains(ref rbdutil.ImageRef) error {
+func (f *Ceph) LeavePartial(ref rbdutil.ImageRef) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.images[ref] = &image{Image: rbdutil.Image{ImageRef: ref}, remains: true}

@@ -28,7 +28,7 @@ func sourceFor(t *testing.T, h Harness, ref rbdutil.ImageRef) rbdutil.ImageSpec 
 func cloneSpec(source rbdutil.ImageSpec, n int) rbdutil.ImageSpec {
 	spec := source
 	spec.Name = fmt.Sprintf("%s-clone-%d", source.Name, n)
-	spec.Source = &rbdutil.Source{ImageRef: source.ImageRef, Expect: expectationOf(source)}
+	spec.Source = &rbdutil.Source{ImageRef: source.ImageRef, Precondition: preconditionOf(source)}
 	spec.Owner.ClaimUID, spec.Owner.VolumeName = spec.Name, "pvc-"+spec.Name
 	return spec
 }
@@ -79,7 +79,7 @@ func cloneIsOne(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 		}
 	}
 	equal(t, []string{"rbd-provisioner-for-" + spec.Name}, get(t, h, ref).Snapshots)
-	written, err := h.Store.Written(ctxOf(t), h.Cluster, spec.ImageRef, "")
+	written, err := h.Store.HasChanges(ctxOf(t), h.Cluster, spec.ImageRef, "")
 	must(t, err)
 	if written {
 		t.Error("what it has of its source is said to have been written to it")
@@ -106,12 +106,12 @@ func cloneRefused(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	}{
 		"of what is not there":           {func(s *rbdutil.ImageSpec) { s.Source.Name += "-lost" }, rbdutil.ErrSourceNotFound},
 		"of what is in no pool":          {func(s *rbdutil.ImageSpec) { s.Source.Pool = "no-such-pool" }, rbdutil.ErrSourceNotFound},
-		"of another volume's image":      {func(s *rbdutil.ImageSpec) { s.Source.Expect.Owner.VolumeName = "another" }, rbdutil.ErrSourceNotFound},
-		"of another cluster's image":     {func(s *rbdutil.ImageSpec) { s.Source.Expect.Owner.ClusterID = "elsewhere" }, rbdutil.ErrSourceNotFound},
-		"of an image that is larger":     {func(s *rbdutil.ImageSpec) { s.Size -= rbdutil.MiB }, rbdutil.ErrSourceUnfit},
-		"larger than an image can be":    {func(s *rbdutil.ImageSpec) { s.Size = 1 << 50 }, rbdutil.ErrSourceUnfit},
+		"of another volume's image":      {func(s *rbdutil.ImageSpec) { s.Source.Precondition.Owner.VolumeName = "another" }, rbdutil.ErrSourceNotFound},
+		"of another cluster's image":     {func(s *rbdutil.ImageSpec) { s.Source.Precondition.Owner.ClusterID = "elsewhere" }, rbdutil.ErrSourceNotFound},
+		"of an image that is larger":     {func(s *rbdutil.ImageSpec) { s.Size -= rbdutil.MiB }, rbdutil.ErrSourceIncompatible},
+		"larger than an image can be":    {func(s *rbdutil.ImageSpec) { s.Size = 1 << 50 }, rbdutil.ErrSourceIncompatible},
 		"into a data pool that is none":  {func(s *rbdutil.ImageSpec) { s.DataPool = "no-such-pool" }, rbdutil.ErrDataPoolNotFound},
-		"of an image without layering":   {func(s *rbdutil.ImageSpec) { s.Source.ImageRef = plainImage; s.Source.Expect.AllowUnknown = true }, rbdutil.ErrSourceUnfit},
+		"of an image without layering":   {func(s *rbdutil.ImageSpec) { s.Source.ImageRef = plainImage; s.Source.Precondition.AllowUnknown = true }, rbdutil.ErrSourceIncompatible},
 		"of a mounted image, if unasked": {func(s *rbdutil.ImageSpec) { s.Source.Unmounted = true }, rbdutil.ErrImageInUse},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -119,7 +119,7 @@ func cloneRefused(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 				defer h.Watch(t, ref)()
 			}
 			spec := cloneSpec(source, 1)
-			spec.Source = &rbdutil.Source{ImageRef: source.ImageRef, Expect: expectationOf(source)}
+			spec.Source = &rbdutil.Source{ImageRef: source.ImageRef, Precondition: preconditionOf(source)}
 			test.change(&spec)
 			_, err := rbdutil.NewImages(h.Store).Ensure(ctxOf(t), h.Cluster, spec)
 			wantErr(t, err, test.want)
@@ -175,19 +175,19 @@ func cloneOutlivesSource(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 		_, err := images.Ensure(ctxOf(t), h.Cluster, clones[n])
 		must(t, err)
 	}
-	must(t, images.Delete(ctxOf(t), h.Cluster, clones[0].ImageRef, expectationOf(clones[0]), 0))
+	must(t, images.Delete(ctxOf(t), h.Cluster, clones[0].ImageRef, preconditionOf(clones[0]), 0))
 	purgeAll(t, h, ref)
 	if got := get(t, h, ref).Snapshots; len(got) != 2 {
 		t.Errorf("the source of two clones has snapshots %q", got)
 	}
-	must(t, images.Delete(ctxOf(t), h.Cluster, ref, expectationOf(source), 0))
+	must(t, images.Delete(ctxOf(t), h.Cluster, ref, preconditionOf(source), 0))
 	purgeAll(t, h, ref)
 	if trashedAs(t, h, ref).ID == "" {
 		t.Fatal("the source is gone, and with it the data of its clones")
 	}
 	for n, clone := range clones[1:] {
 		get(t, h, clone.ImageRef)
-		must(t, images.Delete(ctxOf(t), h.Cluster, clone.ImageRef, expectationOf(clone), 0))
+		must(t, images.Delete(ctxOf(t), h.Cluster, clone.ImageRef, preconditionOf(clone), 0))
 		purgeAll(t, h, ref)
 		if last := n == 1; last == (trashedAs(t, h, ref).ID != "") {
 			t.Errorf("after clone %d the source is in the trash: %t", n+1, !last)
@@ -218,7 +218,7 @@ func ensure(t *testing.T, h Harness, images *rbdutil.Images, spec rbdutil.ImageS
 		if err == nil {
 			return
 		}
-		if !errors.Is(err, rbdutil.ErrCopying) && !errors.Is(err, rbdutil.ErrInProgress) {
+		if !errors.Is(err, rbdutil.ErrFlattening) && !errors.Is(err, rbdutil.ErrInProgress) {
 			t.Errorf("ensure %s: %v", spec.ImageRef, err)
 			return
 		}
@@ -231,7 +231,7 @@ func cloneDepth(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	specs := chain(t, h, ref, length)
 	var depths []int
 	for _, spec := range specs {
-		depth, err := h.Store.Depth(ctxOf(t), h.Cluster, spec.ImageRef)
+		depth, err := h.Store.CloneDepth(ctxOf(t), h.Cluster, spec.ImageRef)
 		must(t, err)
 		depths = append(depths, depth)
 	}
@@ -241,7 +241,7 @@ func cloneDepth(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	}
 	// From the first to the last, so that each is still needed.
 	for _, spec := range specs {
-		must(t, rbdutil.NewImages(h.Store).Delete(ctxOf(t), h.Cluster, spec.ImageRef, expectationOf(spec), 0))
+		must(t, rbdutil.NewImages(h.Store).Delete(ctxOf(t), h.Cluster, spec.ImageRef, preconditionOf(spec), 0))
 	}
 	purgeAll(t, h, ref)
 	wantNothingLeft(t, h, ref)
@@ -296,7 +296,7 @@ func cloneMany(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	// The one whose snapshot another shares is among them.
 	together(most+2, func(n int) {
 		spec := cloneSpec(source, n)
-		must(t, images.Delete(ctxOf(t), h.Cluster, spec.ImageRef, expectationOf(spec), 0))
+		must(t, images.Delete(ctxOf(t), h.Cluster, spec.ImageRef, preconditionOf(spec), 0))
 	})
 	together(16, func(int) { purgeAll(t, h, ref) })
 	purgeAll(t, h, ref)
@@ -349,17 +349,17 @@ func cloneReclaimed(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 				Provisioner: spec.Owner.Provisioner, ClusterID: spec.Owner.ClusterID,
 			}
 			img, _ := h.Store.Get(ctxOf(t), h.Cluster, spec.ImageRef)
-			err = images.Reclaim(ctxOf(t), h.Cluster, spec.ImageRef, owner)
+			err = images.RemoveOrphan(ctxOf(t), h.Cluster, spec.ImageRef, owner)
 			if isComplete(img, spec) {
 				// It shows somebody's data.
 				wantErr(t, err, rbdutil.ErrNotEmpty)
-				err = images.Delete(ctxOf(t), h.Cluster, spec.ImageRef, expectationOf(spec), 0)
+				err = images.Delete(ctxOf(t), h.Cluster, spec.ImageRef, preconditionOf(spec), 0)
 			}
 			if err != nil {
 				t.Fatalf("%s, cut at step %d: %v", name, cuts, err)
 			}
 			purgeAll(t, h, spec.ImageRef)
-			must(t, images.ReleaseOrphans(ctxOf(t), h.Cluster, source.ImageRef, owner, only(spec.Name)))
+			must(t, images.RemoveOrphanSnapshots(ctxOf(t), h.Cluster, source.ImageRef, owner, only(spec.Name)))
 			purgeAll(t, h, spec.ImageRef)
 			wantNothingLeft(t, h, spec.ImageRef)
 		}
@@ -388,12 +388,12 @@ func cloneKept(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	spec := cloneSpec(source, 1)
 	_, err := images.Ensure(ctxOf(t), h.Cluster, spec)
 	must(t, err)
-	wantErr(t, images.Reclaim(ctxOf(t), h.Cluster, spec.ImageRef, spec.Owner), rbdutil.ErrNotEmpty)
+	wantErr(t, images.RemoveOrphan(ctxOf(t), h.Cluster, spec.ImageRef, spec.Owner), rbdutil.ErrNotEmpty)
 	// A clone of it is another.
 	again := cloneSpec(spec, 2)
 	_, err = images.Ensure(ctxOf(t), h.Cluster, again)
 	must(t, err)
-	wantErr(t, images.Reclaim(ctxOf(t), h.Cluster, again.ImageRef, again.Owner), rbdutil.ErrNotEmpty)
+	wantErr(t, images.RemoveOrphan(ctxOf(t), h.Cluster, again.ImageRef, again.Owner), rbdutil.ErrNotEmpty)
 	equal(t, spec.Size, get(t, h, spec.ImageRef).Record.Source.Size)
 }
 
@@ -405,7 +405,7 @@ func cloneElsewhere(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	must(t, err)
 	before := get(t, h, spec.ImageRef)
 	spec.Owner.ClusterID = "elsewhere"
-	spec.Source = &rbdutil.Source{ImageRef: source.ImageRef, Expect: rbdutil.Expectation{Owner: rbdutil.Owner{VolumeName: source.Owner.VolumeName}}}
+	spec.Source = &rbdutil.Source{ImageRef: source.ImageRef, Precondition: rbdutil.Precondition{Owner: rbdutil.Owner{VolumeName: source.Owner.VolumeName}}}
 	_, err = images.Ensure(ctxOf(t), h.Cluster, spec)
 	wantErr(t, err, rbdutil.ErrForeignImage)
 	equal(t, before, get(t, h, spec.ImageRef))
@@ -418,13 +418,13 @@ func releaseSpares(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	clone := cloneSpec(source, 1)
 	_, err := images.Ensure(ctxOf(t), h.Cluster, clone)
 	must(t, err)
-	must(t, h.Store.Snapshot(ctxOf(t), h.Cluster, ref, "rbd-provisioner-for-one-that-is-awaited"))
+	must(t, h.Store.CreateSnapshot(ctxOf(t), h.Cluster, ref, "rbd-provisioner-for-one-that-is-awaited"))
 	before := get(t, h, ref).Snapshots
 	useless := func(clone string) (func(), bool) { return func() {}, clone != "one-that-is-awaited" }
-	must(t, images.ReleaseOrphans(ctxOf(t), h.Cluster, ref, source.Owner, useless))
+	must(t, images.RemoveOrphanSnapshots(ctxOf(t), h.Cluster, ref, source.Owner, useless))
 	equal(t, before, get(t, h, ref).Snapshots)
-	wantErr(t, h.Store.Release(ctxOf(t), h.Cluster, *get(t, h, clone.ImageRef).Parent), rbdutil.ErrHasClones)
-	wantErr(t, images.Delete(ctxOf(t), h.Cluster, ref, expectationOf(source), 0), rbdutil.ErrHasSnapshots)
+	wantErr(t, h.Store.RemoveSnapshot(ctxOf(t), h.Cluster, *get(t, h, clone.ImageRef).Parent), rbdutil.ErrHasClones)
+	wantErr(t, images.Delete(ctxOf(t), h.Cluster, ref, preconditionOf(source), 0), rbdutil.ErrHasSnapshots)
 }
 
 func growOnly(t *testing.T, h Harness, ref rbdutil.ImageRef) {
@@ -433,18 +433,18 @@ func growOnly(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	must(t, err)
 	h.Write(t, ref)
 	for _, size := range []uint64{3 * spec.Size, 3 * spec.Size, 2 * spec.Size} {
-		img, err := images.Grow(ctxOf(t), h.Cluster, ref, size, expectationOf(spec))
+		img, err := images.Expand(ctxOf(t), h.Cluster, ref, size, preconditionOf(spec))
 		must(t, err)
 		equal(t, 3*spec.Size, img.Size)
 		equal(t, 3*spec.Size, get(t, h, ref).Size)
 	}
-	other := expectationOf(spec)
+	other := preconditionOf(spec)
 	other.Owner.VolumeName = "another"
-	_, err = images.Grow(ctxOf(t), h.Cluster, ref, 9*spec.Size, other)
+	_, err = images.Expand(ctxOf(t), h.Cluster, ref, 9*spec.Size, other)
 	wantErr(t, err, rbdutil.ErrForeignImage)
-	_, err = images.Grow(ctxOf(t), h.Cluster, ref, 1<<60, expectationOf(spec))
+	_, err = images.Expand(ctxOf(t), h.Cluster, ref, 1<<60, preconditionOf(spec))
 	wantErr(t, err, rbdutil.ErrInvalid)
 	ref.Name += "-lost"
-	_, err = images.Grow(ctxOf(t), h.Cluster, ref, 9*spec.Size, expectationOf(spec))
+	_, err = images.Expand(ctxOf(t), h.Cluster, ref, 9*spec.Size, preconditionOf(spec))
 	wantErr(t, err, rbdutil.ErrImageNotFound)
 }

@@ -40,9 +40,9 @@ type Harness struct {
 	TrashByHand func(t *testing.T, ref rbdutil.ImageRef)
 	// SetRecord sets the text of the image's record, as an administrator does.
 	SetRecord func(t *testing.T, ref rbdutil.ImageRef, value string)
-	// LeaveRemains makes a name without an image behind it, as a client leaves it
+	// LeavePartial makes a name without an image behind it, as a client leaves it
 	// that dies in the middle of creating or removing.
-	LeaveRemains func(t *testing.T, ref rbdutil.ImageRef)
+	LeavePartial func(t *testing.T, ref rbdutil.ImageRef)
 }
 
 // timeout bounds each case: real Ceph on a busy machine takes its time.
@@ -111,7 +111,7 @@ func imagesCases() map[string]testCase {
 		"images: ensure says how its own image does not fit":             ensureMismatch,
 		"images: ensure replaces an unfinished image that misfits":       ensureReplacesUnfinished,
 		"images: delete twice is success":                                deleteTwice,
-		"images: delete takes remains away":                              deleteRemains,
+		"images: delete takes remains away":                              deletePartial,
 		"images: delete spares what is not the volume's":                 deleteForeign,
 		"images: delete spares an image in use until it is free":         deleteInUse,
 		"images: delete names the snapshots":                             deleteSnapshots,
@@ -207,7 +207,7 @@ func clonesShown(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	clone := rbdutil.ImageRef{Pool: ref.Pool, Name: ref.Name + "-clone"}
 	h.Clone(t, ref, "base", clone)
 	equal(t, []string{clone.String()}, get(t, h, ref).Clones)
-	err = rbdutil.NewImages(h.Store).Delete(ctxOf(t), h.Cluster, ref, expectationOf(spec), 0)
+	err = rbdutil.NewImages(h.Store).Delete(ctxOf(t), h.Cluster, ref, preconditionOf(spec), 0)
 	wantErr(t, err, rbdutil.ErrHasSnapshots)
 	if want := ref.String() + " has base, of which " + clone.String() + " are clones"; !strings.Contains(err.Error(), want) {
 		t.Errorf("error %v does not say: %s", err, want)
@@ -215,18 +215,18 @@ func clonesShown(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 }
 
 func remains(t *testing.T, h Harness, ref rbdutil.ImageRef) {
-	h.LeaveRemains(t, ref)
+	h.LeavePartial(t, ref)
 	_, err := h.Store.Get(ctxOf(t), h.Cluster, ref)
 	wantErr(t, err, rbdutil.ErrImageNotFound)
 	wantErr(t, h.Store.Create(ctxOf(t), h.Cluster, ref, plain), rbdutil.ErrImageExists)
-	must(t, h.Store.RemoveRemains(ctxOf(t), h.Cluster, ref))
+	must(t, h.Store.RemovePartial(ctxOf(t), h.Cluster, ref))
 	equal(t, rbdutil.TrashedImage{}, trashedAs(t, h, ref))
-	wantErr(t, h.Store.RemoveRemains(ctxOf(t), h.Cluster, ref), rbdutil.ErrImageNotFound)
+	wantErr(t, h.Store.RemovePartial(ctxOf(t), h.Cluster, ref), rbdutil.ErrImageNotFound)
 	must(t, h.Store.Create(ctxOf(t), h.Cluster, ref, plain))
-	wantErr(t, h.Store.RemoveRemains(ctxOf(t), h.Cluster, ref), rbdutil.ErrImageExists)
+	wantErr(t, h.Store.RemovePartial(ctxOf(t), h.Cluster, ref), rbdutil.ErrImageExists)
 	get(t, h, ref)
 	ref.Pool = "no-such-pool"
-	wantErr(t, h.Store.RemoveRemains(ctxOf(t), h.Cluster, ref), rbdutil.ErrPoolNotFound)
+	wantErr(t, h.Store.RemovePartial(ctxOf(t), h.Cluster, ref), rbdutil.ErrPoolNotFound)
 }
 
 var plain = rbdutil.Layout{Features: rbdutil.Layering}

@@ -54,18 +54,18 @@ func (c *cutter) MoveToTrash(ctx context.Context, cl rbdutil.Cluster, seen rbdut
 	return c.Store.MoveToTrash(ctx, cl, seen, record, keep)
 }
 
-func (c *cutter) Snapshot(ctx context.Context, cl rbdutil.Cluster, ref rbdutil.ImageRef, name string) error {
+func (c *cutter) CreateSnapshot(ctx context.Context, cl rbdutil.Cluster, ref rbdutil.ImageRef, name string) error {
 	if err := c.step(); err != nil {
 		return err
 	}
-	return c.Store.Snapshot(ctx, cl, ref, name)
+	return c.Store.CreateSnapshot(ctx, cl, ref, name)
 }
 
-func (c *cutter) Release(ctx context.Context, cl rbdutil.Cluster, snapshot rbdutil.SnapshotRef) error {
+func (c *cutter) RemoveSnapshot(ctx context.Context, cl rbdutil.Cluster, snapshot rbdutil.SnapshotRef) error {
 	if err := c.step(); err != nil {
 		return err
 	}
-	return c.Store.Release(ctx, cl, snapshot)
+	return c.Store.RemoveSnapshot(ctx, cl, snapshot)
 }
 
 func (c *cutter) Clone(ctx context.Context, cl rbdutil.Cluster, parent rbdutil.ImageRef, snapshot string, ref rbdutil.ImageRef, layout rbdutil.Layout) error {

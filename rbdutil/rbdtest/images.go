@@ -19,8 +19,8 @@ func specOf(ref rbdutil.ImageRef) rbdutil.ImageSpec {
 	}
 }
 
-func expectationOf(spec rbdutil.ImageSpec) rbdutil.Expectation {
-	return rbdutil.Expectation{Owner: rbdutil.Owner{
+func preconditionOf(spec rbdutil.ImageSpec) rbdutil.Precondition {
+	return rbdutil.Precondition{Owner: rbdutil.Owner{
 		VolumeName: spec.Owner.VolumeName, Provisioner: spec.Owner.Provisioner, ClusterID: spec.Owner.ClusterID,
 	}}
 }
@@ -42,7 +42,7 @@ func ensureTwice(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 func ensureResumes(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	spec := specOf(ref)
 	spec.Name += "-remains"
-	h.LeaveRemains(t, spec.ImageRef)
+	h.LeavePartial(t, spec.ImageRef)
 	_, err := rbdutil.NewImages(h.Store).Ensure(ctxOf(t), h.Cluster, spec)
 	must(t, err)
 	equal(t, spec.Owner, get(t, h, spec.ImageRef).Owner())
@@ -127,15 +127,15 @@ func deleteTwice(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	_, err := images.Ensure(ctxOf(t), h.Cluster, spec)
 	must(t, err)
 	for range 2 {
-		must(t, images.Delete(ctxOf(t), h.Cluster, ref, expectationOf(spec), 0))
+		must(t, images.Delete(ctxOf(t), h.Cluster, ref, preconditionOf(spec), 0))
 		_, err = h.Store.Get(ctxOf(t), h.Cluster, ref)
 		wantErr(t, err, rbdutil.ErrImageNotFound)
 	}
 }
 
-func deleteRemains(t *testing.T, h Harness, ref rbdutil.ImageRef) {
-	h.LeaveRemains(t, ref)
-	must(t, rbdutil.NewImages(h.Store).Delete(ctxOf(t), h.Cluster, ref, expectationOf(specOf(ref)), 0))
+func deletePartial(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+	h.LeavePartial(t, ref)
+	must(t, rbdutil.NewImages(h.Store).Delete(ctxOf(t), h.Cluster, ref, preconditionOf(specOf(ref)), 0))
 	must(t, h.Store.Create(ctxOf(t), h.Cluster, ref, plain)) // the name is free again
 }
 
@@ -143,12 +143,12 @@ func deleteForeign(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	images, spec := rbdutil.NewImages(h.Store), specOf(ref)
 	_, err := images.Ensure(ctxOf(t), h.Cluster, spec)
 	must(t, err)
-	for name, expect := range map[string]rbdutil.Expectation{
+	for name, precondition := range map[string]rbdutil.Precondition{
 		"another volume":                       {Owner: rbdutil.Owner{VolumeName: "pvc-other", ClusterID: "here"}},
 		"the same name in another cluster":     {Owner: rbdutil.Owner{VolumeName: "pvc-1e7f", ClusterID: "elsewhere"}},
 		"another volume, though unknown is ok": {Owner: rbdutil.Owner{VolumeName: "pvc-other"}, AllowUnknown: true},
 	} {
-		if err := images.Delete(ctxOf(t), h.Cluster, ref, expect, 0); !errors.Is(err, rbdutil.ErrForeignImage) {
+		if err := images.Delete(ctxOf(t), h.Cluster, ref, precondition, 0); !errors.Is(err, rbdutil.ErrForeignImage) {
 			t.Errorf("%s: %v, want %v", name, err, rbdutil.ErrForeignImage)
 		}
 	}
@@ -156,11 +156,11 @@ func deleteForeign(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 
 	ref.Name += "-nameless"
 	must(t, h.Store.Create(ctxOf(t), h.Cluster, ref, plain))
-	wantErr(t, images.Delete(ctxOf(t), h.Cluster, ref, expectationOf(spec), 0), rbdutil.ErrForeignImage)
+	wantErr(t, images.Delete(ctxOf(t), h.Cluster, ref, preconditionOf(spec), 0), rbdutil.ErrForeignImage)
 	get(t, h, ref)
-	expect := expectationOf(spec)
-	expect.AllowUnknown = true
-	must(t, images.Delete(ctxOf(t), h.Cluster, ref, expect, 0))
+	precondition := preconditionOf(spec)
+	precondition.AllowUnknown = true
+	must(t, images.Delete(ctxOf(t), h.Cluster, ref, precondition, 0))
 }
 
 func deleteInUse(t *testing.T, h Harness, ref rbdutil.ImageRef) {
@@ -168,10 +168,10 @@ func deleteInUse(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	_, err := images.Ensure(ctxOf(t), h.Cluster, spec)
 	must(t, err)
 	stop := h.Watch(t, ref)
-	wantErr(t, images.Delete(ctxOf(t), h.Cluster, ref, expectationOf(spec), 0), rbdutil.ErrImageInUse)
+	wantErr(t, images.Delete(ctxOf(t), h.Cluster, ref, preconditionOf(spec), 0), rbdutil.ErrImageInUse)
 	get(t, h, ref)
 	stop()
-	must(t, images.Delete(ctxOf(t), h.Cluster, ref, expectationOf(spec), 0))
+	must(t, images.Delete(ctxOf(t), h.Cluster, ref, preconditionOf(spec), 0))
 }
 
 func deleteSnapshots(t *testing.T, h Harness, ref rbdutil.ImageRef) {
@@ -179,13 +179,13 @@ func deleteSnapshots(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	_, err := images.Ensure(ctxOf(t), h.Cluster, spec)
 	must(t, err)
 	h.Snapshot(t, ref, "monday")
-	wantErr(t, images.Delete(ctxOf(t), h.Cluster, ref, expectationOf(spec), 0), rbdutil.ErrHasSnapshots)
+	wantErr(t, images.Delete(ctxOf(t), h.Cluster, ref, preconditionOf(spec), 0), rbdutil.ErrHasSnapshots)
 	equal(t, []string{"monday"}, get(t, h, ref).Snapshots)
 }
 
 func deleteMissingPool(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	ref.Pool = "no-such-pool"
-	err := rbdutil.NewImages(h.Store).Delete(ctxOf(t), h.Cluster, ref, expectationOf(specOf(ref)), 0)
+	err := rbdutil.NewImages(h.Store).Delete(ctxOf(t), h.Cluster, ref, preconditionOf(specOf(ref)), 0)
 	wantErr(t, err, rbdutil.ErrPoolNotFound)
 }
 

@@ -31,14 +31,14 @@ func writtenTells(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	must(t, h.Store.Create(ctxOf(t), h.Cluster, ref, plain))
 	for _, size := range []uint64{0, 64 * rbdutil.MiB} {
 		update(t, h, ref, nil, size)
-		written, err := h.Store.Written(ctxOf(t), h.Cluster, ref, "")
+		written, err := h.Store.HasChanges(ctxOf(t), h.Cluster, ref, "")
 		must(t, err)
 		if written {
 			t.Errorf("of a size of %d bytes nothing was written, and yet it is said to be", size)
 		}
 	}
 	h.Write(t, ref)
-	written, err := h.Store.Written(ctxOf(t), h.Cluster, ref, "")
+	written, err := h.Store.HasChanges(ctxOf(t), h.Cluster, ref, "")
 	must(t, err)
 	if !written {
 		t.Error("what was written is not seen")
@@ -46,7 +46,7 @@ func writtenTells(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 }
 
 func writtenMissing(t *testing.T, h Harness, ref rbdutil.ImageRef) {
-	_, err := h.Store.Written(ctxOf(t), h.Cluster, ref, "")
+	_, err := h.Store.HasChanges(ctxOf(t), h.Cluster, ref, "")
 	wantErr(t, err, rbdutil.ErrImageNotFound)
 }
 
@@ -55,7 +55,7 @@ func reclaimTakesAway(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	reclaimed := func(name string, ref rbdutil.ImageRef) {
 		t.Helper()
 		for range 2 {
-			if err := images.Reclaim(ctxOf(t), h.Cluster, ref, owner); err != nil {
+			if err := images.RemoveOrphan(ctxOf(t), h.Cluster, ref, owner); err != nil {
 				t.Fatalf("%s: %v", name, err)
 			}
 		}
@@ -79,7 +79,7 @@ func reclaimTakesAway(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	reclaimed("an image that has a record and no size", half)
 
 	remains := rbdutil.ImageRef{Pool: ref.Pool, Name: ref.Name + "-remains"}
-	h.LeaveRemains(t, remains)
+	h.LeavePartial(t, remains)
 	reclaimed("remains", remains)
 }
 
@@ -94,25 +94,25 @@ func reclaimSpares(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	} {
 		owner := spec.Owner
 		change(&owner)
-		if err := images.Reclaim(ctxOf(t), h.Cluster, ref, owner); err == nil {
+		if err := images.RemoveOrphan(ctxOf(t), h.Cluster, ref, owner); err == nil {
 			t.Errorf("the image of %s was taken away", name)
 		} else {
 			wantErr(t, err, rbdutil.ErrForeignImage)
 		}
 	}
 	stop := h.Watch(t, ref)
-	wantErr(t, images.Reclaim(ctxOf(t), h.Cluster, ref, spec.Owner), rbdutil.ErrImageInUse)
+	wantErr(t, images.RemoveOrphan(ctxOf(t), h.Cluster, ref, spec.Owner), rbdutil.ErrImageInUse)
 	stop()
 	h.Write(t, ref)
-	wantErr(t, images.Reclaim(ctxOf(t), h.Cluster, ref, spec.Owner), rbdutil.ErrNotEmpty)
+	wantErr(t, images.RemoveOrphan(ctxOf(t), h.Cluster, ref, spec.Owner), rbdutil.ErrNotEmpty)
 	h.Snapshot(t, ref, "keep")
-	wantErr(t, images.Reclaim(ctxOf(t), h.Cluster, ref, spec.Owner), rbdutil.ErrHasSnapshots)
+	wantErr(t, images.RemoveOrphan(ctxOf(t), h.Cluster, ref, spec.Owner), rbdutil.ErrHasSnapshots)
 
 	foreign := rbdutil.ImageRef{Pool: ref.Pool, Name: ref.Name + "-foreign"}
 	must(t, h.Store.Create(ctxOf(t), h.Cluster, foreign, plain))
 	update(t, h, foreign, nil, rbdutil.MiB)
-	wantErr(t, images.Reclaim(ctxOf(t), h.Cluster, foreign, spec.Owner), rbdutil.ErrForeignImage)
+	wantErr(t, images.RemoveOrphan(ctxOf(t), h.Cluster, foreign, spec.Owner), rbdutil.ErrForeignImage)
 
 	ref.Pool = "no-such-pool"
-	wantErr(t, images.Reclaim(ctxOf(t), h.Cluster, ref, spec.Owner), rbdutil.ErrPoolNotFound)
+	wantErr(t, images.RemoveOrphan(ctxOf(t), h.Cluster, ref, spec.Owner), rbdutil.ErrPoolNotFound)
 }

@@ -21,7 +21,7 @@ func restoreBrings(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 		equal(t, rbdutil.TrashedImage{}, trashedAs(t, h, ref))
 		wantErr(t, h.Store.Restore(ctxOf(t), h.Cluster, ref.Pool, trashed), rbdutil.ErrImageNotFound)
 	}
-	written, err := h.Store.Written(ctxOf(t), h.Cluster, ref, "")
+	written, err := h.Store.HasChanges(ctxOf(t), h.Cluster, ref, "")
 	must(t, err)
 	if !written {
 		t.Error("its data is gone")

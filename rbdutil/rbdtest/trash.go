@@ -245,7 +245,7 @@ func removeDeleted(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	images, spec := rbdutil.NewImages(h.Store), specOf(ref)
 	_, err := images.Ensure(ctxOf(t), h.Cluster, spec)
 	must(t, err)
-	must(t, images.Delete(ctxOf(t), h.Cluster, ref, expectationOf(spec), 0))
+	must(t, images.Delete(ctxOf(t), h.Cluster, ref, preconditionOf(spec), 0))
 	// Somebody has put another one there, and may want it back.
 	kept := rbdutil.ImageRef{Pool: ref.Pool, Name: ref.Name + "-kept"}
 	must(t, h.Store.Create(ctxOf(t), h.Cluster, kept, plain))

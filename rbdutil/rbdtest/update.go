@@ -145,7 +145,7 @@ func cloneHasRecord(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	must(t, h.Store.Create(ctxOf(t), h.Cluster, ref, plain))
 	record := recordOf(ref)
 	update(t, h, ref, &record, 8*rbdutil.MiB)
-	must(t, h.Store.Snapshot(ctxOf(t), h.Cluster, ref, "one"))
+	must(t, h.Store.CreateSnapshot(ctxOf(t), h.Cluster, ref, "one"))
 	clone := rbdutil.ImageRef{Pool: ref.Pool, Name: ref.Name + "-clone"}
 	must(t, h.Store.Clone(ctxOf(t), h.Cluster, ref, "one", clone, plain))
 	img := see(t, h, clone)

@@ -211,9 +211,9 @@ func (a Admin) SetRecord(t *testing.T, ref rbdutil.ImageRef, value string) {
 	a.Run(t, "rbd", "image-meta", "set", ref.String(), rbdutil.MetaRecord, value)
 }
 
-// LeaveRemains makes an image and takes its header away, which is how an image
+// LeavePartial makes an image and takes its header away, which is how an image
 // looks whose creation or removal was cut short: the name is there, and no more.
-func (a Admin) LeaveRemains(t *testing.T, ref rbdutil.ImageRef) {
+func (a Admin) LeavePartial(t *testing.T, ref rbdutil.ImageRef) {
 	t.Helper()
 	a.Run(t, "rbd", "create", "--size", "1", ref.String())
 	var info struct{ ID string }

@@ -35,10 +35,10 @@ func idOf(pool *rados.IOContext, name string) (string, error) {
 	return string(data[lengthPrefix:n]), nil
 }
 
-// removeRemains takes a name away that has no image. Not by Ceph's own way of removing
+// removePartial takes a name away that has no image. Not by Ceph's own way of removing
 // images: it puts them into the trash as well, and when it is cut short there, they are
 // in no list of the trash, and double in that of the pool once the name is given anew.
-func removeRemains(pool *rados.IOContext, ref rbdutil.ImageRef) error {
+func removePartial(pool *rados.IOContext, ref rbdutil.ImageRef) error {
 	id, err := idOf(pool, ref.Name)
 	if err != nil {
 		return imageError("read the name of", ref, err)

@@ -6,15 +6,15 @@ import (
 	"fmt"
 )
 
-// Grow makes an image at least as large as the size, in bytes, and returns it as it is
+// Expand makes an image at least as large as the size, in bytes, and returns it as it is
 // then. It never shrinks one. An image that is not the one expected is left untouched:
 // ErrForeignImage.
-func (i *Images) Grow(ctx context.Context, c Cluster, ref ImageRef, size uint64, expect Expectation) (Image, error) {
+func (i *Images) Expand(ctx context.Context, c Cluster, ref ImageRef, size uint64, precondition Precondition) (Image, error) {
 	img, err := i.store.Get(ctx, c, ref)
 	if err != nil {
 		return Image{}, err
 	}
-	if err := checkOwner(img, expect); err != nil {
+	if err := checkOwner(img, precondition); err != nil {
 		return Image{}, err
 	}
 	if img.Size >= size {
@@ -30,7 +30,7 @@ func (i *Images) Grow(ctx context.Context, c Cluster, ref ImageRef, size uint64,
 	if errors.Is(err, ErrInvalid) || errors.Is(err, ErrChanged) {
 		// Somebody else may have made it larger meanwhile.
 		now, getErr := i.store.Get(ctx, c, ref)
-		if getErr == nil && now.Size >= size && checkOwner(now, expect) == nil {
+		if getErr == nil && now.Size >= size && checkOwner(now, precondition) == nil {
 			return now, nil
 		}
 	}
