@@ -22,7 +22,7 @@ func (b *builder) ensureBase(ctx context.Context) error {
 	var failure error
 	for _, mirror := range hostMirrors("/") {
 		if failure != nil {
-			b.run.progress.printf("%v", failure)
+			b.run.progress.Printf("%v", failure)
 		}
 		if failure = b.makeBase(ctx, image, key, mirror); failure == nil || ctx.Err() != nil {
 			return failure

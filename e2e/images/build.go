@@ -7,6 +7,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+
+	"github.com/rbd-provisioner/rbd-provisioner/e2e/prepare"
 )
 
 // Options say what is built, where from and where to.
@@ -14,7 +16,7 @@ type Options struct {
 	// Source is the source tree: the folder with the Dockerfile.
 	Source string
 	// CacheDir holds the storage of images and the caches of the Go compiler; empty
-	// is DefaultCacheDir. The base image is made once and then kept: remove the
+	// is "images" in the lab's cache directory. The base image is made once and then kept: remove the
 	// folder to follow updates of the Debian release.
 	CacheDir string
 	// OutDir receives the archives; empty is "archives" in CacheDir. An archive that
@@ -26,15 +28,6 @@ type Options struct {
 	Only []string
 	// Log receives the progress.
 	Log io.Writer
-}
-
-// DefaultCacheDir is a folder of the user's cache.
-func DefaultCacheDir() (string, error) {
-	dir, err := os.UserCacheDir()
-	if err != nil {
-		return "", err
-	}
-	return filepath.Join(dir, "rbd-provisioner-lab", "images"), nil
 }
 
 // Build brings the archives up to date and returns them in the order asked for.
@@ -73,11 +66,7 @@ func newBuilder(opts Options) (*builder, []Image, error) {
 		opts.Log = io.Discard
 	}
 	if opts.CacheDir == "" {
-		dir, err := DefaultCacheDir()
-		if err != nil {
-			return nil, nil, err
-		}
-		opts.CacheDir = dir
+		opts.CacheDir = filepath.Join(prepare.CacheDir(), "images")
 	}
 	if opts.OutDir == "" {
 		opts.OutDir = filepath.Join(opts.CacheDir, "archives")
@@ -94,7 +83,7 @@ func newBuilder(opts Options) (*builder, []Image, error) {
 		return nil, nil, fmt.Errorf("%s is not the source tree: it has no Dockerfile", opts.Source)
 	}
 	chosen, err := choose(opts.Only, opts.Release)
-	run := &runner{progress: &progress{out: opts.Log}, logs: filepath.Join(opts.CacheDir, "logs")}
+	run := &runner{progress: prepare.NewProgress(opts.Log, "images"), logs: filepath.Join(opts.CacheDir, "logs")}
 	return &builder{opts: opts, run: run}, chosen, err
 }
 
@@ -137,7 +126,10 @@ func (b *builder) prepare(ctx context.Context) error {
 			return err
 		}
 	}
-	lock, err := lockFile(ctx, filepath.Join(b.opts.CacheDir, "lock"), b.run.progress)
+	path := filepath.Join(b.opts.CacheDir, "lock")
+	lock, err := prepare.Lock(ctx, path, func() {
+		b.run.progress.Printf("another process is building images, waiting for %s …", path)
+	})
 	if err != nil {
 		return err
 	}

@@ -19,7 +19,7 @@ type buildah struct {
 func openBuildah(ctx context.Context, r *runner, folder string) buildah {
 	b := buildah{folder: folder, driver: "overlay"}
 	if _, err := r.output(ctx, b.command("info")...); err != nil && ctx.Err() == nil {
-		r.progress.printf("storing images the slow way (vfs), overlay does not work here: %v", err)
+		r.progress.Printf("storing images the slow way (vfs), overlay does not work here: %v", err)
 		b.driver = "vfs"
 	}
 	return b

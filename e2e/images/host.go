@@ -7,6 +7,8 @@ import (
 	"os"
 	"slices"
 	"strings"
+
+	"github.com/rbd-provisioner/rbd-provisioner/e2e/prepare"
 )
 
 // hostPackages are the Debian packages that the host needs.
@@ -27,18 +29,15 @@ func prepareHost(ctx context.Context, r *runner) error {
 	if !isDebian(string(release)) {
 		return errors.New("building images needs Debian, or a distribution derived from it: /etc/os-release says otherwise")
 	}
-	missing := missingPackages(hostPackages(), func(name string) string {
-		// Of a package that dpkg does not know, dpkg-query says so by its exit code.
-		status, _ := r.output(ctx, "dpkg-query", "--show", "--showformat=${db:Status-Status}", name)
-		return status
-	})
-	if len(missing) == 0 {
-		return nil
+	missing, err := prepare.MissingPackages(ctx, hostPackages())
+	if err != nil || len(missing) == 0 {
+		return err
 	}
-	install := []string{"apt-get", "--option", "DPkg::Lock::Timeout=600", "install", "--yes", "--no-install-recommends"}
-	return r.step(ctx, "host-packages", "install "+strings.Join(missing, ", "),
-		command{argv: []string{"apt-get", "--option", "DPkg::Lock::Timeout=600", "update"}},
-		command{argv: append(install, missing...)})
+	var commands []command
+	for _, argv := range prepare.InstallCommands(missing) {
+		commands = append(commands, command{argv: argv})
+	}
+	return r.step(ctx, "host-packages", "install "+strings.Join(missing, ", "), commands...)
 }
 
 // isDebian reads /etc/os-release.
@@ -54,14 +53,4 @@ func osReleaseField(osRelease, name string) string {
 		}
 	}
 	return ""
-}
-
-func missingPackages(names []string, status func(name string) string) []string {
-	var missing []string
-	for _, name := range names {
-		if status(name) != "installed" {
-			missing = append(missing, name)
-		}
-	}
-	return missing
 }

@@ -1,17 +1,16 @@
 package images
 
 import (
-	"crypto/sha256"
 	_ "embed" // for the recipe of the base image
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/rbd-provisioner/rbd-provisioner/e2e/prepare"
 )
 
 // keyFormat is part of every key: raise it when the way of building changes so
@@ -24,10 +23,10 @@ var finishScript string
 // baseKey stands for all that the base image is made from, but for the state of
 // the Debian release: see Options.CacheDir on how to follow that.
 func baseKey(release string) string {
-	sum := newSum()
-	sum.text(release)
-	sum.text(finishScript)
-	return sum.key()
+	sum := newHash()
+	sum.Text(release)
+	sum.Text(finishScript)
+	return sum.Key(12)
 }
 
 // key stands for all that the image is made from.
@@ -39,14 +38,14 @@ func (i Image) key(source, release string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	sum := newSum()
-	sum.text(baseKey(release))
+	sum := newHash()
+	sum.Text(baseKey(release))
 	for _, file := range files {
-		if err := sum.file(source, file); err != nil {
+		if err := addFile(sum, source, file); err != nil {
 			return "", err
 		}
 	}
-	return sum.key(), nil
+	return sum.Key(12), nil
 }
 
 // inputs lists the files that the image is made from, relative to the source
@@ -110,36 +109,20 @@ func contextRoots(folder string) ([]string, error) {
 	return roots, nil
 }
 
-// sum hashes texts and files such that no two different lists of them look alike.
-type sum struct{ hash hash.Hash }
-
-func newSum() sum {
-	s := sum{sha256.New()}
-	s.text(keyFormat)
-	return s
+func newHash() prepare.Hash {
+	sum := prepare.NewHash()
+	sum.Text(keyFormat)
+	return sum
 }
 
-func (s sum) text(text string) {
-	_, _ = fmt.Fprintf(s.hash, "%d:%s", len(text), text)
-}
-
-// file hashes a file's name, whether it is executable, and its content.
-func (s sum) file(folder, name string) error {
+// addFile hashes a file's name, whether it is executable, and its content.
+func addFile(sum prepare.Hash, folder, name string) error {
 	path := filepath.Join(folder, name)
 	info, err := os.Stat(path)
 	if err != nil {
 		return err
 	}
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	s.text(filepath.ToSlash(name))
-	s.text(fmt.Sprint(info.Mode()&0o111 != 0))
-	s.text(string(data))
-	return nil
-}
-
-func (s sum) key() string {
-	return hex.EncodeToString(s.hash.Sum(nil))[:12]
+	sum.Text(filepath.ToSlash(name))
+	sum.Text(fmt.Sprint(info.Mode()&0o111 != 0))
+	return sum.File(path)
 }

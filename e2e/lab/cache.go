@@ -2,16 +2,13 @@ package lab
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"errors"
-	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"time"
+
+	"github.com/rbd-provisioner/rbd-provisioner/e2e/prepare"
 )
 
 // cached returns the path of an entry in the cache, which produce writes at the
@@ -22,13 +19,13 @@ func (l *Lab) cached(ctx context.Context, kind, key string, produce func(ctx con
 	if exists(path) {
 		return path, nil
 	}
-	unlock, err := lockFile(ctx, path+".lock", func() {
-		l.progress.printf("another process is making %s: waiting for it", path)
+	lock, err := prepare.Lock(ctx, path+".lock", func() {
+		l.progress.Printf("another process is making %s: waiting for it", path)
 	})
 	if err != nil {
 		return "", err
 	}
-	defer unlock()
+	defer prepare.Unlock(lock)
 	if exists(path) {
 		return path, nil
 	}
@@ -100,32 +97,14 @@ func exists(path string) bool {
 
 // cacheKey hashes texts and the contents of files. Their names do not count.
 func cacheKey(texts []string, files ...string) (string, error) {
-	hash := sha256.New()
+	sum := prepare.NewHash()
 	for _, text := range texts {
-		_, _ = fmt.Fprintf(hash, "%d:%s", len(text), text)
+		sum.Text(text)
 	}
 	for _, path := range files {
-		if err := hashFile(hash, path); err != nil {
+		if err := sum.File(path); err != nil {
 			return "", err
 		}
 	}
-	return hex.EncodeToString(hash.Sum(nil))[:16], nil
-}
-
-func hashFile(hash io.Writer, path string) error {
-	file, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = file.Close() }()
-	info, err := file.Stat()
-	if err != nil {
-		return err
-	}
-	if !info.Mode().IsRegular() {
-		return fmt.Errorf("%s: %w", path, errors.ErrUnsupported)
-	}
-	_, _ = fmt.Fprintf(hash, "%d:", info.Size())
-	_, err = io.Copy(hash, file)
-	return err
+	return sum.Key(16), nil
 }

@@ -130,27 +130,3 @@ func TestPruneKeepsTheNewestAndThoseInUse(t *testing.T) {
 		t.Errorf("%s is still there", gone)
 	}
 }
-
-func TestLockIsExclusiveAndLeavesNoFile(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "x.lock")
-	unlock, err := lockFile(t.Context(), path, func() { t.Error("waited for nobody") })
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-	defer cancel()
-	var waited bool
-	if _, err := lockFile(ctx, path, func() { waited = true }); !errors.Is(err, context.DeadlineExceeded) || !waited {
-		t.Errorf("second lock: %v, waited: %t", err, waited)
-	}
-	unlock()
-	if exists(path) {
-		t.Error("the file is still there")
-	}
-	unlock, err = lockFile(t.Context(), path, func() {})
-	if err != nil {
-		t.Fatal(err)
-	}
-	unlock()
-}

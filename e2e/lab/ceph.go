@@ -110,7 +110,7 @@ func (c *Ceph) Start(ctx context.Context) error {
 	if c.opts.Name != "" {
 		what += " " + c.opts.Name
 	}
-	return c.lab.progress.step(ctx, "starting "+what, func(ctx context.Context) error {
+	return c.lab.progress.Step(ctx, "starting "+what, func(ctx context.Context) error {
 		for _, step := range []func(context.Context) error{c.configure, c.startMonitor, c.startManagerAndOSD, c.makePool} {
 			if err := step(ctx); err != nil {
 				return err

@@ -55,7 +55,7 @@ func fileName(user string) string {
 // Start starts the servers on an empty database and waits until the API answers
 // and the controllers have made the first ServiceAccount.
 func (cp *ControlPlane) Start(ctx context.Context, opts ControlPlaneOptions) error {
-	return cp.lab.progress.step(ctx, "starting the control plane", func(ctx context.Context) error {
+	return cp.lab.progress.Step(ctx, "starting the control plane", func(ctx context.Context) error {
 		if err := cp.pki().create(); err != nil {
 			return err
 		}

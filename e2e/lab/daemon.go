@@ -1,12 +1,10 @@
 package lab
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -16,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/rbd-provisioner/rbd-provisioner/e2e/prepare"
 )
 
 // daemonSpec is all that it takes to start a daemon, again and again.
@@ -215,7 +215,7 @@ func (d *Daemon) explain(err error) error {
 	if !d.Running() {
 		state = "has ended"
 	}
-	return fmt.Errorf("%w\n%s %s; the end of %s:\n%s", err, d.Name(), state, d.LogFile(), tail(d.LogFile(), 15))
+	return fmt.Errorf("%w\n%s %s; the end of %s:\n%s", err, d.Name(), state, d.LogFile(), prepare.Tail(d.LogFile(), 15))
 }
 
 // until calls check again and again until it succeeds. It gives up when the
@@ -257,27 +257,4 @@ func closeAll(files []*os.File) {
 	for _, file := range files {
 		_ = file.Close()
 	}
-}
-
-// tail is the end of a text file.
-func tail(path string, lines int) string {
-	file, err := os.Open(path)
-	if err != nil {
-		return err.Error()
-	}
-	defer func() { _ = file.Close() }()
-	const enough = 64 << 10
-	if info, err := file.Stat(); err == nil && info.Size() > enough {
-		_, _ = file.Seek(-enough, io.SeekEnd)
-	}
-	data, err := io.ReadAll(file)
-	if err != nil {
-		return err.Error()
-	}
-	return lastLines(data, lines)
-}
-
-func lastLines(data []byte, lines int) string {
-	all := bytes.Split(bytes.TrimSpace(data), []byte("\n"))
-	return string(bytes.Join(all[max(0, len(all)-lines):], []byte("\n")))
 }

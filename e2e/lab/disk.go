@@ -28,7 +28,7 @@ func (l *Lab) nodeDisk(ctx context.Context, images []string) (string, error) {
 	}
 	l.settings.Disk, err = l.cached(ctx, "disk", key, func(ctx context.Context, path string) error {
 		what := fmt.Sprintf("making a disk for the nodes (images: %d)", len(images))
-		return l.progress.step(ctx, what, func(ctx context.Context) error {
+		return l.progress.Step(ctx, what, func(ctx context.Context) error {
 			if err := makeFileSystem(ctx, path); err != nil {
 				return err
 			}

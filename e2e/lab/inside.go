@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/rbd-provisioner/rbd-provisioner/e2e/prepare"
 )
 
 // Command prepares a program with the lab's environment. StartInside starts it.
@@ -42,7 +44,7 @@ func (l *Lab) output(ctx context.Context, name string, args ...string) ([]byte, 
 		err = ctx.Err()
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w: %s", strings.Join(cmd.Args, " "), err, lastLines(stderr.Bytes(), 5))
+		return nil, fmt.Errorf("%s: %w: %s", strings.Join(cmd.Args, " "), err, prepare.LastLines(stderr.Bytes(), 5))
 	}
 	return stdout.Bytes(), nil
 }

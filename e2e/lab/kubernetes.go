@@ -31,7 +31,7 @@ func (l *Lab) buildKubernetes(ctx context.Context) error {
 	}
 	l.settings.BinDir, err = l.cached(ctx, "kubernetes", key, func(ctx context.Context, path string) error {
 		what := "building Kubernetes " + KubernetesVersion + " (minutes, the first time)"
-		return l.progress.step(ctx, what, func(ctx context.Context) error {
+		return l.progress.Step(ctx, what, func(ctx context.Context) error {
 			cmd := exec.CommandContext(ctx, "go", append(args, path+string(filepath.Separator), "tool")...)
 			cmd.Dir = source
 			cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off", "GOFLAGS=-mod=readonly", "PWD="+source)

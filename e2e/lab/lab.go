@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/rbd-provisioner/rbd-provisioner/e2e/prepare"
 )
 
 // ErrNotFound says that there is no lab of the wanted name.
@@ -43,7 +45,7 @@ type Lab struct {
 	name     string
 	opts     Options
 	settings settings
-	progress *progress
+	progress *prepare.Progress
 	net      *network
 }
 
@@ -72,7 +74,7 @@ func New(name string, opts Options) (*Lab, error) {
 		name:     name,
 		opts:     opts,
 		settings: settings{StateDir: opts.StateDir, CacheDir: opts.CacheDir},
-		progress: newProgress(opts.Out, name),
+		progress: prepare.NewProgress(opts.Out, "lab "+name),
 		net:      &network{namespace: namespacePrefix + name},
 	}, nil
 }
@@ -130,11 +132,7 @@ func (o *Options) complete() error {
 		o.StateDir = "/var/tmp/rbd-lab"
 	}
 	if o.CacheDir == "" {
-		cache, err := os.UserCacheDir()
-		if err != nil {
-			cache = "/var/cache" // there is no home
-		}
-		o.CacheDir = filepath.Join(cache, "rbd-provisioner-lab")
+		o.CacheDir = prepare.CacheDir()
 	}
 	for _, dir := range []*string{&o.RunDir, &o.StateDir, &o.CacheDir} {
 		abs, err := filepath.Abs(*dir)

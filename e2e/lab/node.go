@@ -56,7 +56,7 @@ func (l *Lab) startNodes(ctx context.Context, count int, disk string) error {
 	if count > maxNodes {
 		return fmt.Errorf("%d nodes: the lab has room for %d", count, maxNodes)
 	}
-	return l.progress.step(ctx, fmt.Sprintf("starting the nodes (%d)", count), func(ctx context.Context) error {
+	return l.progress.Step(ctx, fmt.Sprintf("starting the nodes (%d)", count), func(ctx context.Context) error {
 		group, ctx := errgroup.WithContext(ctx)
 		for i := range count {
 			group.Go(func() error { return l.Node(i).start(ctx, disk) })

@@ -2,7 +2,6 @@ package lab
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -10,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+
+	"github.com/rbd-provisioner/rbd-provisioner/e2e/prepare"
 )
 
 // packages are the Debian packages that the lab is made from.
@@ -43,16 +44,16 @@ func (l *Lab) Prepare(ctx context.Context, extra ...string) error {
 }
 
 func (l *Lab) installPackages(ctx context.Context, wanted []string) error {
-	missing, err := missingPackages(ctx, wanted)
+	missing, err := prepare.MissingPackages(ctx, wanted)
 	if err != nil || len(missing) == 0 && !isOurs(policyFile) {
 		return err
 	}
-	return l.progress.step(ctx, "installing packages: "+strings.Join(missing, " "), func(ctx context.Context) error {
-		unlock, err := lockFile(ctx, filepath.Join(l.opts.RunDir, "packages.lock"), func() {})
+	return l.progress.Step(ctx, "installing packages: "+strings.Join(missing, " "), func(ctx context.Context) error {
+		lock, err := prepare.Lock(ctx, filepath.Join(l.opts.RunDir, "packages.lock"), func() {})
 		if err != nil {
 			return err
 		}
-		defer unlock()
+		defer prepare.Unlock(lock)
 		restore, err := forbidDaemons(policyFile)
 		if err != nil {
 			return err
@@ -63,42 +64,18 @@ func (l *Lab) installPackages(ctx context.Context, wanted []string) error {
 		}
 		// Half an installation is worse than waiting for its end: from here on
 		// nothing is interrupted.
-		if err := l.apt("update"); err != nil {
-			return err
-		}
-		if err := l.apt(append([]string{"install", "-y", "--no-install-recommends"}, missing...)...); err != nil {
-			return err
+		for _, argv := range prepare.InstallCommands(missing) {
+			if err := l.apt(argv); err != nil {
+				return err
+			}
 		}
 		disableUnits(missing)
 		return ctx.Err()
 	})
 }
 
-// missingPackages are those of wanted that dpkg does not have installed.
-func missingPackages(ctx context.Context, wanted []string) ([]string, error) {
-	args := append([]string{"-W", "-f", "${binary:Package} ${db:Status-Status}\n"}, wanted...)
-	// The exit status is not of interest: it is 1 when dpkg has never heard of one.
-	out, err := exec.CommandContext(ctx, "dpkg-query", args...).Output()
-	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
-		return nil, fmt.Errorf("ask dpkg for what is installed: %w", err)
-	}
-	return without(wanted, string(out)), ctx.Err()
-}
-
-// without leaves out of wanted what dpkg-query reports as installed.
-func without(wanted []string, report string) []string {
-	installed := map[string]bool{}
-	for line := range strings.Lines(report) {
-		if name, status, _ := strings.Cut(strings.TrimSpace(line), " "); status == "installed" {
-			name, _, _ = strings.Cut(name, ":")
-			installed[name] = true
-		}
-	}
-	return slices.DeleteFunc(slices.Clone(wanted), func(name string) bool { return installed[name] })
-}
-
-func (l *Lab) apt(args ...string) error {
-	cmd := exec.Command("apt-get", append([]string{"-o", "DPkg::Lock::Timeout=300"}, args...)...)
+func (l *Lab) apt(argv []string) error {
+	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
 	// Out of the way of an interrupt from the terminal.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -151,7 +128,7 @@ func runLogged(cmd *exec.Cmd, logFile string) error {
 	_, _ = fmt.Fprintf(files[0], "+ %s\n", strings.Join(cmd.Args, " "))
 	cmd.Stdout, cmd.Stderr = files[0], files[0]
 	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("%s: %w; the end of %s:\n%s", cmd.Args[0], err, logFile, tail(logFile, 15))
+		return fmt.Errorf("%s: %w; the end of %s:\n%s", cmd.Args[0], err, logFile, prepare.Tail(logFile, 15))
 	}
 	return nil
 }

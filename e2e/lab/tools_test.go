@@ -1,25 +1,10 @@
 package lab
 
 import (
-	"bytes"
-	"context"
-	"errors"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
-
-	"github.com/google/go-cmp/cmp"
 )
-
-func TestMissingPackages(t *testing.T) {
-	t.Parallel()
-	report := "ceph-mon installed\nlibc6:amd64 installed\nudev config-files\netcd-server not-installed\n"
-	got := without([]string{"ceph-mon", "udev", "libc6", "etcd-server", "runc"}, report)
-	if diff := cmp.Diff([]string{"udev", "etcd-server", "runc"}, got); diff != "" {
-		t.Error(diff)
-	}
-}
 
 func TestPolicyIsRestored(t *testing.T) {
 	t.Parallel()
@@ -49,24 +34,6 @@ func TestPolicyIsRestored(t *testing.T) {
 	}
 }
 
-func TestStepReportsBeginningAndEnd(t *testing.T) {
-	t.Parallel()
-	var out bytes.Buffer
-	p := newProgress(&out, "x")
-	failure := errors.New("no")
-	for _, result := range []error{nil, failure, context.Canceled} {
-		err := p.step(t.Context(), "doing", func(context.Context) error { return result })
-		if !errors.Is(err, result) {
-			t.Errorf("got %v, want %v", err, result)
-		}
-	}
-	for _, want := range []string{"lab x: doing …\n", "lab x: doing: done in ", "lab x: doing: failed after ", "lab x: doing: interrupted after "} {
-		if !strings.Contains(out.String(), want) {
-			t.Errorf("no %q in\n%s", want, out.String())
-		}
-	}
-}
-
 func TestLookPathGoesByTheLastPATHAndNeedsAProgram(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -84,19 +51,5 @@ func TestLookPathGoesByTheLastPATHAndNeedsAProgram(t *testing.T) {
 	}
 	if got, err := lookPath("./program", env); err != nil || got != "./program" {
 		t.Errorf("got %q, %v", got, err)
-	}
-}
-
-func TestTail(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "log")
-	if err := os.WriteFile(path, []byte(strings.Repeat("early\n", 100000)+"late\nlast\n"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if got := tail(path, 2); got != "late\nlast" {
-		t.Errorf("got %q", got)
-	}
-	if got := tail(path+"x", 2); !strings.Contains(got, "no such file") {
-		t.Errorf("got %q", got)
 	}
 }

@@ -46,7 +46,7 @@ func (l *Lab) Up(ctx context.Context, opts UpOptions) error {
 	}
 	defer unlock()
 	l.settings.Ceph = opts.Ceph
-	return l.progress.step(ctx, "bringing up the lab", func(ctx context.Context) error {
+	return l.progress.Step(ctx, "bringing up the lab", func(ctx context.Context) error {
 		if err := l.down(); err != nil {
 			return err
 		}
