@@ -74,7 +74,7 @@ func awaitRefusal(t *testing.T, e *framework.Env, class string, want bool) {
 		Capacity:               corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")},
 		PersistentVolumeSource: corev1.PersistentVolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/nonexistent"}},
 	}}
-	e.Await(t, "the policy to count, or not any more", framework.Patience, func(ctx context.Context) error {
+	e.Await(t, "the policy to count, or not any more", framework.Timeout, func(ctx context.Context) error {
 		_, err := e.Client.CoreV1().PersistentVolumes().Create(ctx, volume, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 		refused := err != nil && strings.Contains(err.Error(), refusal)
 		switch {

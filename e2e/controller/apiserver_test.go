@@ -31,12 +31,12 @@ func newProxiedEnv(t *testing.T) (*framework.Env, *framework.Proxy) {
 	// It outlives the Env, and is well when that ends.
 	api := framework.NewProxy(t, net.JoinHostPort(server.Hostname(), port))
 	e := newEnv(t)
-	t.Cleanup(func() { api.Heal(t) })
+	t.Cleanup(func() { api.Restore(t) })
 	return e, api
 }
 
-// smallCrowd keeps one worker busy while a fault lasts.
-const smallCrowd = 24
+// fewClaims keeps one worker busy while a fault lasts.
+const fewClaims = 24
 
 // apiFault is something that befalls the API server, or the way to it, while there is
 // work. It returns when the provisioner has felt it.
@@ -57,13 +57,13 @@ func TestTheAPIServerFails(t *testing.T) {
 			time.Sleep(5 * time.Second) // nothing happens that one could wait for
 		},
 		"is-slow": func(t *testing.T, e *framework.Env, _ *process, api *framework.Proxy) {
-			api.Slow(100 * time.Millisecond) // for each request and answer
-			awaitImages(t, e, smallCrowd/3)
+			api.Delay(100 * time.Millisecond) // for each request and answer
+			awaitImages(t, e, fewClaims/3)
 		},
 		"cuts-connections": func(t *testing.T, e *framework.Env, _ *process, api *framework.Proxy) {
 			cuts := 0
-			e.Await(t, "6 connections to be cut", framework.Patience, func(context.Context) error {
-				if cuts += api.Cut(); cuts < 6 {
+			e.Await(t, "6 connections to be cut", framework.Timeout, func(context.Context) error {
+				if cuts += api.ResetConnections(); cuts < 6 {
 					return fmt.Errorf("so far %d", cuts)
 				}
 				return nil
@@ -78,25 +78,25 @@ func TestTheAPIServerFails(t *testing.T) {
 			p := start(t, e, "--kubeconfig="+framework.ProxiedKubeconfig(t, api), "--worker-threads=1",
 				"--leader-election-lease-duration=90s", "--leader-election-renew-deadline=60s")
 			left := e.AwaitBound(t, e.Claim(t, "left", class))
-			before := awaitRest(t, e, p)
+			before := awaitIdle(t, e, p)
 
-			claims := createCrowd(t, e, class, smallCrowd)
+			claims := createClaims(t, e, class, fewClaims)
 			awaitImages(t, e, 3)
 			fault(t, e, p, api)
-			wantBusy(t, e, smallCrowd)
+			wantBusy(t, e, fewClaims)
 			e.DeleteClaim(t, "left")
 			claims = append(claims, e.Claim(t, "meanwhile", class))
-			api.Heal(t)
+			api.Restore(t)
 
 			e.AwaitVolumeGone(t, left)
 			wantBoundOnce(t, e, claims)
 			// With nothing to do, all connections are those of watches.
-			awaitRest(t, e, p)
-			if api.Cut() == 0 {
+			awaitIdle(t, e, p)
+			if api.ResetConnections() == 0 {
 				t.Error("there was no watch")
 			}
 			wantBoundOnce(t, e, append(claims, e.Claim(t, "afterwards", class)))
-			wantSameRest(t, e, p, before)
+			wantSameIdleState(t, e, p, before)
 			if strings.Contains(p.Log(), "the lease was lost") {
 				t.Error("the lease was lost: the fault lasted too long to show anything else")
 			}
@@ -111,7 +111,7 @@ func awaitFailedRequests(t *testing.T, e *framework.Env, p *process, n float64) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	e.Await(t, fmt.Sprintf("%g failed requests", n), framework.Patience, func(ctx context.Context) error {
+	e.Await(t, fmt.Sprintf("%g failed requests", n), framework.Timeout, func(ctx context.Context) error {
 		now, err := failedRequests(ctx, p)
 		if err == nil && now < before+n {
 			err = fmt.Errorf("there were %g", now-before)
@@ -121,13 +121,13 @@ func awaitFailedRequests(t *testing.T, e *framework.Env, p *process, n float64) 
 }
 
 // wantBusy fails the test if a crowd has been served already.
-func wantBusy(t *testing.T, e *framework.Env, crowd int) {
+func wantBusy(t *testing.T, e *framework.Env, n int) {
 	t.Helper()
 	volumes, err := e.Volumes(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(volumes) >= crowd {
+	if len(volumes) >= n {
 		t.Fatalf("there are all %d volumes already: it was not busy", len(volumes))
 	}
 }
@@ -143,11 +143,11 @@ func TestALeaderThatIsCutOffIsReplaced(t *testing.T) {
 	first := awaitHolder(t, e)
 	standby := start(t, e, flags...)
 	standby.AwaitLog(t, e, "Waiting to lead")
-	claims := createCrowd(t, e, class, crowd)
+	claims := createClaims(t, e, class, manyClaims)
 	awaitImages(t, e, 3)
 	clients := cephClients(t, e)
 	api.Hang()
-	wantBusy(t, e, crowd)
+	wantBusy(t, e, manyClaims)
 	if code := leader.AwaitExit(t); code != 1 {
 		t.Errorf("exit code %d, want 1", code)
 	}
@@ -161,7 +161,7 @@ func TestALeaderThatIsCutOffIsReplaced(t *testing.T) {
 	awaitHolder(t, e, first)
 	wantBoundOnce(t, e, claims)
 	wantFenced(t, e, standby, clients)
-	awaitRest(t, e, standby)
+	awaitIdle(t, e, standby)
 }
 
 // TestFailover tells how long nobody works when a leader goes, with the lease's

@@ -17,7 +17,7 @@ func TestEarlierAttempts(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
 	ours := func(claim *corev1.PersistentVolumeClaim, ref rbdutil.ImageRef) {
-		owner := e.Maker(t)
+		owner := e.Owner(t)
 		owner.ClaimUID = string(claim.UID)
 		e.SetRecord(t, ref, rbdutil.Record{Owner: owner}.Encode())
 	}
@@ -78,7 +78,7 @@ func TestEarlierAttempts(t *testing.T) {
 		claim := claims[test.name]
 		ref := e.ImageFor(claim)
 		if test.event != "" {
-			e.AwaitEvent(t, claim, framework.Patience, "ProvisioningFailed", test.event, ref.String())
+			e.AwaitEvent(t, claim, framework.Timeout, "ProvisioningFailed", test.event, ref.String())
 			if got := imageID(t, e, ref); got != ids[test.name] {
 				t.Errorf("%s: image %s was replaced", test.name, ref)
 			}

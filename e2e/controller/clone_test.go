@@ -19,8 +19,8 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-// purgePatience covers a purge that is tried again after a minute.
-const purgePatience = framework.Patience + time.Minute
+// purgeTimeout covers a purge that is tried again after a minute.
+const purgeTimeout = framework.Timeout + time.Minute
 
 // sumOf is the checksum of so much of an image, in bytes.
 func sumOf(t *testing.T, e *framework.Env, image rbdutil.ImageRef, size int) string {
@@ -105,9 +105,9 @@ func TestClones(t *testing.T) {
 // takes any space.
 func wantPoolEmpty(t *testing.T, e *framework.Env) {
 	t.Helper()
-	e.AwaitTrashEmpty(t, purgePatience)
+	e.AwaitTrashEmpty(t, purgeTimeout)
 	// Ceph removes what snapshots have kept a while after them.
-	e.Await(t, "the last object to go", framework.Patience, func(ctx context.Context) error {
+	e.Await(t, "the last object to go", framework.Timeout, func(ctx context.Context) error {
 		out, err := e.Ceph.Try(ctx, "rados", "--pool", e.Pool, "ls")
 		objects := slices.DeleteFunc(strings.Fields(string(out)), func(name string) bool {
 			return slices.Contains([]string{"rbd_directory", "rbd_info", "rbd_trash", "rbd_children"}, name)
@@ -117,7 +117,7 @@ func wantPoolEmpty(t *testing.T, e *framework.Env) {
 		}
 		return err
 	})
-	e.Await(t, "the pool's statistics to say so", framework.Patience, func(ctx context.Context) error {
+	e.Await(t, "the pool's statistics to say so", framework.Timeout, func(ctx context.Context) error {
 		out, err := e.Ceph.Try(ctx, "rados", "df", "--pool", e.Pool, "--format", "json")
 		if err != nil {
 			return err
@@ -158,7 +158,7 @@ func TestManyClonesOfOneSource(t *testing.T) {
 		claims = append(claims, e.Claim(t, fmt.Sprintf("clone-%d", i), class, framework.Size("16Mi"), framework.CloneOf("source")))
 	}
 	var volumes []*corev1.PersistentVolume
-	patience := framework.Patience + time.Duration(clones)*300*time.Millisecond
+	patience := framework.Timeout + time.Duration(clones)*300*time.Millisecond
 	for _, claim := range claims {
 		volumes = append(volumes, e.AwaitBoundIn(t, claim, patience))
 	}
@@ -186,7 +186,7 @@ func TestCloneAwaitsItsSource(t *testing.T) {
 	start(t, e, "--retry-interval-max=2s")
 	class := e.Class(t, "clones")
 	clone := e.Claim(t, "clone", class, framework.CloneOf("source"))
-	e.AwaitEvent(t, clone, framework.Patience, "ProvisioningFailed", "source claim source does not exist")
+	e.AwaitEvent(t, clone, framework.Timeout, "ProvisioningFailed", "source claim source does not exist")
 	e.Claim(t, "source", class)
 	e.AwaitBound(t, clone)
 }
@@ -207,7 +207,7 @@ func TestReadersAndTheUnmountedAwaitTheEndOfWriters(t *testing.T) {
 		}),
 	}
 	for _, claim := range waiting {
-		event := e.AwaitEvent(t, claim, framework.Patience, "ProvisioningFailed", "image is in use: "+image.String(), "when no node has its source mounted")
+		event := e.AwaitEvent(t, claim, framework.Timeout, "ProvisioningFailed", "image is in use: "+image.String(), "when no node has its source mounted")
 		e.AwaitRepeat(t, event)
 	}
 	unmap()

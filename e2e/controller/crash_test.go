@@ -35,5 +35,5 @@ func TestACrashLeavesNoKey(t *testing.T) {
 		t.Errorf("the log has the key: %s", found)
 	}
 	start(t, e, "--leader-election=false")
-	wantBoundOnce(t, e, append(createCrowd(t, e, class, 1), claim))
+	wantBoundOnce(t, e, append(createClaims(t, e, class, 1), claim))
 }

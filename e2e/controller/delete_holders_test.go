@@ -47,7 +47,7 @@ func deleteHeldByNode(t *testing.T, d *deletion, hold func(*corev1.NodeStatus, c
 		}
 	})
 	setStatus := func(change func(*corev1.NodeStatus)) {
-		d.Await(t, "status of node "+node.Name, framework.Patience, func(ctx context.Context) error {
+		d.Await(t, "status of node "+node.Name, framework.Timeout, func(ctx context.Context) error {
 			node, err := nodes.Get(ctx, node.Name, metav1.GetOptions{})
 			if err == nil {
 				change(&node.Status)
@@ -99,7 +99,7 @@ func TestDeletedTwiceAtOnce(t *testing.T) {
 	class := e.Class(t, "twice")
 	both := []*process{start(t, e, "--leader-election=false"), start(t, e, "--leader-election=false")}
 	var volumes []*corev1.PersistentVolume
-	for i := range crowd {
+	for i := range manyClaims {
 		volumes = append(volumes, e.AwaitBound(t, e.Claim(t, fmt.Sprintf("claim-%d", i), class)))
 	}
 	err := e.Client.CoreV1().PersistentVolumeClaims(e.Namespace).DeleteCollection(t.Context(), metav1.DeleteOptions{}, metav1.ListOptions{})
@@ -110,7 +110,7 @@ func TestDeletedTwiceAtOnce(t *testing.T) {
 		e.AwaitVolumeGone(t, volume)
 	}
 	// Who was not the first may not have ended yet.
-	e.Await(t, "all images to be gone", framework.Patience, func(context.Context) error {
+	e.Await(t, "all images to be gone", framework.Timeout, func(context.Context) error {
 		if left := e.Ceph.Images(t, e.Pool); len(left) > 0 {
 			return fmt.Errorf("left are %q", left)
 		}

@@ -75,7 +75,7 @@ func newDeletion(t *testing.T, e *framework.Env, name string, options ...framewo
 func (d *deletion) refused(t *testing.T, phrases ...string) {
 	t.Helper()
 	d.DeleteClaim(t, d.claim.Name)
-	d.AwaitRepeat(t, d.AwaitEvent(t, d.volume, framework.Patience, "VolumeFailedDelete", phrases...))
+	d.AwaitRepeat(t, d.AwaitEvent(t, d.volume, framework.Timeout, "VolumeFailedDelete", phrases...))
 	if phase := d.GetVolume(t, d.volume.Name).Status.Phase; phase != corev1.VolumeReleased {
 		t.Errorf("the volume is %s", phase)
 	}
@@ -181,7 +181,7 @@ func deleteRetained(t *testing.T, e *framework.Env) {
 		t.Errorf("finalizers %q: who would remove ours?", d.volume.Finalizers)
 	}
 	d.DeleteClaim(t, d.claim.Name)
-	e.Await(t, "volume to be released", framework.Patience, func(context.Context) error {
+	e.Await(t, "volume to be released", framework.Timeout, func(context.Context) error {
 		if phase := d.GetVolume(t, d.volume.Name).Status.Phase; phase != corev1.VolumeReleased {
 			return fmt.Errorf("it is %s", phase)
 		}

@@ -36,10 +36,10 @@ func TestHealthAndMetrics(t *testing.T) {
 	class, bad := e.Class(t, "good"), e.Class(t, "bad", framework.NoParameter("userSecretName"))
 	volume := e.AwaitBound(t, e.Claim(t, "first", class))
 	e.AwaitBound(t, e.Claim(t, "second", class))
-	e.AwaitEvent(t, e.Claim(t, "third", bad), framework.Patience, "ProvisioningFailed", "parameters.userSecretName: Required value")
+	e.AwaitEvent(t, e.Claim(t, "third", bad), framework.Timeout, "ProvisioningFailed", "parameters.userSecretName: Required value")
 	stop := e.Ceph.Watch(t, framework.ImageOf(volume))
 	e.DeleteClaim(t, "first")
-	e.AwaitEvent(t, volume, framework.Patience, "VolumeFailedDelete")
+	e.AwaitEvent(t, volume, framework.Timeout, "VolumeFailedDelete")
 	stop()
 	e.AwaitVolumeGone(t, volume)
 	wantMetrics(t, e, leader, standby, class, bad)
@@ -48,7 +48,7 @@ func TestHealthAndMetrics(t *testing.T) {
 // awaitReady waits until a process says that it is ready, to lead or to take over.
 func awaitReady(t *testing.T, e *framework.Env, p *process) {
 	t.Helper()
-	e.Await(t, "the provisioner to be ready", framework.Patience, func(ctx context.Context) error {
+	e.Await(t, "the provisioner to be ready", framework.Timeout, func(ctx context.Context) error {
 		status, body, err := p.TryGet(ctx, "/readyz?verbose")
 		if err == nil && status != http.StatusOK {
 			err = fmt.Errorf("%d: %s", status, body)
@@ -84,7 +84,7 @@ func wantMetrics(t *testing.T, e *framework.Env, leader, standby *process, class
 		`controller_persistentvolume_delete_failed_total{class="` + class + `"}`,
 		`controller_persistentvolume_delete_total{class="` + class + `"}`,
 	} {
-		e.Await(t, sample, framework.Patience, func(context.Context) error {
+		e.Await(t, sample, framework.Timeout, func(context.Context) error {
 			if samples(t, leader)[sample] < 1 {
 				return errors.New("it is not counted")
 			}

@@ -126,7 +126,7 @@ func TestInputThatCephMustNotSee(t *testing.T) {
 		"odd-key":      {class: []framework.ClassOption{parameter("adminSecretName", "odd")}, size: "1Gi", want: "admin secret " + s.Namespace + "/odd: not a cephx key: it is of an unknown type"},
 	} {
 		claim := s.Claim(t, name, s.Class(t, name, test.class...), framework.Size(test.size))
-		s.AwaitEvent(t, claim, framework.Patience, "ProvisioningFailed", test.want)
+		s.AwaitEvent(t, claim, framework.Timeout, "ProvisioningFailed", test.want)
 		s.WantImage(t, s.ImageFor(claim), false)
 		s.DeleteClaim(t, name)
 	}
@@ -182,7 +182,7 @@ func TestVolumesWrittenByHand(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		e.AwaitEvent(t, volume, framework.Patience, "VolumeFailedDelete", test.want...)
+		e.AwaitEvent(t, volume, framework.Timeout, "VolumeFailedDelete", test.want...)
 		forget(t, e, volume)
 	}
 	for _, ref := range []rbdutil.ImageRef{image, nobodys} {

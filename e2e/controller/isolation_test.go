@@ -21,20 +21,20 @@ func TestADeadClusterStopsNobodyElse(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
 	p := start(t, e, "--worker-threads=8")
-	dead := e.Class(t, "dead", framework.Parameter("monitors", silentMonitor(t)))
+	dead := e.Class(t, "dead", framework.Parameter("monitors", unresponsiveMonitor(t)))
 	alive := e.Class(t, "alive")
 	var waiting []*corev1.PersistentVolumeClaim
 	for i := range 16 {
 		waiting = append(waiting, e.Claim(t, fmt.Sprintf("dead-%d", i), dead))
 	}
-	e.AwaitEvent(t, waiting[0], framework.Patience, "Provisioning")
+	e.AwaitEvent(t, waiting[0], framework.Timeout, "Provisioning")
 	begun := time.Now()
 	for i := range 5 {
 		e.AwaitBoundIn(t, e.Claim(t, fmt.Sprintf("alive-%d", i), alive), 3*operationTimeout)
 	}
 	t.Logf("five claims were bound one after the other within %s", time.Since(begun).Round(time.Millisecond))
 	for _, claim := range waiting {
-		e.AwaitEvent(t, claim, framework.Patience, "ProvisioningFailed", "Ceph cluster cannot be reached")
+		e.AwaitEvent(t, claim, framework.Timeout, "ProvisioningFailed", "Ceph cluster cannot be reached")
 		e.WantImage(t, e.ImageFor(claim), false)
 	}
 	if _, body := p.Get(t, "/livez?verbose"); body == "" {
@@ -42,9 +42,9 @@ func TestADeadClusterStopsNobodyElse(t *testing.T) {
 	}
 }
 
-// silentMonitor takes connections and never says a word, as a host does that
+// unresponsiveMonitor takes connections and never says a word, as a host does that
 // has hung up.
-func silentMonitor(t *testing.T) (address string) {
+func unresponsiveMonitor(t *testing.T) (address string) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -20,10 +20,10 @@ import (
 )
 
 // crowd is how many claims keep a provisioner busy.
-const crowd = 60
+const manyClaims = 60
 
-// createCrowd creates claims, all at once.
-func createCrowd(t *testing.T, e *framework.Env, class string, n int) []*corev1.PersistentVolumeClaim {
+// createClaims creates claims, all at once.
+func createClaims(t *testing.T, e *framework.Env, class string, n int) []*corev1.PersistentVolumeClaim {
 	t.Helper()
 	var claims []*corev1.PersistentVolumeClaim
 	for i := range n {
@@ -35,7 +35,7 @@ func createCrowd(t *testing.T, e *framework.Env, class string, n int) []*corev1.
 // awaitImages waits until some of the claims have got their images.
 func awaitImages(t *testing.T, e *framework.Env, n int) {
 	t.Helper()
-	e.Await(t, fmt.Sprintf("%d volumes", n), framework.Patience, func(ctx context.Context) error {
+	e.Await(t, fmt.Sprintf("%d volumes", n), framework.Timeout, func(ctx context.Context) error {
 		volumes, err := e.Volumes(ctx)
 		if err == nil && len(volumes) < n {
 			err = fmt.Errorf("there are %d", len(volumes))
@@ -82,7 +82,7 @@ func TestTerminationFinishesWhatRuns(t *testing.T) {
 	e := newEnv(t)
 	class := e.Class(t, "busy")
 	p := start(t, e, "--worker-threads=2")
-	claims := createCrowd(t, e, class, crowd)
+	claims := createClaims(t, e, class, manyClaims)
 	awaitImages(t, e, 3)
 	if code := p.Terminate(t); code != 0 {
 		t.Errorf("exit code %d", code)
@@ -98,7 +98,7 @@ func TestTerminationFinishesWhatRuns(t *testing.T) {
 		t.Errorf("the lease still names %v", clients)
 	}
 	images := e.Ceph.Images(t, e.Pool)
-	if len(images) >= crowd {
+	if len(images) >= manyClaims {
 		t.Fatalf("all %d images were there before the end: it was not busy", len(images))
 	}
 	volumes, err := e.Volumes(t.Context())
@@ -108,7 +108,7 @@ func TestTerminationFinishesWhatRuns(t *testing.T) {
 	if len(volumes) != len(images) {
 		t.Errorf("%d images have %d volumes: what ran was cut", len(images), len(volumes))
 	}
-	t.Logf("ended with %d of %d claims served", len(volumes), crowd)
+	t.Logf("ended with %d of %d claims served", len(volumes), manyClaims)
 	start(t, e)
 	wantBoundOnce(t, e, claims)
 	wantNoFailure(t, e, claims)
@@ -123,7 +123,7 @@ func TestTerminationHandsOver(t *testing.T) {
 	standby := start(t, e, "--worker-threads=2")
 	standby.AwaitLog(t, e, "Waiting to lead")
 	holders := watchHolders(t, e)
-	claims := createCrowd(t, e, class, crowd)
+	claims := createClaims(t, e, class, manyClaims)
 	awaitImages(t, e, 3)
 	if code := leader.Terminate(t); code != 0 {
 		t.Errorf("exit code %d", code)
@@ -189,10 +189,10 @@ func TestAFrozenLeaderIsReplaced(t *testing.T) {
 	first := awaitHolder(t, e)
 	standby := start(t, e, flags...)
 	standby.AwaitLog(t, e, "Waiting to lead")
-	claims := createCrowd(t, e, class, crowd)
+	claims := createClaims(t, e, class, manyClaims)
 	awaitImages(t, e, 3)
 	frozen.Pause(t)
-	if volumes, err := e.Volumes(t.Context()); err != nil || len(volumes) >= crowd {
+	if volumes, err := e.Volumes(t.Context()); err != nil || len(volumes) >= manyClaims {
 		t.Fatalf("%d volumes, %v: it was not busy", len(volumes), err)
 	}
 	clients := cephClients(t, e)

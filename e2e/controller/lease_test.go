@@ -24,7 +24,7 @@ func holder(lease *coordinationv1.Lease) string { return ptr.Deref(lease.Spec.Ho
 func awaitHolder(t *testing.T, e *framework.Env, not ...string) string {
 	t.Helper()
 	var identity string
-	e.Await(t, "a holder of the lease", framework.Patience, func(ctx context.Context) error {
+	e.Await(t, "a holder of the lease", framework.Timeout, func(ctx context.Context) error {
 		lease, err := e.Client.CoordinationV1().Leases(e.LeaseNamespace()).Get(ctx, e.LeaseName(), metav1.GetOptions{})
 		if err != nil {
 			return err

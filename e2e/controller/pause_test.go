@@ -162,8 +162,8 @@ func (l *pausedLife) run(t *testing.T) {
 	l.sums[image] = sumOf(t, l.Env, image, lifeSize)
 	l.step(t, "made")
 
-	l.Ask(t, claim.Name, "64Mi")
-	l.AwaitSize(t, claim.Name, "64Mi", framework.Patience)
+	l.RequestSize(t, claim.Name, "64Mi")
+	l.AwaitSize(t, claim.Name, "64Mi", framework.Timeout)
 	l.step(t, "grown")
 
 	clone := l.Claim(t, "clone", class, framework.Block, framework.CloneOf(claim.Name), framework.Size("64Mi"))
@@ -181,7 +181,7 @@ func (l *pausedLife) run(t *testing.T) {
 	delete(l.sums, image)
 	requests := l.gate.disarm()
 	l.step(t, "deleted")
-	l.Await(t, "nothing to be left", framework.Patience, func(ctx context.Context) error { return nothingLeft(ctx, l.Env) })
+	l.Await(t, "nothing to be left", framework.Timeout, func(ctx context.Context) error { return nothingLeft(ctx, l.Env) })
 	if l.over {
 		return
 	}
@@ -245,7 +245,7 @@ func TestALeaderLosesTheAPIServerForAWhile(t *testing.T) {
 	t.Parallel()
 	for name, fail := range map[string]func(api *framework.Proxy, leader *process){
 		"slow": func(api *framework.Proxy, leader *process) {
-			api.Slow(time.Second) // longer than a request for the lease may take
+			api.Delay(time.Second) // longer than a request for the lease may take
 			leader.Wait()
 		},
 		"back-before-the-deadline": func(api *framework.Proxy, _ *process) { hangFor(api, 3500*time.Millisecond) },
@@ -263,13 +263,13 @@ func TestALeaderLosesTheAPIServerForAWhile(t *testing.T) {
 			standby := start(t, e, flags...)
 			standby.AwaitLog(t, e, "Waiting to lead")
 			holders := watchHolders(t, e)
-			claims := createCrowd(t, e, class, smallCrowd)
+			claims := createClaims(t, e, class, fewClaims)
 			awaitImages(t, e, 3)
 			e.DeleteClaim(t, "gone")
-			wantBusy(t, e, smallCrowd)
+			wantBusy(t, e, fewClaims)
 			clients := cephClients(t, e)
 			fail(api, leader)
-			api.Heal(t)
+			api.Restore(t)
 			e.AwaitVolumeGone(t, gone)
 			wantBoundOnce(t, e, claims)
 			got := holders()

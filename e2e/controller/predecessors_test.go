@@ -31,7 +31,7 @@ func newDefaultEnv(t *testing.T) *framework.Env {
 	t.Helper()
 	e := newEnv(t)
 	e.Provisioner = provisioner.DefaultName
-	e.Await(t, "the lease of "+e.Provisioner+" (no other provisioner of this name may run in the cluster)", framework.Patience,
+	e.Await(t, "the lease of "+e.Provisioner+" (no other provisioner of this name may run in the cluster)", framework.Timeout,
 		func(ctx context.Context) error {
 			lease, err := e.Client.CoordinationV1().Leases(framework.AccountNamespace).Get(ctx, e.LeaseName(), metav1.GetOptions{})
 			if apierrors.IsNotFound(err) {
@@ -92,7 +92,7 @@ func TestVolumesOfTheRetiredProvisioner(t *testing.T) {
 	parameters := getClass(t, e, gone).Parameters
 	e.DeleteClass(t, gone)
 	e.DeleteClaim(t, "without-class")
-	event := e.AwaitEvent(t, withoutClass, framework.Patience, "VolumeFailedDelete",
+	event := e.AwaitEvent(t, withoutClass, framework.Timeout, "VolumeFailedDelete",
 		`StorageClass "`+gone+`" does not exist`, "annotate the volume with",
 		"volume.kubernetes.io/provisioner-deletion-secret-name", "volume.kubernetes.io/provisioner-deletion-secret-namespace",
 		"rbd-provisioner.ceph.com/admin-id")

@@ -38,7 +38,7 @@ func TestAClaimBecomesAVolume(t *testing.T) {
 	}
 	wantMetadata := map[string]string{"rbd-provisioner.ceph.com/image": fmt.Sprintf(
 		`{"claimUID":%q,"claimNamespace":%q,"claimName":"data","volumeName":%q,"provisioner":%q,"clusterID":%q,"imageID":%q,"size":1073741824}`,
-		claim.UID, e.Namespace, volume.Name, e.Provisioner, e.Maker(t).ClusterID, imageID(t, e, ref))}
+		claim.UID, e.Namespace, volume.Name, e.Provisioner, e.Owner(t).ClusterID, imageID(t, e, ref))}
 	if diff := cmp.Diff(wantMetadata, e.ImageMetadata(t, ref)); diff != "" {
 		t.Errorf("metadata of the image (-want +got):\n%s", diff)
 	}
@@ -46,7 +46,7 @@ func TestAClaimBecomesAVolume(t *testing.T) {
 		t.Errorf("watchers %q: no node could map the image", watchers)
 	}
 	for _, reason := range []string{"Provisioning", "ProvisioningSucceeded"} {
-		e.AwaitEvent(t, claim, framework.Patience, reason)
+		e.AwaitEvent(t, claim, framework.Timeout, reason)
 	}
 
 	e.DeleteClaim(t, claim.Name)
@@ -193,8 +193,8 @@ func TestAClaimForANodeThatIsGone(t *testing.T) {
 	claim := e.Claim(t, "late", class, func(claim *corev1.PersistentVolumeClaim) {
 		claim.Annotations = map[string]string{selected: "gone"}
 	})
-	e.AwaitEvent(t, claim, framework.Patience, "ProvisioningFailed", `node "gone" not found`)
-	e.Await(t, "no node to be selected", framework.Patience, func(context.Context) error {
+	e.AwaitEvent(t, claim, framework.Timeout, "ProvisioningFailed", `node "gone" not found`)
+	e.Await(t, "no node to be selected", framework.Timeout, func(context.Context) error {
 		if node, found := e.GetClaim(t, claim.Name).Annotations[selected]; found {
 			return fmt.Errorf("it is %s", node)
 		}

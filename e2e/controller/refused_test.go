@@ -24,7 +24,7 @@ func TestVolumesAreRefusedForAWhile(t *testing.T) {
 	class := e.Class(t, "refused")
 	p := start(t, e)
 	e.AwaitBound(t, e.Claim(t, "before", class))
-	before := awaitRest(t, e, p)
+	before := awaitIdle(t, e, p)
 	allow := refuseVolumes(t, e, class)
 	stays, goes := e.Claim(t, "stays", class), e.Claim(t, "goes", class)
 	awaitRefused(t, e, stays, goes)
@@ -35,7 +35,7 @@ func TestVolumesAreRefusedForAWhile(t *testing.T) {
 		t.Errorf("image %s, want %s", got, e.ImageFor(stays))
 	}
 	awaitNothingOf(t, e, goes) // its volume is made, and goes as one of a claim that is deleted
-	wantSameRest(t, e, p, before)
+	wantSameIdleState(t, e, p, before)
 }
 
 // TestAnImageWhoseVolumeWasRefusedIsRemoved has the provisioner go while there are images
@@ -79,7 +79,7 @@ func TestAnImageWhoseVolumeWasRefusedIsRemoved(t *testing.T) {
 func awaitRefused(t *testing.T, e *framework.Env, claims ...*corev1.PersistentVolumeClaim) {
 	t.Helper()
 	for _, claim := range claims {
-		e.AwaitEvent(t, claim, framework.Patience, "ProvisioningFailed", "the Kubernetes API server does not take it", refusal)
+		e.AwaitEvent(t, claim, framework.Timeout, "ProvisioningFailed", "the Kubernetes API server does not take it", refusal)
 		e.WantImage(t, e.ImageFor(claim), true)
 	}
 }
@@ -87,7 +87,7 @@ func awaitRefused(t *testing.T, e *framework.Env, claims ...*corev1.PersistentVo
 // awaitNothingOf waits until a claim that is deleted has neither image nor volume.
 func awaitNothingOf(t *testing.T, e *framework.Env, claim *corev1.PersistentVolumeClaim) {
 	t.Helper()
-	e.Await(t, "image and volume of the deleted claim to be gone", framework.VolumePatience, func(ctx context.Context) error {
+	e.Await(t, "image and volume of the deleted claim to be gone", framework.VolumeTimeout, func(ctx context.Context) error {
 		if e.ImageExists(t, e.ImageFor(claim)) {
 			return errors.New("its image is there")
 		}

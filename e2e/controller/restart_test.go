@@ -31,10 +31,10 @@ func TestTheAPIServerIsRestarted(t *testing.T) {
 	class := e.Class(t, "busy")
 	p := start(t, e, "--worker-threads=2")
 	e.AwaitBound(t, e.Claim(t, "before", class))
-	before := awaitRest(t, e, p)
-	claims := createCrowd(t, e, class, crowd)
+	before := awaitIdle(t, e, p)
+	claims := createClaims(t, e, class, manyClaims)
 	awaitImages(t, e, 3)
-	wantBusy(t, e, crowd)
+	wantBusy(t, e, manyClaims)
 	if err := server.Kill(); err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +43,7 @@ func TestTheAPIServerIsRestarted(t *testing.T) {
 	if err := server.Start(context.Background()); err != nil {
 		t.Fatal(err)
 	}
-	e.Await(t, "the API server to be back", framework.Patience, func(ctx context.Context) error {
+	e.Await(t, "the API server to be back", framework.Timeout, func(ctx context.Context) error {
 		return e.Client.Discovery().RESTClient().Get().AbsPath("/readyz").Do(ctx).Error()
 	})
 	t.Logf("the API server was away for %s", time.Since(killed).Round(time.Millisecond))
@@ -51,5 +51,5 @@ func TestTheAPIServerIsRestarted(t *testing.T) {
 	p.MayBeForbidden = true
 	thisRun.addRestart(killed, time.Now())
 	wantBoundOnce(t, e, append(claims, e.GetClaim(t, "before"), e.Claim(t, "afterwards", class)))
-	wantSameRest(t, e, p, before)
+	wantSameIdleState(t, e, p, before)
 }

@@ -31,7 +31,7 @@ type wholeRun struct {
 	// restarts are the times in which the API server was down or coming up.
 	restarts []interval
 	// record is of the objects in the cluster; nil before the first test.
-	record *framework.Record
+	record *framework.Recording
 }
 
 type interval struct{ from, to time.Time }
@@ -50,7 +50,7 @@ func (r *wholeRun) watch(t *testing.T) {
 	}
 	r.adminKey = cephcli.FromEnv(t).Run(t, "ceph", "auth", "get-key", "client.admin")
 	r.keys[r.adminKey] = struct{}{}
-	r.record = framework.StartRecord(t, filepath.Join(logs, fmt.Sprintf("objects-%d.json", os.Getpid())))
+	r.record = framework.StartRecording(t, filepath.Join(logs, fmt.Sprintf("objects-%d.json", os.Getpid())))
 }
 
 // addKeys adds the keys of a test. None of them may be that of Ceph's administrator: all
@@ -87,7 +87,7 @@ func (r *wholeRun) check(out io.Writer, ok bool) error {
 	if !all {
 		_, _ = fmt.Fprintln(out, "not all tests were run, or passed: whether there are rights that nobody uses is not checked")
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), framework.Patience)
+	ctx, cancel := context.WithTimeout(context.Background(), framework.Timeout)
 	defer cancel()
 	return errors.Join(r.checkRights(ctx, logs, all), r.checkKeys(out, logs))
 }

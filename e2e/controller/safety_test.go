@@ -169,7 +169,7 @@ func TestRetention(t *testing.T) {
 	if trash, err := e.TryTrash(t.Context()); err != nil || len(trash) != 2 {
 		t.Fatalf("in the trash are %q, %v, want both images", trash, err)
 	}
-	e.Await(t, "the image of the short retention to be removed", framework.Patience, func(ctx context.Context) error {
+	e.Await(t, "the image of the short retention to be removed", framework.Timeout, func(ctx context.Context) error {
 		trash, err := e.TryTrash(ctx)
 		if err == nil && !slices.Equal(trash, []string{image.Name}) {
 			err = fmt.Errorf("in the trash are %q", trash)
@@ -186,7 +186,7 @@ func TestRetention(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e.AwaitEvent(t, again, framework.Patience, "ImageRestored", image.String())
+	e.AwaitEvent(t, again, framework.Timeout, "ImageRestored", image.String())
 	second := e.Claim(t, "again", long, framework.Size("32Mi"), func(claim *corev1.PersistentVolumeClaim) { claim.Spec.VolumeName = volume.Name })
 	e.AwaitBound(t, second)
 	if got := sumOf(t, e, image, 32<<20); got != sum {
@@ -247,7 +247,7 @@ func killWhenSaving(t *testing.T, e *framework.Env, gate *requestGate, claim *co
 	})
 	p := framework.Start(t, e, "--kubeconfig="+gate.kubeconfig, "--leader-election=false")
 	victim <- p
-	e.Await(t, "the provisioner to be killed", framework.Patience, func(context.Context) error {
+	e.Await(t, "the provisioner to be killed", framework.Timeout, func(context.Context) error {
 		if p.Running() {
 			return errors.New("it runs")
 		}
@@ -276,7 +276,7 @@ func TestVolumesOfOtherIdentitiesAreLeftAlone(t *testing.T) {
 	}
 	e.AwaitVolumeGone(t, volumes["adopted"])
 	theirs := volumes["theirs"]
-	e.AwaitEvent(t, theirs, framework.Patience, "VolumeFailedDelete", `identity "theirs"`, "--predecessor-identity=theirs")
+	e.AwaitEvent(t, theirs, framework.Timeout, "VolumeFailedDelete", `identity "theirs"`, "--predecessor-identity=theirs")
 	e.WantImage(t, framework.ImageOf(theirs), true)
 	annotate(t, e, theirs, map[string]string{"rbdProvisionerIdentity": "adopted"})
 	e.AwaitVolumeGone(t, theirs)
@@ -288,7 +288,7 @@ func TestOrphansWithDataAreReported(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
 	class := e.Class(t, "orphans")
-	owner := e.Maker(t)
+	owner := e.Owner(t)
 	orphan := func(uid string, change func(*rbdutil.Record)) rbdutil.ImageRef {
 		ref := rbdutil.ImageRef{Pool: e.Pool, Name: "kubernetes-dynamic-pvc-" + uid}
 		e.Ceph.Run(t, "rbd", "create", "--size", "8", "--image-feature", "layering", ref.String())
@@ -316,8 +316,8 @@ func TestOrphansWithDataAreReported(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e.AwaitEvent(t, storageClass, framework.Patience, "OrphanedImage", written.String(), "is kept", "rbd trash mv "+written.String())
-	e.Await(t, "the empty orphan to be removed, and counted is the other", framework.Patience, func(ctx context.Context) error {
+	e.AwaitEvent(t, storageClass, framework.Timeout, "OrphanedImage", written.String(), "is kept", "rbd trash mv "+written.String())
+	e.Await(t, "the empty orphan to be removed, and counted is the other", framework.Timeout, func(ctx context.Context) error {
 		images, err := e.TryImages(ctx)
 		if err != nil || slices.Contains(images, empty.Name) {
 			return fmt.Errorf("there are %q, %w", images, err)

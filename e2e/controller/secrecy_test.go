@@ -55,13 +55,13 @@ func provokeAll(t *testing.T, e *framework.Env, p *process) map[string]string {
 		"no-pool":     e.Class(t, "no-pool", framework.Parameter("pool", "no-such-pool")),
 		"wrong-user":  e.Class(t, "wrong-user", framework.Parameter("adminId", "nobody")),
 	} {
-		e.AwaitEvent(t, e.Claim(t, name, class), framework.Patience, "ProvisioningFailed")
+		e.AwaitEvent(t, e.Claim(t, name, class), framework.Timeout, "ProvisioningFailed")
 	}
 	// A key that is none, but has the good one in it.
 	for name, key := range map[string]string{"newline": e.Key.Reveal() + "\n", "twice": e.Key.Reveal() + e.Key.Reveal()} {
 		e.PutSecret(t, name, key)
 		class := e.Class(t, name, framework.Parameter("adminSecretName", name))
-		e.AwaitEvent(t, e.Claim(t, name, class), framework.Patience, "ProvisioningFailed", "not a cephx key")
+		e.AwaitEvent(t, e.Claim(t, name, class), framework.Timeout, "ProvisioningFailed", "not a cephx key")
 	}
 	e.DeleteClaim(t, claim.Name)
 	e.AwaitVolumeGone(t, volume)

@@ -53,7 +53,7 @@ func TestSoak(t *testing.T) {
 	for s.kills < kills || s.created < claims || s.hits < soakHits {
 		s.round(t)
 	}
-	s.rest(t)
+	s.awaitIdle(t)
 	t.Log(s.tally())
 }
 
@@ -215,16 +215,16 @@ func (s *soak) imagesWithoutVolume(t *testing.T) int {
 }
 
 // rest lets one more provisioner bring all to an end, and looks at it.
-func (s *soak) rest(t *testing.T) {
+func (s *soak) awaitIdle(t *testing.T) {
 	t.Helper()
 	p := framework.Start(t, s.Env, "--leader-election=false", "--orphan-grace=2s")
 	begun := time.Now()
-	patience := 2*framework.Patience + time.Duration(s.created)*200*time.Millisecond
-	s.Await(t, "one bound claim, volume and image for each claim, and no other", patience, func(ctx context.Context) error {
+	timeout := 2*framework.Timeout + time.Duration(s.created)*200*time.Millisecond
+	s.Await(t, "one bound claim, volume and image for each claim, and no other", timeout, func(ctx context.Context) error {
 		if err := s.removeKept(ctx, p.Log()); err != nil {
 			return err
 		}
-		return s.atRest(ctx)
+		return s.checkAll(ctx)
 	})
 	t.Logf("at rest %s after the last kill", time.Since(begun).Round(100*time.Millisecond))
 	s.swept += strings.Count(p.Log(), "Removed an empty image")
@@ -252,7 +252,7 @@ func (s *soak) removeKept(ctx context.Context, log string) error {
 	return nil
 }
 
-func (s *soak) atRest(ctx context.Context) error {
+func (s *soak) checkAll(ctx context.Context) error {
 	claims, err := s.Claims(ctx)
 	if err != nil {
 		return err
@@ -298,11 +298,11 @@ func (s *soak) atRest(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return s.snapshotsAtRest(ctx, claims)
+	return s.checkSnapshots(ctx, claims)
 }
 
-// snapshotsAtRest wants as many snapshots of each base as it has clones.
-func (s *soak) snapshotsAtRest(ctx context.Context, claims []corev1.PersistentVolumeClaim) error {
+// checkSnapshots wants as many snapshots of each base as it has clones.
+func (s *soak) checkSnapshots(ctx context.Context, claims []corev1.PersistentVolumeClaim) error {
 	for i, base := range s.bases {
 		want := 0
 		for _, claim := range claims {

@@ -39,7 +39,7 @@ func TestKilledAtEveryRequest(t *testing.T) {
 			if now, err := e.Client.CoreV1().PersistentVolumeClaims(e.Namespace).Get(t.Context(), claim.Name, metav1.GetOptions{}); err == nil {
 				volume := e.AwaitBound(t, claim)
 				e.WantImage(t, framework.ImageOf(volume), true)
-				e.AwaitSize(t, claim.Name, now.Spec.Resources.Requests.Storage().String(), framework.Patience)
+				e.AwaitSize(t, claim.Name, now.Spec.Resources.Requests.Storage().String(), framework.Timeout)
 			}
 			deleteIfThere(t, e, claim)
 		})
@@ -65,7 +65,7 @@ func killAtEveryRequest(t *testing.T, answered bool, andThen func(*testing.T, *f
 		}
 		p := framework.Start(t, e, "--leader-election=false", "--orphan-grace=1s")
 		andThen(t, e, claim)
-		e.Await(t, fmt.Sprintf("nothing to be left after a kill at request %d (%s)", n, gate.last()), framework.Patience, func(ctx context.Context) error {
+		e.Await(t, fmt.Sprintf("nothing to be left after a kill at request %d (%s)", n, gate.last()), framework.Timeout, func(ctx context.Context) error {
 			return nothingLeft(ctx, e)
 		})
 		p.Kill(t)
@@ -163,7 +163,7 @@ func (g *requestGate) live(t *testing.T, e *framework.Env, claim *corev1.Persist
 	p := framework.Start(t, e, "--kubeconfig="+g.kubeconfig, "--leader-election=false", "--orphan-grace=0")
 	victim <- p
 	asked, deleted := false, false
-	e.Await(t, fmt.Sprintf("a kill at request %d, or the end of the claim", n), framework.Patience, func(ctx context.Context) error {
+	e.Await(t, fmt.Sprintf("a kill at request %d, or the end of the claim", n), framework.Timeout, func(ctx context.Context) error {
 		if !p.Running() {
 			return nil
 		}
@@ -174,7 +174,7 @@ func (g *requestGate) live(t *testing.T, e *framework.Env, claim *corev1.Persist
 			}
 			if !asked {
 				asked = true
-				return cmp.Or(e.TryAsk(ctx, claim.Name, "2Gi"), errors.New("the claim has just asked for more"))
+				return cmp.Or(e.TryRequestSize(ctx, claim.Name, "2Gi"), errors.New("the claim has just asked for more"))
 			}
 			if has := now.Status.Capacity.Storage(); has.Cmp(*now.Spec.Resources.Requests.Storage()) < 0 {
 				return fmt.Errorf("the claim has %s", has)

@@ -23,7 +23,7 @@ type surroundings struct {
 func (s *surroundings) refused(t *testing.T, name, class string, phrases []string, options ...framework.ClaimOption) *corev1.PersistentVolumeClaim {
 	t.Helper()
 	claim := s.Claim(t, name, class, options...)
-	s.AwaitEvent(t, claim, framework.Patience, "Provisioning")
+	s.AwaitEvent(t, claim, framework.Timeout, "Provisioning")
 	s.AwaitEvent(t, claim, operationTimeout, "ProvisioningFailed", append(phrases, class)...)
 	s.WantImage(t, s.ImageFor(claim), false)
 	if phase := s.GetClaim(t, name).Status.Phase; phase != corev1.ClaimPending {
@@ -203,7 +203,7 @@ func dataSource(t *testing.T, s *surroundings, name string) {
 func missingUserSecret(t *testing.T, s *surroundings, name string) {
 	class := s.Class(t, name, framework.Parameter("userSecretName", name))
 	claim := s.Claim(t, name, class)
-	event := s.AwaitEvent(t, claim, framework.Patience, "UserSecretDoubtful",
+	event := s.AwaitEvent(t, claim, framework.Timeout, "UserSecretDoubtful",
 		"user secret "+s.Namespace+"/"+name+" does not exist", "no node can map the volume")
 	if event.Type != corev1.EventTypeWarning {
 		t.Errorf("the event is of type %s", event.Type)

@@ -36,11 +36,11 @@ func failures() []fault {
 	return []fault{
 		{"osd-frozen", pause("osd.0"), []string{slow}, true},
 		{"osd-killed", kill("osd.0"), []string{slow}, true},
-		{"osd-silent", silence("osd.0"), []string{slow}, true},
+		{"osd-drops-traffic", dropTraffic("osd.0"), []string{slow}, true},
 		{"monitor-frozen", pause("mon.a"), []string{unreachable}, true},
 		{"monitor-killed", kill("mon.a"), []string{unreachable}, true},
-		{"monitor-silent", silence("mon.a"), []string{unreachable}, true},
-		{"monitor-slow", stutter("mon.a"), nil, false},
+		{"monitor-drops-traffic", dropTraffic("mon.a"), []string{unreachable}, true},
+		{"monitor-slow", pauseRepeatedly("mon.a"), nil, false},
 		{"connections-reset", reset("mon.a", "osd.0"), nil, false},
 	}
 }
@@ -56,16 +56,16 @@ func TestFailures(t *testing.T) {
 			user := r.User + "-fresh"
 			r.PutSecret(t, "fresh", r.NewUser(t, user, r.Pool).Reveal())
 			fresh := r.Class(t, "fresh", framework.Parameter("adminId", user), framework.Parameter("adminSecretName", "fresh"))
-			r.suffer(t, f, func() *corev1.PersistentVolumeClaim { return r.Claim(t, "probe", fresh) })
+			r.testFault(t, f, func() *corev1.PersistentVolumeClaim { return r.Claim(t, "probe", fresh) })
 		})
 	}
 }
 
 // suffer has the fault come and go, and wants all to be as it was. The probe is a
 // claim made in the middle of it.
-func (r *rig) suffer(t *testing.T, f fault, probe func() *corev1.PersistentVolumeClaim) {
+func (r *rig) testFault(t *testing.T, f fault, probe func() *corev1.PersistentVolumeClaim) {
 	t.Helper()
-	r.crowd(t, r.sick, 2*workers)
+	r.createClaims(t, r.sick, 2*workers)
 	r.deleteAll(t)
 	before, err := r.usage(t.Context())
 	if err != nil {
@@ -79,18 +79,18 @@ func (r *rig) suffer(t *testing.T, f fault, probe func() *corev1.PersistentVolum
 	if f.event == nil {
 		r.AwaitBound(t, claim)
 	} else {
-		r.AwaitEvent(t, claim, framework.Patience, "ProvisioningFailed", f.event...)
+		r.AwaitEvent(t, claim, framework.Timeout, "ProvisioningFailed", f.event...)
 	}
 	if f.silent {
-		r.awaitSilent(t, r.Monitors)
+		r.awaitUnavailable(t, r.Monitors)
 	}
 	end()
 	r.AwaitBound(t, claim)
 	stop()
-	r.awaitRest(t)
-	r.awaitHeard(t, r.Monitors)
+	r.awaitIdle(t)
+	r.awaitAvailable(t, r.Monitors)
 	// None of the workers is lost, or the crowd would wait for ever.
-	r.crowd(t, r.sick, 2*workers)
+	r.createClaims(t, r.sick, 2*workers)
 	r.deleteAll(t)
 	r.wantUsage(t, before)
 }
@@ -98,7 +98,7 @@ func (r *rig) suffer(t *testing.T, f fault, probe func() *corev1.PersistentVolum
 // awaitBusy waits until the load has got its first volumes.
 func (r *rig) awaitBusy(t *testing.T) {
 	t.Helper()
-	r.Await(t, "claims to be served", framework.Patience, func(ctx context.Context) error {
+	r.Await(t, "claims to be served", framework.Timeout, func(ctx context.Context) error {
 		volumes, err := r.Volumes(ctx)
 		if err == nil && len(volumes) < workers/2 {
 			err = fmt.Errorf("there are %d volumes", len(volumes))

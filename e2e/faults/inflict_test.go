@@ -29,16 +29,16 @@ func kill(name string) func(*testing.T, *rig) func() {
 	}
 }
 
-func silence(name string) func(*testing.T, *rig) func() {
+func dropTraffic(name string) func(*testing.T, *rig) func() {
 	return func(t *testing.T, r *rig) func() {
 		d := daemon(t, r.ceph, name)
-		do(t, d.Silence)
-		return func() { do(t, d.Hear) }
+		do(t, d.DropTraffic)
+		return func() { do(t, d.RestoreTraffic) }
 	}
 }
 
 // stutter lets a daemon run for a quarter of the time only.
-func stutter(name string) func(*testing.T, *rig) func() {
+func pauseRepeatedly(name string) func(*testing.T, *rig) func() {
 	return func(t *testing.T, r *rig) func() {
 		d := daemon(t, r.ceph, name)
 		return repeat(t, func() error {

@@ -32,14 +32,14 @@ const (
 // another way.
 func TestADeadCephSlowsNobody(t *testing.T) {
 	r := newRig(t)
-	second := r.beside(t)
+	second := r.withSecondCeph(t)
 	r.measure(t) // to have everything warm
 	var alone, dead []time.Duration
 	for _, die := range []func(*testing.T, *rig) func(){
-		both(silence("mon.a"), silence("osd.0")),
+		both(dropTraffic("mon.a"), dropTraffic("osd.0")),
 		both(pause("mon.a"), pause("osd.0")),
-		both(silence("mon.a"), pause("osd.0")),
-		both(kill("mon.a"), silence("osd.0")),
+		both(dropTraffic("mon.a"), pause("osd.0")),
+		both(kill("mon.a"), dropTraffic("osd.0")),
 		// Its claims get as far as their images.
 		connectAnd(pause("osd.0")),
 	} {
@@ -48,12 +48,12 @@ func TestADeadCephSlowsNobody(t *testing.T) {
 		t.Cleanup(end)
 		second.awaitDead(t)
 		dead = append(dead, r.measure(t))
-		if _, body := r.p.Get(t, "/readyz"); !namesSilent(body, second.Monitors) || namesSilent(body, r.Monitors) {
+		if _, body := r.p.Get(t, "/readyz"); !listsUnavailable(body, second.Monitors) || listsUnavailable(body, r.Monitors) {
 			t.Errorf("/readyz: %q, want it to name %s, and no other", body, second.Monitors)
 		}
 		second.deleteClaims(t)
 		end()
-		second.awaitRest(t)
+		second.awaitIdle(t)
 	}
 	ofMedians := float64(median(dead)) / float64(median(alone))
 	ofBest := float64(slices.Min(dead)) / float64(slices.Min(alone))
@@ -65,7 +65,7 @@ func TestADeadCephSlowsNobody(t *testing.T) {
 }
 
 // beside is the same provisioner, with a class for the second Ceph.
-func (r *rig) beside(t *testing.T) *rig {
+func (r *rig) withSecondCeph(t *testing.T) *rig {
 	t.Helper()
 	first, second := os.Getenv("CEPH_CONF"), openLab(t).SecondCeph()
 	t.Setenv("CEPH_CONF", second.ConfFile())
@@ -82,7 +82,7 @@ func (r *rig) awaitDead(t *testing.T) {
 	for i := 1; i < waiting; i++ {
 		r.Claim(t, fmt.Sprintf("dead-%d", i), r.sick)
 	}
-	r.AwaitEvent(t, first, framework.Patience, "ProvisioningFailed")
+	r.AwaitEvent(t, first, framework.Timeout, "ProvisioningFailed")
 }
 
 // measure creates claims, all at once, takes the time until the last is bound, and
@@ -99,7 +99,7 @@ func (r *rig) measure(t *testing.T) time.Duration {
 	for i := range measured {
 		pending[r.Claim(t, fmt.Sprintf("measured-%d", i), r.sick).UID] = true
 	}
-	patience := time.After(framework.Patience)
+	timeout := time.After(framework.Timeout)
 	for len(pending) > 0 {
 		select {
 		case event := <-watcher.ResultChan():
@@ -110,8 +110,8 @@ func (r *rig) measure(t *testing.T) time.Duration {
 			if claim.Status.Phase == corev1.ClaimBound {
 				delete(pending, claim.UID)
 			}
-		case <-patience:
-			t.Fatalf("after %s %d of %d claims are not bound", framework.Patience, len(pending), measured)
+		case <-timeout:
+			t.Fatalf("after %s %d of %d claims are not bound", framework.Timeout, len(pending), measured)
 		}
 	}
 	took := time.Since(begun)

@@ -24,7 +24,7 @@ func TestNothingIsLeftInAFullPool(t *testing.T) {
 	volume := r.AwaitBound(t, claim)
 	end := fillPool(t, r)
 	r.DeleteClaim(t, claim.Name)
-	r.Await(t, "an end to the first attempt", framework.Patience, func(ctx context.Context) error {
+	r.Await(t, "an end to the first attempt", framework.Timeout, func(ctx context.Context) error {
 		_, err := r.Client.CoreV1().PersistentVolumes().Get(ctx, volume.Name, metav1.GetOptions{})
 		if apierrors.IsNotFound(err) {
 			return nil
@@ -38,7 +38,7 @@ func TestNothingIsLeftInAFullPool(t *testing.T) {
 		return errors.Join(err, errors.New("the volume is there, and no event"))
 	}, volume)
 	end()
-	r.awaitRest(t)
+	r.awaitIdle(t)
 }
 
 // TestPoolDeleted deletes the pool of some of the claims. Those in the other pool do
@@ -63,9 +63,9 @@ func TestPoolDeleted(t *testing.T) {
 	for i := range volumes {
 		r.DeleteClaim(t, fmt.Sprintf("doomed-%d", i))
 	}
-	r.AwaitEvent(t, late, framework.Patience, "ProvisioningFailed", "pool not found", "create pool "+pool)
+	r.AwaitEvent(t, late, framework.Timeout, "ProvisioningFailed", "pool not found", "create pool "+pool)
 	for _, volume := range volumes {
-		r.AwaitRepeat(t, r.AwaitEvent(t, volume, framework.Patience, "VolumeFailedDelete",
+		r.AwaitRepeat(t, r.AwaitEvent(t, volume, framework.Timeout, "VolumeFailedDelete",
 			"pool not found", "the volume stays for as long as pool "+pool+" may come back"))
 	}
 	for _, volume := range volumes {
@@ -74,7 +74,7 @@ func TestPoolDeleted(t *testing.T) {
 		}
 	}
 	// More than there are workers, while these try again and again.
-	r.crowd(t, r.sick, 2*workers)
+	r.createClaims(t, r.sick, 2*workers)
 	stop()
 
 	// Somebody has brought it back, without the images.
@@ -88,5 +88,5 @@ func TestPoolDeleted(t *testing.T) {
 	if left := r.Ceph.Images(t, pool); len(left) > 0 {
 		t.Errorf("left in pool %s: %q", pool, left)
 	}
-	r.awaitRest(t)
+	r.awaitIdle(t)
 }

@@ -25,7 +25,7 @@ func TestRefusals(t *testing.T) {
 	} {
 		t.Run(f.name, func(t *testing.T) {
 			r := newRig(t)
-			r.suffer(t, f, func() *corev1.PersistentVolumeClaim { return r.Claim(t, "probe", r.sick) })
+			r.testFault(t, f, func() *corev1.PersistentVolumeClaim { return r.Claim(t, "probe", r.sick) })
 		})
 	}
 }
@@ -38,7 +38,7 @@ func fillPool(t *testing.T, r *rig) (end func()) {
 	quota("1")
 	end = func() { quota("0") }
 	t.Cleanup(end)
-	r.Await(t, "pool "+r.Pool+" to be full", framework.Patience, func(ctx context.Context) error {
+	r.Await(t, "pool "+r.Pool+" to be full", framework.Timeout, func(ctx context.Context) error {
 		out, err := r.Ceph.Try(ctx, "ceph", "osd", "pool", "ls", "detail")
 		if err != nil {
 			return err
@@ -88,5 +88,5 @@ func (r *rig) reconnect(t *testing.T) {
 	t.Helper()
 	resume := pause("osd.0")(t, r)
 	defer resume()
-	r.AwaitEvent(t, r.Claim(t, "cut-off", r.sick), framework.Patience, "ProvisioningFailed", slow)
+	r.AwaitEvent(t, r.Claim(t, "cut-off", r.sick), framework.Timeout, "ProvisioningFailed", slow)
 }

@@ -22,14 +22,14 @@ import (
 // had timed out may be completed after that; what they moved is restored.
 func TestRescuedVolumesKeepTheirImages(t *testing.T) {
 	for name, inflict := range map[string]func(*testing.T, *rig) func(){
-		"osd-frozen": pause("osd.0"), "osd-slow": stutter("osd.0"),
+		"osd-frozen": pause("osd.0"), "osd-slow": pauseRepeatedly("osd.0"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t, "--orphan-grace=1s")
 			volumes, sums := r.written(t, 24)
 			relieve := inflict(t, r)
 			r.deleteClaims(t)
-			r.Await(t, "some deletions to fail or succeed", framework.Patience, func(ctx context.Context) error {
+			r.Await(t, "some deletions to fail or succeed", framework.Timeout, func(ctx context.Context) error {
 				settled := 0
 				for _, volume := range volumes {
 					events, err := r.Events(ctx, volume)
@@ -54,8 +54,8 @@ func TestRescuedVolumesKeepTheirImages(t *testing.T) {
 			r.wantImages(t, rescued, sums)
 			t.Logf("%d of %d volumes were rescued", len(rescued), len(volumes))
 			r.setPolicies(t, "Delete")
-			r.awaitRest(t)
-			r.AwaitTrashEmpty(t, framework.VolumePatience)
+			r.awaitIdle(t)
+			r.AwaitTrashEmpty(t, framework.VolumeTimeout)
 		})
 	}
 }
@@ -65,7 +65,7 @@ func (r *rig) written(t *testing.T, n int) (volumes []*corev1.PersistentVolume, 
 	t.Helper()
 	var claims []*corev1.PersistentVolumeClaim
 	for i := range n {
-		claims = append(claims, r.Claim(t, fmt.Sprintf("crowd-%d", i), r.sick, framework.Size("8Mi")))
+		claims = append(claims, r.Claim(t, fmt.Sprintf("claim-%d", i), r.sick, framework.Size("8Mi")))
 	}
 	sums = map[string]string{}
 	for _, claim := range claims {
@@ -108,7 +108,7 @@ func (r *rig) setPolicies(t *testing.T, policy string) []corev1.PersistentVolume
 // wantImages waits until each volume has its image under its name, with its data.
 func (r *rig) wantImages(t *testing.T, volumes []corev1.PersistentVolume, sums map[string]string) {
 	t.Helper()
-	r.Await(t, "each rescued volume to have its image", framework.Patience, func(ctx context.Context) error {
+	r.Await(t, "each rescued volume to have its image", framework.Timeout, func(ctx context.Context) error {
 		images, err := r.TryImages(ctx)
 		if err != nil {
 			return err

@@ -52,7 +52,7 @@ func (r *rig) start(t *testing.T, flags ...string) {
 	t.Helper()
 	flags = append([]string{"--leader-election=false", fmt.Sprint("--worker-threads=", workers), fmt.Sprint("--timeout=", timeout)}, flags...)
 	r.p = framework.Start(t, r.Env, flags...)
-	r.Await(t, "the provisioner to be ready", framework.Patience, func(ctx context.Context) error {
+	r.Await(t, "the provisioner to be ready", framework.Timeout, func(ctx context.Context) error {
 		status, body, err := r.p.TryGet(ctx, "/readyz")
 		if err == nil && status != http.StatusOK {
 			err = fmt.Errorf("%d: %s", status, body)
@@ -103,7 +103,7 @@ func watchLiveness(t *testing.T, p *framework.Process) {
 	go func() {
 		defer done.Done()
 		for {
-			ctx, cancel := context.WithTimeout(context.Background(), framework.Patience)
+			ctx, cancel := context.WithTimeout(context.Background(), framework.Timeout)
 			status, body, err := p.TryGet(ctx, "/livez")
 			cancel()
 			if err != nil || status != http.StatusOK {
@@ -118,21 +118,21 @@ func watchLiveness(t *testing.T, p *framework.Process) {
 	}()
 }
 
-// awaitSilent waits until /readyz names the cluster as one that does not answer.
-func (r *rig) awaitSilent(t *testing.T, monitors []string) {
+// awaitUnavailable waits until /readyz names the cluster as one that does not answer.
+func (r *rig) awaitUnavailable(t *testing.T, monitors []string) {
 	t.Helper()
-	r.awaitReadyz(t, "names "+strings.Join(monitors, ","), func(body string) bool { return namesSilent(body, monitors) })
+	r.awaitReadyz(t, "names "+strings.Join(monitors, ","), func(body string) bool { return listsUnavailable(body, monitors) })
 }
 
-// awaitHeard waits until /readyz does not name it any more.
-func (r *rig) awaitHeard(t *testing.T, monitors []string) {
+// awaitAvailable waits until /readyz does not name it any more.
+func (r *rig) awaitAvailable(t *testing.T, monitors []string) {
 	t.Helper()
-	r.awaitReadyz(t, "does not name "+strings.Join(monitors, ","), func(body string) bool { return !namesSilent(body, monitors) })
+	r.awaitReadyz(t, "does not name "+strings.Join(monitors, ","), func(body string) bool { return !listsUnavailable(body, monitors) })
 }
 
 func (r *rig) awaitReadyz(t *testing.T, what string, good func(body string) bool) {
 	t.Helper()
-	r.Await(t, "/readyz that "+what, framework.Patience, func(ctx context.Context) error {
+	r.Await(t, "/readyz that "+what, framework.Timeout, func(ctx context.Context) error {
 		status, body, err := r.p.TryGet(ctx, "/readyz")
 		if err == nil && !good(body) {
 			err = fmt.Errorf("%d %q", status, body)
@@ -141,8 +141,8 @@ func (r *rig) awaitReadyz(t *testing.T, what string, good func(body string) bool
 	})
 }
 
-// namesSilent looks for the line with what is wrong with Ceph.
-func namesSilent(body string, monitors []string) bool {
+// listsUnavailable looks for the line with what is wrong with Ceph.
+func listsUnavailable(body string, monitors []string) bool {
 	for _, line := range strings.Split(body, "\n") {
 		if strings.HasPrefix(line, "[-]ceph ") && strings.Contains(line, strings.Join(monitors, ",")) {
 			return true
@@ -151,12 +151,12 @@ func namesSilent(body string, monitors []string) bool {
 	return false
 }
 
-// awaitRest waits until nothing is under way any more: every claim is bound, every
+// awaitIdle waits until nothing is under way any more: every claim is bound, every
 // deleted one gone with its volume, and there is one image for each claim, and none
 // for nobody.
-func (r *rig) awaitRest(t *testing.T) {
+func (r *rig) awaitIdle(t *testing.T) {
 	t.Helper()
-	r.Await(t, "one image for each claim, all bound", framework.VolumePatience, func(ctx context.Context) error {
+	r.Await(t, "one image for each claim, all bound", framework.VolumeTimeout, func(ctx context.Context) error {
 		claims, err := r.Claims(ctx)
 		if err != nil {
 			return err
@@ -200,11 +200,11 @@ func (r *rig) compare(ctx context.Context, want []string) error {
 }
 
 // crowd creates claims, all at once, and waits until they are bound.
-func (r *rig) crowd(t *testing.T, class string, n int) {
+func (r *rig) createClaims(t *testing.T, class string, n int) {
 	t.Helper()
 	var claims []*corev1.PersistentVolumeClaim
 	for i := range n {
-		claims = append(claims, r.Claim(t, fmt.Sprintf("crowd-%d", i), class))
+		claims = append(claims, r.Claim(t, fmt.Sprintf("claim-%d", i), class))
 	}
 	for _, claim := range claims {
 		r.AwaitBound(t, claim)
@@ -215,7 +215,7 @@ func (r *rig) crowd(t *testing.T, class string, n int) {
 func (r *rig) deleteAll(t *testing.T) {
 	t.Helper()
 	r.deleteClaims(t)
-	r.awaitRest(t)
+	r.awaitIdle(t)
 }
 
 // deleteClaims deletes all claims, whatever becomes of their volumes.
@@ -225,7 +225,7 @@ func (r *rig) deleteClaims(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Await(t, "all claims to be gone", framework.Patience, func(ctx context.Context) error {
+	r.Await(t, "all claims to be gone", framework.Timeout, func(ctx context.Context) error {
 		claims, err := r.Claims(ctx)
 		if err == nil && len(claims) > 0 {
 			err = fmt.Errorf("%d are left", len(claims))

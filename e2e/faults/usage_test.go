@@ -91,7 +91,7 @@ func valueOf(text, name string) (int, error) {
 func (r *rig) wantUsage(t *testing.T, before usage) {
 	t.Helper()
 	var after usage
-	r.Await(t, "the provisioner to give back what it has used", framework.Patience, func(ctx context.Context) (err error) {
+	r.Await(t, "the provisioner to give back what it has used", framework.Timeout, func(ctx context.Context) (err error) {
 		if after, err = r.usage(ctx); err != nil {
 			return err
 		}

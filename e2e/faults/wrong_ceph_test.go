@@ -18,7 +18,7 @@ import (
 // user, key and image are the same to the letter. Only the image is not.
 func TestWrongCeph(t *testing.T) {
 	r := newRig(t)
-	second := r.beside(t)
+	second := r.withSecondCeph(t)
 	claim := r.Claim(t, "data", r.sick)
 	volume := r.AwaitBound(t, claim)
 	image := framework.ImageOf(volume)
@@ -28,7 +28,7 @@ func TestWrongCeph(t *testing.T) {
 
 	wrong := r.editVolume(t, volume, second.Monitors)
 	r.DeleteClaim(t, claim.Name)
-	r.AwaitRepeat(t, r.AwaitEvent(t, wrong, framework.Patience, "VolumeFailedDelete",
+	r.AwaitRepeat(t, r.AwaitEvent(t, wrong, framework.Timeout, "VolumeFailedDelete",
 		"image has another owner", "the metadata of "+image.String()+" names no owner"))
 	r.WantImage(t, image, true)
 	if got := second.exportImage(t, image); got != "somebody's data" {

@@ -105,7 +105,7 @@ func (e *Env) SetRecord(t *testing.T, ref rbdutil.ImageRef, value string) {
 }
 
 // Maker is the provisioner of the test and its Kubernetes cluster, as images name them.
-func (e *Env) Maker(t *testing.T) rbdutil.Owner {
+func (e *Env) Owner(t *testing.T) rbdutil.Owner {
 	t.Helper()
 	system, err := e.Client.CoreV1().Namespaces().Get(t.Context(), metav1.NamespaceSystem, metav1.GetOptions{})
 	if err != nil {

@@ -90,7 +90,7 @@ func (e *Env) GetClaim(t *testing.T, name string) *corev1.PersistentVolumeClaim 
 // AwaitBound waits until the claim is bound and returns its volume.
 func (e *Env) AwaitBound(t *testing.T, claim *corev1.PersistentVolumeClaim) *corev1.PersistentVolume {
 	t.Helper()
-	return e.AwaitBoundIn(t, claim, Patience)
+	return e.AwaitBoundIn(t, claim, Timeout)
 }
 
 // AwaitBoundIn is AwaitBound with another timeout.
@@ -121,7 +121,7 @@ func (e *Env) DeleteClaim(t *testing.T, name string) {
 	if err := claims.Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	e.Await(t, "claim "+name+" to be gone", Patience, func(ctx context.Context) error {
+	e.Await(t, "claim "+name+" to be gone", Timeout, func(ctx context.Context) error {
 		_, err := claims.Get(ctx, name, metav1.GetOptions{})
 		return wantGone(err)
 	})
@@ -130,7 +130,7 @@ func (e *Env) DeleteClaim(t *testing.T, name string) {
 // AwaitVolumeGone waits until there is no such PersistentVolume.
 func (e *Env) AwaitVolumeGone(t *testing.T, volume *corev1.PersistentVolume) {
 	t.Helper()
-	e.Await(t, "volume "+volume.Name+" to be gone", VolumePatience, func(ctx context.Context) error {
+	e.Await(t, "volume "+volume.Name+" to be gone", VolumeTimeout, func(ctx context.Context) error {
 		_, err := e.Client.CoreV1().PersistentVolumes().Get(ctx, volume.Name, metav1.GetOptions{})
 		return wantGone(err)
 	}, volume)

@@ -63,7 +63,7 @@ func containsAll(text string, phrases []string) bool {
 // more did happen.
 func (e *Env) AwaitRepeat(t *testing.T, event corev1.Event) {
 	t.Helper()
-	e.Await(t, "event "+event.Reason+" once more", Patience, func(ctx context.Context) error {
+	e.Await(t, "event "+event.Reason+" once more", Timeout, func(ctx context.Context) error {
 		now, err := e.Client.CoreV1().Events(event.Namespace).Get(ctx, event.Name, metav1.GetOptions{})
 		if err != nil {
 			return err

@@ -101,7 +101,7 @@ func (e *Env) RunPod(t *testing.T, name string, options ...PodOption) *corev1.Po
 func (e *Env) AwaitReady(t *testing.T, pod *corev1.Pod) *corev1.Pod {
 	t.Helper()
 	var now *corev1.Pod
-	e.Await(t, "pod "+pod.Name+" to be ready", PodPatience, func(ctx context.Context) (err error) {
+	e.Await(t, "pod "+pod.Name+" to be ready", PodTimeout, func(ctx context.Context) (err error) {
 		now, err = e.Client.CoreV1().Pods(e.Namespace).Get(ctx, pod.Name, metav1.GetOptions{})
 		if err == nil && !ready(now) {
 			err = fmt.Errorf("%s", describePod(*now))
@@ -124,7 +124,7 @@ func (e *Env) DeletePod(t *testing.T, name string) {
 	if err := pods.Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	e.Await(t, "pod "+name+" to be gone", PodPatience, func(ctx context.Context) error {
+	e.Await(t, "pod "+name+" to be gone", PodTimeout, func(ctx context.Context) error {
 		_, err := pods.Get(ctx, name, metav1.GetOptions{})
 		return wantGone(err)
 	})

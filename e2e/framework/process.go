@@ -208,9 +208,9 @@ func (p *Process) AwaitExit(t *testing.T) int {
 	t.Helper()
 	select {
 	case <-p.exited:
-	case <-time.After(Patience):
+	case <-time.After(Timeout):
 		_ = p.cmd.Process.Kill()
-		t.Fatalf("the provisioner was still running %s after it was to end", Patience)
+		t.Fatalf("the provisioner was still running %s after it was to end", Timeout)
 	}
 	return p.cmd.ProcessState.ExitCode()
 }
@@ -218,7 +218,7 @@ func (p *Process) AwaitExit(t *testing.T) int {
 // AwaitLog waits until the log has a text.
 func (p *Process) AwaitLog(t *testing.T, e *Env, text string) {
 	t.Helper()
-	e.Await(t, fmt.Sprintf("%q in the provisioner's log", text), Patience, func(context.Context) error {
+	e.Await(t, fmt.Sprintf("%q in the provisioner's log", text), Timeout, func(context.Context) error {
 		if strings.Contains(p.Log(), text) {
 			return nil
 		}

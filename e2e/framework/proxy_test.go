@@ -60,7 +60,7 @@ func (c *caller) say(t *testing.T, text string) {
 // hear wants a line back before the time is up.
 func (c *caller) hear(t *testing.T, want string) {
 	t.Helper()
-	_ = c.SetReadDeadline(time.Now().Add(Patience))
+	_ = c.SetReadDeadline(time.Now().Add(Timeout))
 	if got, err := c.lines.ReadString('\n'); err != nil || got != want+"\n" {
 		t.Fatalf("got %q, %v, want %q", got, err, want)
 	}
@@ -69,7 +69,7 @@ func (c *caller) hear(t *testing.T, want string) {
 // hearReset wants that the connection is broken.
 func (c *caller) hearReset(t *testing.T) {
 	t.Helper()
-	_ = c.SetReadDeadline(time.Now().Add(Patience))
+	_ = c.SetReadDeadline(time.Now().Add(Timeout))
 	if got, err := c.lines.ReadString('\n'); !errors.Is(err, syscall.ECONNRESET) {
 		t.Fatalf("got %q, %v, want a reset", got, err)
 	}
@@ -98,7 +98,7 @@ func TestProxyCuts(t *testing.T) {
 	c := call(t, p)
 	c.say(t, "one")
 	c.hear(t, "one")
-	if n := p.Cut(); n != 1 {
+	if n := p.ResetConnections(); n != 1 {
 		t.Errorf("cut %d connections", n)
 	}
 	c.hearReset(t)
@@ -118,7 +118,7 @@ func TestProxyRefuses(t *testing.T) {
 	if _, err := net.Dial("tcp", p.Address()); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("got %v, want connection refused", err)
 	}
-	p.Heal(t)
+	p.Restore(t)
 	c = call(t, p)
 	c.say(t, "two")
 	c.hear(t, "two")
@@ -138,13 +138,13 @@ func TestProxyHangs(t *testing.T) {
 	}
 	late := call(t, p)
 	late.say(t, "three")
-	p.Heal(t)
+	p.Restore(t)
 	c.hear(t, "two")
 	late.hear(t, "three")
 	// One that hangs can be cut, too.
 	p.Hang()
 	c.say(t, "four")
-	p.Cut()
+	p.ResetConnections()
 	c.hearReset(t)
 }
 
@@ -153,7 +153,7 @@ func TestProxyIsSlow(t *testing.T) {
 	p := NewProxy(t, echo(t))
 	c := call(t, p)
 	const delay = 100 * time.Millisecond
-	p.Slow(delay)
+	p.Delay(delay)
 	start := time.Now()
 	c.say(t, "one")
 	c.hear(t, "one")

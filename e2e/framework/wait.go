@@ -11,19 +11,19 @@ import (
 )
 
 const (
-	// Patience is how long the tests wait for what takes a second or two on an idle
+	// Timeout is how long the tests wait for what takes a second or two on an idle
 	// machine. On a busy one, too, nothing takes so long unless it is broken.
-	Patience = 2 * time.Minute
-	// PodPatience is the same for what involves a kubelet.
-	PodPatience = 4 * time.Minute
-	// VolumePatience is the same for a volume to go. One that a node still reports when
+	Timeout = 2 * time.Minute
+	// PodTimeout is the same for what involves a kubelet.
+	PodTimeout = 4 * time.Minute
+	// VolumeTimeout is the same for a volume to go. One that a node still reports when
 	// its turn comes is refused, and tried again after at most --retry-interval-max, a
 	// minute by default.
-	VolumePatience = 3 * time.Minute
+	VolumeTimeout = 3 * time.Minute
 	// interval is how often they look.
 	interval = 200 * time.Millisecond
-	// worthALine is what is told of even if all goes well.
-	worthALine = 5 * time.Second
+	// minReportedWait is what is told of even if all goes well.
+	minReportedWait = 5 * time.Second
 )
 
 // Await waits until check returns nil, and fails the test with what it returned
@@ -34,7 +34,7 @@ func (e *Env) Await(t *testing.T, what string, timeout time.Duration, check func
 	if err := await(t.Context(), timeout, check); err != nil {
 		t.Fatalf("waiting for %s: %v%s", what, err, e.eventsAbout(about))
 	}
-	if took := time.Since(start); took > worthALine {
+	if took := time.Since(start); took > minReportedWait {
 		t.Logf("waited %s for %s", took.Round(100*time.Millisecond), what)
 	}
 }

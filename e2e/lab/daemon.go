@@ -200,7 +200,7 @@ func (d *Daemon) sweep() error {
 		}
 		return len(left) == 0, err
 	}
-	if err := poll(patience, gone); err != nil {
+	if err := poll(killTimeout, gone); err != nil {
 		return fmt.Errorf("wait for the end of %s: %w", d.Name(), err)
 	}
 	return nil

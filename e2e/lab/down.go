@@ -15,11 +15,11 @@ import (
 )
 
 const (
-	// politeness is how long processes have between SIGTERM and SIGKILL. Nothing
+	// termTimeout is how long processes have between SIGTERM and SIGKILL. Nothing
 	// of a lab that goes down is worth saving.
-	politeness = 500 * time.Millisecond
-	// patience is how long they have to end after SIGKILL.
-	patience = 10 * time.Second
+	termTimeout = 500 * time.Millisecond
+	// killTimeout is how long they have to end after SIGKILL.
+	killTimeout = 10 * time.Second
 )
 
 // Down ends all processes of the lab and removes all of it but the logs. It
@@ -93,10 +93,10 @@ func (l *Lab) killAll() error {
 		if len(left) == 0 {
 			return nil
 		}
-		if time.Since(start) > politeness+patience {
+		if time.Since(start) > termTimeout+killTimeout {
 			return fmt.Errorf("%d processes of lab %s do not end, process %d for one", len(left), l.name, left[0].PID)
 		}
-		if err := l.end(left, asked, time.Since(start) > politeness); err != nil {
+		if err := l.end(left, asked, time.Since(start) > termTimeout); err != nil {
 			return err
 		}
 		time.Sleep(20 * time.Millisecond)

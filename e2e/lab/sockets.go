@@ -16,7 +16,7 @@ import (
 // Silence drops whatever arrives at the daemon's TCP sockets, on connections that
 // there are and on new ones, as a network that has failed does. Unlike with a
 // paused daemon, not even the kernel answers.
-func (d *Daemon) Silence() error {
+func (d *Daemon) DropTraffic() error {
 	drop := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: 0}
 	return d.eachSocket(func(fd int) error {
 		return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &drop})
@@ -25,7 +25,7 @@ func (d *Daemon) Silence() error {
 
 // Hear ends what Silence has begun. What was sent meanwhile arrives when TCP sends
 // it again.
-func (d *Daemon) Hear() error {
+func (d *Daemon) RestoreTraffic() error {
 	return d.eachSocket(func(fd int) error {
 		err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0)
 		if errors.Is(err, unix.ENOENT) {

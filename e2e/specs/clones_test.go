@@ -37,7 +37,7 @@ func TestClonesOfAMountedVolume(t *testing.T) {
 				wantData(t, e, pod.Name, sum)
 				e.Exec(t, pod.Name, "echo "+pod.Name+" > /data/own && sync")
 			}
-			e.AwaitSize(t, "larger", "2Gi", framework.PodPatience)
+			e.AwaitSize(t, "larger", "2Gi", framework.PodTimeout)
 			wantFileSystem(t, e, "larger", 2048)
 			wantFileSystem(t, e, "same", 1024)
 			if got := e.Exec(t, "source", "ls /data"); strings.Contains(got, "own") {
@@ -73,7 +73,7 @@ func TestReadOnlyManyOnTwoNodes(t *testing.T) {
 			e.RunPod(t, "writer", framework.Mount("source"))
 			sum := writeData(t, e, "writer")
 			readers := e.Claim(t, "readers", class, framework.CloneOf("source"), framework.Modes(corev1.ReadOnlyMany))
-			e.AwaitEvent(t, readers, framework.Patience, "ProvisioningFailed", "image is in use: "+image.String())
+			e.AwaitEvent(t, readers, framework.Timeout, "ProvisioningFailed", "image is in use: "+image.String())
 			e.DeletePod(t, "writer")
 
 			volume := e.AwaitBound(t, readers)

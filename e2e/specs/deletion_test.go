@@ -66,7 +66,7 @@ func TestForcedDeletionOfTheVolumeKeepsTheImage(t *testing.T) {
 func deleteByForce(t *testing.T, e *framework.Env, kind, name string) {
 	t.Helper()
 	framework.Kubectl(t, "", "delete", kind, name, "--namespace", e.Namespace, "--wait=false")
-	e.Await(t, kind+" "+name+" to be gone", framework.Patience, func(ctx context.Context) error {
+	e.Await(t, kind+" "+name+" to be gone", framework.Timeout, func(ctx context.Context) error {
 		_, err := framework.TryKubectl(ctx, "", "patch", kind, name, "--namespace", e.Namespace,
 			"--type", "merge", "-p", `{"metadata":{"finalizers":null}}`)
 		if err != nil && strings.Contains(err.Error(), "not found") {
@@ -83,7 +83,7 @@ func deleteByForce(t *testing.T, e *framework.Env, kind, name string) {
 // that names the pod's node.
 func awaitRefusal(t *testing.T, e *framework.Env, volume *corev1.PersistentVolume, pod *corev1.Pod) corev1.Event {
 	t.Helper()
-	event := e.AwaitEvent(t, volume, framework.Patience, "VolumeFailedDelete", "image is in use", "it is deleted when nobody uses it any more")
+	event := e.AwaitEvent(t, volume, framework.Timeout, "VolumeFailedDelete", "image is in use", "it is deleted when nobody uses it any more")
 	if !strings.Contains(event.Message, "attached to node "+pod.Spec.NodeName) && !strings.Contains(event.Message, "open at "+pod.Status.HostIP) {
 		t.Errorf("the event names neither node %s nor its address %s: %s", pod.Spec.NodeName, pod.Status.HostIP, event.Message)
 	}

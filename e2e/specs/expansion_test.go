@@ -61,10 +61,10 @@ func TestExpansionWhileMounted(t *testing.T) {
 	}
 	e.Exec(t, "block", "echo at the end of 1Gi | dd of=/dev/data bs=1M seek=1023 conv=notrunc,fsync 2>/dev/null")
 	for name := range pods {
-		e.Ask(t, name, "2Gi")
+		e.RequestSize(t, name, "2Gi")
 	}
 	for name, pod := range pods {
-		e.AwaitSize(t, name, "2Gi", framework.PodPatience)
+		e.AwaitSize(t, name, "2Gi", framework.PodTimeout)
 		now := e.AwaitReady(t, pod)
 		if now.UID != pod.UID || now.Status.ContainerStatuses[0].RestartCount != 0 {
 			t.Errorf("%s: the pod was restarted", name)
@@ -99,7 +99,7 @@ func TestExpansionWhileUnmounted(t *testing.T) {
 		sums[fsType] = writeData(t, e, fsType)
 		e.DeletePod(t, fsType)
 		awaitNoWatcher(t, e, framework.ImageOf(e.AwaitBound(t, e.GetClaim(t, fsType))))
-		e.Ask(t, fsType, "2Gi")
+		e.RequestSize(t, fsType, "2Gi")
 	}
 	for fsType := range sums {
 		e.AwaitFileSystemPending(t, fsType)
@@ -107,7 +107,7 @@ func TestExpansionWhileUnmounted(t *testing.T) {
 	}
 	for fsType, sum := range sums {
 		e.AwaitReady(t, e.GetPod(t, fsType))
-		e.AwaitSize(t, fsType, "2Gi", framework.PodPatience)
+		e.AwaitSize(t, fsType, "2Gi", framework.PodTimeout)
 		wantFileSystem(t, e, fsType, 2048)
 		wantData(t, e, fsType, sum)
 	}

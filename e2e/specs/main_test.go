@@ -61,7 +61,7 @@ func newEnv(t *testing.T) *framework.Env {
 	if err := install(e); err != nil {
 		t.Fatal(err)
 	}
-	e.Await(t, "the provisioner to be available", framework.PodPatience, func(ctx context.Context) error {
+	e.Await(t, "the provisioner to be available", framework.PodTimeout, func(ctx context.Context) error {
 		return available(ctx, e)
 	})
 	return e

@@ -59,7 +59,7 @@ func TestStatefulSet(t *testing.T) {
 
 	framework.Kubectl(t, "", "scale", "--namespace", e.Namespace, "statefulset/web", "--replicas=0")
 	for _, pod := range pods {
-		e.Await(t, pod.Name+" to be gone", framework.PodPatience, func(ctx context.Context) error {
+		e.Await(t, pod.Name+" to be gone", framework.PodTimeout, func(ctx context.Context) error {
 			list, err := e.Client.CoreV1().Pods(e.Namespace).List(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + pod.Name})
 			if err == nil && len(list.Items) > 0 {
 				err = fmt.Errorf("it is still there")
@@ -95,7 +95,7 @@ func wantNoDefaultClass(t *testing.T, e *framework.Env) {
 func keepNodeForOne(t *testing.T, e *framework.Env) {
 	t.Helper()
 	var node string
-	e.Await(t, "web-0 to be scheduled", framework.PodPatience, func(ctx context.Context) error {
+	e.Await(t, "web-0 to be scheduled", framework.PodTimeout, func(ctx context.Context) error {
 		pod, err := e.Client.CoreV1().Pods(e.Namespace).Get(ctx, "web-0", metav1.GetOptions{})
 		if err != nil {
 			return err
@@ -123,7 +123,7 @@ func awaitPods(t *testing.T, e *framework.Env, old []*corev1.Pod) []*corev1.Pod 
 	for i := range 2 {
 		name := fmt.Sprintf("web-%d", i)
 		var pod *corev1.Pod
-		e.Await(t, "pod "+name, framework.PodPatience, func(ctx context.Context) (err error) {
+		e.Await(t, "pod "+name, framework.PodTimeout, func(ctx context.Context) (err error) {
 			pod, err = e.Client.CoreV1().Pods(e.Namespace).Get(ctx, name, metav1.GetOptions{})
 			if err == nil && old != nil && pod.UID == old[i].UID {
 				err = fmt.Errorf("it is the old one")
@@ -139,7 +139,7 @@ func awaitPods(t *testing.T, e *framework.Env, old []*corev1.Pod) []*corev1.Pod 
 // probe: it is ready a little before it listens.
 func awaitText(t *testing.T, e *framework.Env, pod *corev1.Pod, want string) {
 	t.Helper()
-	e.Await(t, fmt.Sprintf("page of %s at %s", pod.Name, pod.Status.PodIP), framework.Patience, func(ctx context.Context) error {
+	e.Await(t, fmt.Sprintf("page of %s at %s", pod.Name, pod.Status.PodIP), framework.Timeout, func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 		defer cancel()
 		request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+pod.Status.PodIP+"/", nil)

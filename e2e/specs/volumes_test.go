@@ -148,7 +148,7 @@ func TestRetainedVolumesCanBeUsedAgain(t *testing.T) {
 
 func awaitPhase(t *testing.T, e *framework.Env, volume *corev1.PersistentVolume, want corev1.PersistentVolumePhase) {
 	t.Helper()
-	e.Await(t, fmt.Sprintf("volume to be %s", want), framework.Patience, func(context.Context) error {
+	e.Await(t, fmt.Sprintf("volume to be %s", want), framework.Timeout, func(context.Context) error {
 		if phase := e.GetVolume(t, volume.Name).Status.Phase; phase != want {
 			return fmt.Errorf("it is %s", phase)
 		}
@@ -160,7 +160,7 @@ func awaitPhase(t *testing.T, e *framework.Env, volume *corev1.PersistentVolume,
 // after the end of the last pod.
 func awaitNoWatcher(t *testing.T, e *framework.Env, image rbdutil.ImageRef) {
 	t.Helper()
-	e.Await(t, "image "+image.String()+" to be free", framework.Patience, func(context.Context) error {
+	e.Await(t, "image "+image.String()+" to be free", framework.Timeout, func(context.Context) error {
 		if watchers := e.Watchers(t, image); len(watchers) > 0 {
 			return fmt.Errorf("it has watchers %q", watchers)
 		}
@@ -180,7 +180,7 @@ func TestWaitForFirstConsumer(t *testing.T) {
 		}}
 	})
 	claim := e.Claim(t, "data", class)
-	e.AwaitEvent(t, claim, framework.Patience, "WaitForFirstConsumer")
+	e.AwaitEvent(t, claim, framework.Timeout, "WaitForFirstConsumer")
 	e.WantImage(t, e.ImageFor(claim), false)
 	pod := e.RunPod(t, "consumer", framework.Mount("data"))
 	volume := e.AwaitBound(t, claim)

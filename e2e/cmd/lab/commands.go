@@ -23,8 +23,8 @@ const usage = `Usage:
   lab down NAME | --all             take it down; the logs stay
   lab env NAME                      environment of the lab, for a shell's eval
   lab list                          names of the labs
-  lab fault NAME FAULT DAEMON       pause, resume, kill, start; silence (drop what
-                                    it is sent), hear; reset (its connections)
+  lab fault NAME FAULT DAEMON       pause, resume, kill, start; drop, restore (its
+                                    incoming traffic); reset (its connections)
 
 "lab up --help" shows the flags of up and run.
 `
@@ -268,10 +268,10 @@ func fault(ctx context.Context, call *invocation) error {
 		return d.Kill()
 	case "start":
 		return d.Start(ctx)
-	case "silence":
-		return d.Silence()
-	case "hear":
-		return d.Hear()
+	case "drop":
+		return d.DropTraffic()
+	case "restore":
+		return d.RestoreTraffic()
 	case "reset":
 		_, err := d.Reset()
 		return err

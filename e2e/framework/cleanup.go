@@ -15,13 +15,13 @@ import (
 // sweep takes away all pods and claims of the test and waits until volumes and
 // images have followed. What does not follow was leaked.
 func (e *Env) sweep(t *testing.T) {
-	ctx, cancel := context.WithTimeout(context.Background(), PodPatience+VolumePatience+4*Patience)
+	ctx, cancel := context.WithTimeout(context.Background(), PodTimeout+VolumeTimeout+4*Timeout)
 	defer cancel()
 	now := metav1.DeleteOptions{GracePeriodSeconds: ptr.To[int64](0)}
 	if err := e.Client.AppsV1().StatefulSets(e.Namespace).DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{}); err != nil {
 		t.Error(err)
 	}
-	e.awaitNone(ctx, t, "stateful sets", Patience, func(ctx context.Context) (left []string, err error) {
+	e.awaitNone(ctx, t, "stateful sets", Timeout, func(ctx context.Context) (left []string, err error) {
 		list, err := e.Client.AppsV1().StatefulSets(e.Namespace).List(ctx, metav1.ListOptions{})
 		if err == nil {
 			for _, set := range list.Items {
@@ -34,29 +34,29 @@ func (e *Env) sweep(t *testing.T) {
 	if err := e.Client.CoreV1().Pods(e.Namespace).DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{}); err != nil {
 		t.Error(err)
 	}
-	e.awaitNone(ctx, t, "pods", PodPatience, e.podNames)
+	e.awaitNone(ctx, t, "pods", PodTimeout, e.podNames)
 	if err := e.Client.CoreV1().PersistentVolumeClaims(e.Namespace).DeleteCollection(ctx, now, metav1.ListOptions{}); err != nil {
 		t.Error(err)
 	}
-	e.awaitNone(ctx, t, "claims", Patience, func(ctx context.Context) (left []string, err error) {
+	e.awaitNone(ctx, t, "claims", Timeout, func(ctx context.Context) (left []string, err error) {
 		claims, err := e.Claims(ctx)
 		for _, claim := range claims {
 			left = append(left, claim.Name)
 		}
 		return left, err
 	})
-	e.awaitNone(ctx, t, "volumes", VolumePatience, func(ctx context.Context) (left []string, err error) {
+	e.awaitNone(ctx, t, "volumes", VolumeTimeout, func(ctx context.Context) (left []string, err error) {
 		volumes, err := e.Volumes(ctx)
 		for _, volume := range volumes {
 			left = append(left, fmt.Sprintf("%s (%s)", volume.Name, volume.Status.Phase))
 		}
 		return left, err
 	})
-	patience := Patience
+	timeout := Timeout
 	if t.Failed() {
-		patience = time.Second // it is not news any more, and these do not go by themselves
+		timeout = time.Second // it is not news any more, and these do not go by themselves
 	}
-	e.awaitNone(ctx, t, "images", patience, e.TryImages)
+	e.awaitNone(ctx, t, "images", timeout, e.TryImages)
 }
 
 func (e *Env) podNames(ctx context.Context) ([]string, error) {

@@ -17,7 +17,7 @@ import (
 
 // Record is a file with all events, claims, volumes and classes of the cluster, in
 // each of their versions that was seen: what a test had in hand is gone when it ends.
-type Record struct {
+type Recording struct {
 	factory clientinformers.SharedInformerFactory
 	stop    context.CancelFunc
 
@@ -26,15 +26,15 @@ type Record struct {
 	err  error // of writing, the first
 }
 
-// StartRecord begins a record. It outlives the test, which is but the first.
-func StartRecord(t *testing.T, path string) *Record {
+// StartRecording begins a record. It outlives the test, which is but the first.
+func StartRecording(t *testing.T, path string) *Recording {
 	t.Helper()
 	file, err := os.Create(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	r := &Record{factory: clientinformers.NewSharedInformerFactory(connect(t), 0), stop: stop, file: file}
+	r := &Recording{factory: clientinformers.NewSharedInformerFactory(connect(t), 0), stop: stop, file: file}
 	for _, resource := range []schema.GroupVersionResource{
 		corev1.SchemeGroupVersion.WithResource("events"),
 		corev1.SchemeGroupVersion.WithResource("persistentvolumeclaims"),
@@ -57,7 +57,7 @@ func StartRecord(t *testing.T, path string) *Record {
 	return r
 }
 
-func (r *Record) write(object any) {
+func (r *Recording) write(object any) {
 	data, err := json.Marshal(object)
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -70,7 +70,7 @@ func (r *Record) write(object any) {
 }
 
 // Stop ends a record. Its error is that the record is not complete.
-func (r *Record) Stop() error {
+func (r *Recording) Stop() error {
 	r.stop()
 	r.factory.Shutdown()
 	r.mu.Lock()

@@ -24,23 +24,23 @@ const (
 	moreMemory = 64 << 20
 )
 
-// awaitRest waits until a process has nothing to do: nothing in its queues, and no
+// awaitIdle waits until a process has nothing to do: nothing in its queues, and no
 // worker with something in hand, inside Ceph or not.
-func awaitRest(t *testing.T, e *framework.Env, p *process) state {
+func awaitIdle(t *testing.T, e *framework.Env, p *process) state {
 	t.Helper()
 	var now state
-	e.Await(t, "the provisioner to be at rest", framework.Patience, func(ctx context.Context) (err error) {
-		now, err = restOf(ctx, p)
+	e.Await(t, "the provisioner to be at rest", framework.Timeout, func(ctx context.Context) (err error) {
+		now, err = idleState(ctx, p)
 		return err
 	})
 	return now
 }
 
-// wantSameRest waits until a process is at rest as it was before.
-func wantSameRest(t *testing.T, e *framework.Env, p *process, before state) {
+// wantSameIdleState waits until a process is at rest as it was before.
+func wantSameIdleState(t *testing.T, e *framework.Env, p *process, before state) {
 	t.Helper()
-	e.Await(t, "goroutines and memory to come back", framework.Patience, func(ctx context.Context) error {
-		now, err := restOf(ctx, p)
+	e.Await(t, "goroutines and memory to come back", framework.Timeout, func(ctx context.Context) error {
+		now, err := idleState(ctx, p)
 		switch {
 		case err != nil:
 			return err
@@ -53,8 +53,8 @@ func wantSameRest(t *testing.T, e *framework.Env, p *process, before state) {
 	})
 }
 
-// restOf is an error while the process has something to do.
-func restOf(ctx context.Context, p *process) (state, error) {
+// idleState is an error while the process has something to do.
+func idleState(ctx context.Context, p *process) (state, error) {
 	values, err := samplesOf(ctx, p)
 	if err != nil {
 		return state{}, err

@@ -13,15 +13,15 @@ import (
 )
 
 // Ask lets a claim ask for another size, as `kubectl patch` does.
-func (e *Env) Ask(t *testing.T, claim, size string) {
+func (e *Env) RequestSize(t *testing.T, claim, size string) {
 	t.Helper()
-	if err := e.TryAsk(t.Context(), claim, size); err != nil {
+	if err := e.TryRequestSize(t.Context(), claim, size); err != nil {
 		t.Fatal(err)
 	}
 }
 
 // TryAsk is Ask with an error.
-func (e *Env) TryAsk(ctx context.Context, claim, size string) error {
+func (e *Env) TryRequestSize(ctx context.Context, claim, size string) error {
 	patch := fmt.Appendf(nil, `{"spec":{"resources":{"requests":{"storage":%q}}}}`, size)
 	_, err := e.Client.CoreV1().PersistentVolumeClaims(e.Namespace).Patch(ctx, claim, types.MergePatchType, patch, metav1.PatchOptions{})
 	return err
@@ -46,7 +46,7 @@ func (e *Env) AwaitSize(t *testing.T, claim, size string, timeout time.Duration)
 // kubelet does.
 func (e *Env) AwaitFileSystemPending(t *testing.T, claim string) {
 	t.Helper()
-	e.Await(t, "the file system of claim "+claim+" to be the kubelet's", Patience, func(ctx context.Context) error {
+	e.Await(t, "the file system of claim "+claim+" to be the kubelet's", Timeout, func(ctx context.Context) error {
 		now, err := e.Client.CoreV1().PersistentVolumeClaims(e.Namespace).Get(ctx, claim, metav1.GetOptions{})
 		if err != nil {
 			return err
@@ -65,7 +65,7 @@ func (e *Env) AwaitVolumeSize(t *testing.T, name, size string) {
 	t.Helper()
 	want := resource.MustParse(size)
 	volume := e.GetVolume(t, name)
-	e.Await(t, "volume "+name+" to have "+size, Patience, func(ctx context.Context) (err error) {
+	e.Await(t, "volume "+name+" to have "+size, Timeout, func(ctx context.Context) (err error) {
 		if volume, err = e.Client.CoreV1().PersistentVolumes().Get(ctx, name, metav1.GetOptions{}); err != nil {
 			return err
 		}
