@@ -11,23 +11,22 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/e2e/prepare"
 )
 
-// hostPackages are the Debian packages that the host needs.
+// hostPackages returns the Debian packages that the host needs.
 func hostPackages() []string {
 	return []string{"buildah", "debian-archive-keyring", "debootstrap"}
 }
 
-// prepareHost checks that images can be built here at all, and installs what is
-// missing.
+// prepareHost checks that the host can build images, and installs missing packages.
 func prepareHost(ctx context.Context, r *runner) error {
 	if os.Geteuid() != 0 {
-		return errors.New("building images needs root, for debootstrap and for buildah's chroot isolation")
+		return errors.New("images must be built as root, for debootstrap and buildah's chroot isolation")
 	}
 	release, err := os.ReadFile("/etc/os-release")
 	if err != nil {
-		return fmt.Errorf("find out the distribution: %w", err)
+		return fmt.Errorf("detect the distribution: %w", err)
 	}
 	if !isDebian(string(release)) {
-		return errors.New("building images needs Debian, or a distribution derived from it: /etc/os-release says otherwise")
+		return errors.New("images must be built on Debian or a derivative, according to /etc/os-release this is neither")
 	}
 	missing, err := prepare.MissingPackages(ctx, hostPackages())
 	if err != nil || len(missing) == 0 {
@@ -40,7 +39,7 @@ func prepareHost(ctx context.Context, r *runner) error {
 	return r.step(ctx, "host-packages", "install "+strings.Join(missing, ", "), commands...)
 }
 
-// isDebian reads /etc/os-release.
+// isDebian reports whether the content of /etc/os-release names Debian or a derivative.
 func isDebian(osRelease string) bool {
 	return osReleaseField(osRelease, "ID") == "debian" ||
 		slices.Contains(strings.Fields(osReleaseField(osRelease, "ID_LIKE")), "debian")

@@ -15,18 +15,18 @@ import (
 )
 
 const (
-	// errorLines is how much of a log an error quotes.
+	// errorLines is the number of log lines in an error.
 	errorLines = 20
-	// grace is how long an interrupted command may take to clean up.
+	// grace is the time that an interrupted command has to clean up.
 	grace = 10 * time.Second
 )
 
-// runner runs commands whose output goes to log files.
+// runner runs commands and writes their output to log files.
 type runner struct {
 	progress *prepare.Progress
 	logs     string
-	// lock is inherited by every command: a build that outlives an interrupted
-	// builder still locks out others.
+	// lock is inherited by every command, so that a build that outlives an interrupted builder
+	// still excludes others.
 	lock *os.File
 }
 
@@ -37,8 +37,8 @@ type command struct {
 	stdin string
 }
 
-// step runs commands one after the other, with their output in one log, and
-// reports beginning and end. The error quotes the end of the log.
+// step runs commands one after the other, logs their output to one file, and reports progress.
+// The error includes the end of the log.
 func (r *runner) step(ctx context.Context, log, what string, commands ...command) error {
 	path := filepath.Join(r.logs, log+".log")
 	file, err := os.Create(path)
@@ -74,7 +74,7 @@ func (r *runner) runAll(ctx context.Context, log io.Writer, commands []command) 
 	return "", nil
 }
 
-// output runs a short command and returns what it printed.
+// output runs a short command and returns its output.
 func (r *runner) output(ctx context.Context, argv ...string) (string, error) {
 	var stdout, stderr bytes.Buffer
 	if err := r.run(ctx, command{argv: argv}, &stdout, &stderr); err != nil {
@@ -92,7 +92,7 @@ func (r *runner) run(ctx context.Context, c command, stdout, stderr io.Writer) e
 	if r.lock != nil {
 		cmd.ExtraFiles = []*os.File{r.lock}
 	}
-	// A group of its own: an interruption reaches the command's children too.
+	// The process group is new, so that an interruption also reaches the command's children.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	cmd.WaitDelay = grace

@@ -32,7 +32,7 @@ func TestAFailedStepQuotesItsLog(t *testing.T) {
 		}
 	}
 	if strings.Contains(err.Error(), "never") {
-		t.Errorf("it went on after the failure:\n%v", err)
+		t.Errorf("a command ran after the failure:\n%v", err)
 	}
 	if got := out.String(); got != "images: try it …\n" {
 		t.Errorf("progress was %q", got)
@@ -49,7 +49,7 @@ func TestAnInterruptionReachesTheChildrenOfACommand(t *testing.T) {
 	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got error %v, want that of the context", err)
 	}
-	// The child holds the log open, so that the step would wait for it.
+	// The child has the log open, so the step would wait for it.
 	if took := time.Since(start); took > grace/2 {
 		t.Errorf("it took %s", took)
 	}

@@ -11,16 +11,16 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/e2e/prepare"
 )
 
-// cached returns the path of an entry in the cache, which produce writes at the
-// path that it is given when it is not there yet. Of several processes that
-// want the same entry one makes it and the others wait.
+// cached returns the path of an entry in the cache. If the entry does not exist, produce writes
+// it to the given path. If several processes need the same entry, one produces it and the
+// others wait.
 func (l *Lab) cached(ctx context.Context, kind, key string, produce func(ctx context.Context, path string) error) (string, error) {
 	path := filepath.Join(l.opts.CacheDir, kind+"-"+key)
 	if exists(path) {
 		return path, nil
 	}
 	lock, err := prepare.Lock(ctx, path+".lock", func() {
-		l.progress.Printf("another process is making %s: waiting for it", path)
+		l.progress.Printf("waiting for another process that is creating %s", path)
 	})
 	if err != nil {
 		return "", err
@@ -29,8 +29,7 @@ func (l *Lab) cached(ctx context.Context, kind, key string, produce func(ctx con
 	if exists(path) {
 		return path, nil
 	}
-	// What an interrupted process has left under this name is ours to remove: we
-	// hold the lock.
+	// The lock is held, so remains of an interrupted process can be removed.
 	temp := path + ".part"
 	if err := os.RemoveAll(temp); err != nil {
 		return "", err
@@ -53,7 +52,7 @@ func (l *Lab) prune(kind, newest string) error {
 		return err
 	}
 	for _, name := range names {
-		// What cannot be opened is being made or torn down, and uses what is new.
+		// A lab that cannot be opened is being started or stopped, and uses the newest entry.
 		if other, err := Open(name, l.opts); err == nil {
 			inUse[other.settings.BinDir], inUse[other.settings.Disk] = true, true
 		}
@@ -76,10 +75,10 @@ func (l *Lab) prune(kind, newest string) error {
 	return nil
 }
 
-// keepEntries is how many entries of each kind stay in the cache.
+// keepEntries is the number of entries of each kind that stay in the cache.
 const keepEntries = 4
 
-// entryName tells entries from the locks and half-made files beside them.
+// entryName matches entries, but not their locks and partial files.
 var entryName = regexp.MustCompile(`-[0-9a-f]{16}$`)
 
 func modTime(path string) time.Time {
@@ -95,7 +94,7 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// cacheKey hashes texts and the contents of files. Their names do not count.
+// cacheKey hashes texts and the contents of files, but not the names of files.
 func cacheKey(texts []string, files ...string) (string, error) {
 	sum := prepare.NewHash()
 	for _, text := range texts {

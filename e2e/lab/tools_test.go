@@ -9,9 +9,9 @@ import (
 func TestPolicyIsRestored(t *testing.T) {
 	t.Parallel()
 	for name, before := range map[string]string{
-		"none":              "",
-		"somebody's":        "#!/bin/sh\nexit 0\n",
-		"ours, interrupted": policyText,
+		"none":                  "",
+		"of the machine":        "#!/bin/sh\nexit 0\n",
+		"of an interrupted lab": policyText,
 	} {
 		policy := filepath.Join(t.TempDir(), "policy-rc.d")
 		if before != "" {
@@ -24,7 +24,7 @@ func TestPolicyIsRestored(t *testing.T) {
 			t.Fatal(err)
 		}
 		if !exists(policy) {
-			t.Errorf("%s: there is no policy", name)
+			t.Errorf("%s: policy does not exist", name)
 		}
 		restore()
 		after, _ := os.ReadFile(policy)

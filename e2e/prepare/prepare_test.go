@@ -57,7 +57,7 @@ func TestTail(t *testing.T) {
 func TestLockIsExclusiveAndLeavesNoFile(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "x.lock")
-	file, err := Lock(t.Context(), path, func() { t.Error("waited for nobody") })
+	file, err := Lock(t.Context(), path, func() { t.Error("waited although the lock was free") })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +69,7 @@ func TestLockIsExclusiveAndLeavesNoFile(t *testing.T) {
 	}
 	Unlock(file)
 	if _, err := os.Stat(path); err == nil {
-		t.Error("the file is still there")
+		t.Error("the lock file was not removed")
 	}
 	file, err = Lock(t.Context(), path, func() {})
 	if err != nil {
