@@ -158,9 +158,9 @@ func TestManyClonesOfOneSource(t *testing.T) {
 		claims = append(claims, e.Claim(t, fmt.Sprintf("clone-%d", i), class, framework.Size("16Mi"), framework.CloneOf("source")))
 	}
 	var volumes []*corev1.PersistentVolume
-	patience := framework.Timeout + time.Duration(clones)*300*time.Millisecond
+	timeout := framework.Timeout + time.Duration(clones)*300*time.Millisecond
 	for _, claim := range claims {
-		volumes = append(volumes, e.AwaitBoundIn(t, claim, patience))
+		volumes = append(volumes, e.AwaitBoundIn(t, claim, timeout))
 	}
 	t.Logf("%d clones bound in %s", clones, time.Since(begun).Round(time.Second))
 	e.DeleteClaim(t, "source")

@@ -15,8 +15,8 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/e2e/framework"
 )
 
-// TestRefusals: while claims come and go, Ceph begins to refuse what it allowed
-// before, until its administrator has done something about it.
+// TestRefusals lets Ceph refuse requests that it allowed before, while claims are created and
+// deleted, until its administrator fixes the cause.
 func TestRefusals(t *testing.T) {
 	for _, f := range []fault{
 		{"pool-full", fillPool, []string{"no space left", "raise the quota of pool"}, false},
@@ -30,7 +30,7 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// fillPool uses up the pool's quota. Ceph notices it some seconds later.
+// fillPool uses up the pool's quota. Ceph detects it some seconds later.
 func fillPool(t *testing.T, r *rig) (end func()) {
 	quota := func(objects string) {
 		r.Ceph.Run(t, "ceph", "osd", "pool", "set-quota", r.Pool, "max_objects", objects)
@@ -48,12 +48,12 @@ func fillPool(t *testing.T, r *rig) (end func()) {
 				return nil
 			}
 		}
-		return fmt.Errorf("there are\n%s", out)
+		return fmt.Errorf("pools:\n%s", out)
 	})
 	return end
 }
 
-// revokeCaps takes from the class's user what it may do.
+// revokeCaps removes the OSD capabilities of the class's user.
 func revokeCaps(t *testing.T, r *rig) (end func()) {
 	r.Ceph.Run(t, "ceph", "auth", "caps", "client."+r.User, "mon", "profile rbd")
 	end = func() {
@@ -65,7 +65,8 @@ func revokeCaps(t *testing.T, r *rig) (end func()) {
 	return end
 }
 
-// rotateKey gives the class's user another key, of which the Secrets hear later.
+// rotateKey gives the class's user another key. The Secrets are updated at the end of the
+// fault.
 func rotateKey(t *testing.T, r *rig) (end func()) {
 	keyring := filepath.Join(t.TempDir(), "keyring")
 	old := r.Ceph.Run(t, "ceph", "auth", "get", "client."+r.User)
@@ -82,8 +83,8 @@ func rotateKey(t *testing.T, r *rig) (end func()) {
 	return end
 }
 
-// reconnect makes the provisioner connect to Ceph anew: a connection that there is
-// keeps the rights that it was given at first.
+// reconnect makes the provisioner connect to Ceph again, because an existing connection keeps
+// its capabilities.
 func (r *rig) reconnect(t *testing.T) {
 	t.Helper()
 	resume := pause("osd.0")(t, r)

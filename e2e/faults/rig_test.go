@@ -22,19 +22,20 @@ import (
 )
 
 const (
-	// workers is the provisioner's --worker-threads. More claims than these at a time
-	// are served only if none of them is lost.
+	// workers is the provisioner's --worker-threads. More claims at a time are served only if
+	// no worker is blocked.
 	workers = 8
-	// timeout is its --timeout: short, so that a fault of seconds is a long one.
+	// timeout is the provisioner's --timeout. It is short, so that a fault of seconds exceeds
+	// it.
 	timeout = 4 * time.Second
 )
 
-// rig is a provisioner at work, and a Ceph to be broken.
+// rig is a provisioner with claims, and a Ceph to break.
 type rig struct {
 	*framework.Env
 	p    *framework.Process
 	ceph *lab.Ceph
-	// sick is the class whose Ceph is going to fail.
+	// sick is the class whose Ceph fails.
 	sick string
 }
 
@@ -66,12 +67,12 @@ func openLab(t *testing.T) *lab.Lab {
 	t.Helper()
 	l, err := lab.Open(os.Getenv("RBD_LAB"), lab.Options{})
 	if err != nil {
-		t.Fatalf("RBD_LAB names no lab to break: %v", err)
+		t.Fatalf("RBD_LAB must name a lab: %v", err)
 	}
 	return l
 }
 
-// daemon finds one of a Ceph's daemons, as it runs now.
+// daemon returns one of a Ceph's daemons, with its current process.
 func daemon(t *testing.T, ceph *lab.Ceph, name string) *lab.Daemon {
 	t.Helper()
 	d, err := ceph.Daemon(name)
@@ -81,7 +82,7 @@ func daemon(t *testing.T, ceph *lab.Ceph, name string) *lab.Daemon {
 	return d
 }
 
-// do is for what must not fail.
+// do fails the test if what fails.
 func do(t *testing.T, what func() error) {
 	t.Helper()
 	if err := what(); err != nil {
@@ -89,8 +90,8 @@ func do(t *testing.T, what func() error) {
 	}
 }
 
-// watchLiveness wants the process to be live until the test ends: nothing that Ceph
-// does gets any better by a restart.
+// watchLiveness requires that the process is live until the test ends: a restart cannot help
+// against failures of Ceph.
 func watchLiveness(t *testing.T, p *framework.Process) {
 	t.Helper()
 	var done sync.WaitGroup
@@ -118,13 +119,13 @@ func watchLiveness(t *testing.T, p *framework.Process) {
 	}()
 }
 
-// awaitUnavailable waits until /readyz names the cluster as one that does not answer.
+// awaitUnavailable waits until /readyz names the cluster.
 func (r *rig) awaitUnavailable(t *testing.T, monitors []string) {
 	t.Helper()
 	r.awaitReadyz(t, "names "+strings.Join(monitors, ","), func(body string) bool { return listsUnavailable(body, monitors) })
 }
 
-// awaitAvailable waits until /readyz does not name it any more.
+// awaitAvailable waits until /readyz does not name the cluster any more.
 func (r *rig) awaitAvailable(t *testing.T, monitors []string) {
 	t.Helper()
 	r.awaitReadyz(t, "does not name "+strings.Join(monitors, ","), func(body string) bool { return !listsUnavailable(body, monitors) })
@@ -141,7 +142,7 @@ func (r *rig) awaitReadyz(t *testing.T, what string, good func(body string) bool
 	})
 }
 
-// listsUnavailable looks for the line with what is wrong with Ceph.
+// listsUnavailable reports whether the body has a failed check of the cluster.
 func listsUnavailable(body string, monitors []string) bool {
 	for _, line := range strings.Split(body, "\n") {
 		if strings.HasPrefix(line, "[-]ceph ") && strings.Contains(line, strings.Join(monitors, ",")) {
@@ -151,9 +152,8 @@ func listsUnavailable(body string, monitors []string) bool {
 	return false
 }
 
-// awaitIdle waits until nothing is under way any more: every claim is bound, every
-// deleted one gone with its volume, and there is one image for each claim, and none
-// for nobody.
+// awaitIdle waits until no work is pending: every claim is bound, every deleted one is gone
+// with its volume, and each image belongs to a claim.
 func (r *rig) awaitIdle(t *testing.T) {
 	t.Helper()
 	r.Await(t, "one image for each claim, all bound", framework.VolumeTimeout, func(ctx context.Context) error {
@@ -172,7 +172,7 @@ func (r *rig) awaitIdle(t *testing.T) {
 	})
 }
 
-// compare tells how volumes and images differ from those wanted.
+// compare returns an error if volumes and images differ from the wanted ones.
 func (r *rig) compare(ctx context.Context, want []string) error {
 	volumes, err := r.Volumes(ctx)
 	if err != nil {
@@ -194,12 +194,12 @@ func (r *rig) compare(ctx context.Context, want []string) error {
 		slices.Sort(names)
 	}
 	if !slices.Equal(named, want) || !slices.Equal(images, want) {
-		return fmt.Errorf("there are\nvolumes %q\nimages %q\nwant %q", named, images, want)
+		return fmt.Errorf("got volumes %q\nimages %q\nwant both %q", named, images, want)
 	}
 	return nil
 }
 
-// crowd creates claims, all at once, and waits until they are bound.
+// createClaims creates claims at once and waits until they are bound.
 func (r *rig) createClaims(t *testing.T, class string, n int) {
 	t.Helper()
 	var claims []*corev1.PersistentVolumeClaim
@@ -211,14 +211,14 @@ func (r *rig) createClaims(t *testing.T, class string, n int) {
 	}
 }
 
-// deleteAll deletes all claims and waits until nothing is left of them.
+// deleteAll deletes all claims and waits until their volumes and images are gone.
 func (r *rig) deleteAll(t *testing.T) {
 	t.Helper()
 	r.deleteClaims(t)
 	r.awaitIdle(t)
 }
 
-// deleteClaims deletes all claims, whatever becomes of their volumes.
+// deleteClaims deletes all claims, without a wait for their volumes.
 func (r *rig) deleteClaims(t *testing.T) {
 	t.Helper()
 	err := r.Client.CoreV1().PersistentVolumeClaims(r.Namespace).DeleteCollection(t.Context(), metav1.DeleteOptions{}, metav1.ListOptions{})

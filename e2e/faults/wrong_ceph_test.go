@@ -14,8 +14,8 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-// TestWrongCeph edits a volume by hand so that it names another Ceph, in which pool,
-// user, key and image are the same to the letter. Only the image is not.
+// TestWrongCeph edits a volume by hand so that it names another Ceph. Pool, user, key and image
+// name are the same there, but the image is another one.
 func TestWrongCeph(t *testing.T) {
 	r := newRig(t)
 	second := r.withSecondCeph(t)
@@ -41,7 +41,7 @@ func TestWrongCeph(t *testing.T) {
 	second.WantImage(t, image, true)
 }
 
-// copyUser makes the user of another Ceph in this one.
+// copyUser creates the user of another Ceph in this one.
 func (r *rig) copyUser(t *testing.T, from *rig) {
 	t.Helper()
 	keyring := filepath.Join(t.TempDir(), "keyring")
@@ -67,8 +67,8 @@ func (r *rig) exportImage(t *testing.T, image rbdutil.ImageRef) string {
 	return r.Ceph.Run(t, "rbd", "export", "--no-progress", image.String(), "-")
 }
 
-// editVolume gives a volume other monitors, which takes that its object is deleted,
-// by force, and made anew.
+// editVolume sets other monitors on a volume. For this, its object is deleted by force and
+// created again.
 func (r *rig) editVolume(t *testing.T, volume *corev1.PersistentVolume, monitors []string) *corev1.PersistentVolume {
 	t.Helper()
 	volumes := r.Client.CoreV1().PersistentVolumes()

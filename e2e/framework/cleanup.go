@@ -12,9 +12,9 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// sweep takes away all pods and claims of the test and waits until volumes and
-// images have followed. What does not follow was leaked.
-func (e *Env) sweep(t *testing.T) {
+// deleteObjects deletes all pods and claims of the test and waits until volumes and images are
+// deleted too. Remaining objects are leaks.
+func (e *Env) deleteObjects(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), PodTimeout+VolumeTimeout+4*Timeout)
 	defer cancel()
 	now := metav1.DeleteOptions{GracePeriodSeconds: ptr.To[int64](0)}
@@ -30,7 +30,7 @@ func (e *Env) sweep(t *testing.T) {
 		}
 		return left, err
 	})
-	// Pods end in their own way, so that the kubelet unmounts first.
+	// Pods get their grace period, so that the kubelet unmounts their volumes first.
 	if err := e.Client.CoreV1().Pods(e.Namespace).DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{}); err != nil {
 		t.Error(err)
 	}
@@ -54,7 +54,7 @@ func (e *Env) sweep(t *testing.T) {
 	})
 	timeout := Timeout
 	if t.Failed() {
-		timeout = time.Second // it is not news any more, and these do not go by themselves
+		timeout = time.Second // the failure is known, and images are not deleted without their volumes
 	}
 	e.awaitNone(ctx, t, "images", timeout, e.TryImages)
 }
@@ -71,23 +71,23 @@ func (e *Env) podNames(ctx context.Context) ([]string, error) {
 	return names, nil
 }
 
-// awaitNone waits until a list is empty. What is still in it fails the test.
+// awaitNone waits until a list is empty. Remaining entries fail the test.
 func (e *Env) awaitNone(ctx context.Context, t *testing.T, what string, timeout time.Duration, list func(context.Context) ([]string, error)) {
 	t.Helper()
 	err := await(ctx, timeout, func(ctx context.Context) error {
 		left, err := list(ctx)
 		if err == nil && len(left) > 0 {
-			err = fmt.Errorf("left are %s", strings.Join(left, ", "))
+			err = fmt.Errorf("remaining: %s", strings.Join(left, ", "))
 		}
 		return err
 	})
 	if err != nil {
-		t.Errorf("leaked %s: after everything else of the test was deleted: %v", what, err)
+		t.Errorf("leaked %s: not deleted with the test's other objects: %v", what, err)
 	}
 }
 
-// force takes away, after a failure, what would stay in the way of other tests.
-func (e *Env) force(t *testing.T) {
+// forceDelete deletes, after a failure, objects that would disturb other tests.
+func (e *Env) forceDelete(t *testing.T) {
 	ctx, cancel := cleanupContext()
 	defer cancel()
 	volumes, err := e.Volumes(ctx)

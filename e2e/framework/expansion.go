@@ -12,7 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// Ask lets a claim ask for another size, as `kubectl patch` does.
+// RequestSize requests another size for a claim, like `kubectl patch`.
 func (e *Env) RequestSize(t *testing.T, claim, size string) {
 	t.Helper()
 	if err := e.TryRequestSize(t.Context(), claim, size); err != nil {
@@ -20,14 +20,14 @@ func (e *Env) RequestSize(t *testing.T, claim, size string) {
 	}
 }
 
-// TryAsk is Ask with an error.
+// TryRequestSize is RequestSize with an error.
 func (e *Env) TryRequestSize(ctx context.Context, claim, size string) error {
 	patch := fmt.Appendf(nil, `{"spec":{"resources":{"requests":{"storage":%q}}}}`, size)
 	_, err := e.Client.CoreV1().PersistentVolumeClaims(e.Namespace).Patch(ctx, claim, types.MergePatchType, patch, metav1.PatchOptions{})
 	return err
 }
 
-// AwaitSize waits until the claim has the size, and nothing is to be done any more.
+// AwaitSize waits until the claim has the size and no conditions.
 func (e *Env) AwaitSize(t *testing.T, claim, size string, timeout time.Duration) {
 	t.Helper()
 	now := e.GetClaim(t, claim)
@@ -42,11 +42,10 @@ func (e *Env) AwaitSize(t *testing.T, claim, size string, timeout time.Duration)
 	}, now)
 }
 
-// AwaitFileSystemPending waits until all is done for a claim's request but what the
-// kubelet does.
+// AwaitFileSystemPending waits until only the kubelet's file system expansion is pending.
 func (e *Env) AwaitFileSystemPending(t *testing.T, claim string) {
 	t.Helper()
-	e.Await(t, "the file system of claim "+claim+" to be the kubelet's", Timeout, func(ctx context.Context) error {
+	e.Await(t, "the file system expansion of claim "+claim+" to be pending", Timeout, func(ctx context.Context) error {
 		now, err := e.Client.CoreV1().PersistentVolumeClaims(e.Namespace).Get(ctx, claim, metav1.GetOptions{})
 		if err != nil {
 			return err
@@ -59,8 +58,7 @@ func (e *Env) AwaitFileSystemPending(t *testing.T, claim string) {
 	}, e.GetClaim(t, claim))
 }
 
-// AwaitVolumeSize waits until a volume says that it has the size, and wants the same of
-// its image.
+// AwaitVolumeSize waits until a volume has the size, and requires the same size of its image.
 func (e *Env) AwaitVolumeSize(t *testing.T, name, size string) {
 	t.Helper()
 	want := resource.MustParse(size)
@@ -79,13 +77,13 @@ func (e *Env) AwaitVolumeSize(t *testing.T, name, size string) {
 	}
 }
 
-// AwaitTrashEmpty waits until the trash of the test's pool has nothing left.
+// AwaitTrashEmpty waits until the trash of the test's pool is empty.
 func (e *Env) AwaitTrashEmpty(t *testing.T, timeout time.Duration) {
 	t.Helper()
 	e.Await(t, "the trash to be empty", timeout, func(ctx context.Context) error {
 		trash, err := e.TryTrash(ctx)
 		if err == nil && len(trash) > 0 {
-			err = fmt.Errorf("there are %q", trash)
+			err = fmt.Errorf("it has %q", trash)
 		}
 		return err
 	})

@@ -12,9 +12,8 @@ import (
 	"time"
 )
 
-// Proxy stands between a program and a server that it talks to by TCP, and is the
-// bad network or the bad server when a test wants one. What it does to its own
-// connections disturbs nobody else's.
+// Proxy is a TCP proxy between a program and a server. A test uses it to simulate a failing
+// network or server, for the connections through it only.
 type Proxy struct {
 	target  string
 	address string
@@ -23,7 +22,7 @@ type Proxy struct {
 	listener    net.Listener // nil while connections are refused
 	connections map[*connection]struct{}
 	delay       time.Duration
-	held        chan struct{} // closed when nothing is held back any more; nil: nothing is
+	held        chan struct{} // closed when the data is released; nil if it is not held back
 	closed      bool
 }
 
@@ -31,14 +30,14 @@ type Proxy struct {
 type connection struct {
 	client, server net.Conn
 	once           sync.Once
-	gone           chan struct{} // closed when it is
+	gone           chan struct{} // closed at the end of the connection
 }
 
-// NewProxy forwards to the target, HOST:PORT, until the test ends.
+// NewProxy forwards connections to the target, HOST:PORT, until the test ends.
 func NewProxy(t *testing.T, target string) *Proxy {
 	t.Helper()
-	// A loopback address that nobody else uses: connections of others cannot take the
-	// port while it is given up to refuse connections.
+	// The loopback address is random, so that no other program takes the port while connections
+	// are refused.
 	ip := net.IPv4(127, byte(1+rand.IntN(254)), byte(rand.IntN(256)), byte(1+rand.IntN(254)))
 	p := &Proxy{target: target, address: net.JoinHostPort(ip.String(), "0"), connections: map[*connection]struct{}{}}
 	p.mu.Lock()
@@ -50,17 +49,17 @@ func NewProxy(t *testing.T, target string) *Proxy {
 	return p
 }
 
-// Address is where the proxy listens, HOST:PORT.
+// Address returns the proxy's address, HOST:PORT.
 func (p *Proxy) Address() string { return p.address }
 
-// Cut resets all connections, and tells how many there were. New ones are served.
+// ResetConnections resets all connections and returns their number. New connections work.
 func (p *Proxy) ResetConnections() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.resetConnections()
 }
 
-// Refuse is a server that is down: connections are reset, and new ones refused.
+// Refuse simulates a stopped server: connections are reset, and new ones refused.
 func (p *Proxy) Refuse() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -68,8 +67,8 @@ func (p *Proxy) Refuse() {
 	p.resetConnections()
 }
 
-// Hang is a network that loses everything. Connections stay open, and nothing comes
-// through them; after Heal it does, as TCP sends it again.
+// Hang simulates a network that drops everything. Connections stay open without traffic. After
+// Restore the data arrives, like data that TCP retransmits.
 func (p *Proxy) Hang() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -78,15 +77,14 @@ func (p *Proxy) Hang() {
 	}
 }
 
-// Slow holds back by so long whatever is read from a connection at a time, in both
-// directions.
+// Delay delays each chunk of data in both directions.
 func (p *Proxy) Delay(delay time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.delay = delay
 }
 
-// Heal ends what Refuse, Hang and Slow have begun.
+// Restore ends the effects of Refuse, Hang and Delay.
 func (p *Proxy) Restore(t *testing.T) {
 	t.Helper()
 	p.mu.Lock()
@@ -109,7 +107,7 @@ func (p *Proxy) close() {
 	p.resetConnections()
 }
 
-// listen, and all below that say nothing else, are called with the lock held.
+// The lock must be held for listen and the functions below, unless noted otherwise.
 func (p *Proxy) listen() error {
 	listener, err := net.Listen("tcp", p.address)
 	if err != nil {
@@ -143,7 +141,7 @@ func (p *Proxy) resetConnections() int {
 	return n
 }
 
-// accept runs without the lock, as do those below.
+// accept and the functions below run without the lock.
 func (p *Proxy) accept(listener net.Listener) {
 	for {
 		client, err := listener.Accept()
@@ -183,7 +181,7 @@ func (p *Proxy) serve(client net.Conn, listener net.Listener) {
 	delete(p.connections, c)
 }
 
-// add keeps a connection, unless connections were refused or cut off since it was made.
+// add registers a connection, unless connections were refused since it was accepted.
 func (p *Proxy) add(c *connection, listener net.Listener) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -194,7 +192,7 @@ func (p *Proxy) add(c *connection, listener net.Listener) bool {
 	return true
 }
 
-// forward copies until one end closes its side, and then closes that of the other.
+// forward copies data until one side closes its end, and then closes the end of the other.
 func (p *Proxy) forward(c *connection, from, to net.Conn) error {
 	buffer := make([]byte, 64<<10)
 	for {
@@ -214,7 +212,7 @@ func (p *Proxy) forward(c *connection, from, to net.Conn) error {
 	}
 }
 
-// pause waits for as long as the proxy is to hold things back.
+// pause waits for as long as the proxy holds data back.
 func (p *Proxy) pause(c *connection) {
 	p.mu.Lock()
 	held, delay := p.held, p.delay
@@ -233,7 +231,7 @@ func (p *Proxy) pause(c *connection) {
 	}
 }
 
-// reset closes both ends, without waiting for what is under way.
+// reset closes both ends without sending the remaining data.
 func (c *connection) reset() {
 	c.once.Do(func() {
 		close(c.gone)

@@ -15,18 +15,19 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// Record is a file with all events, claims, volumes and classes of the cluster, in
-// each of their versions that was seen: what a test had in hand is gone when it ends.
+// Recording is a file with all versions of all events, claims, volumes and classes of the
+// cluster. It allows checks after a test has deleted its objects.
 type Recording struct {
 	factory clientinformers.SharedInformerFactory
 	stop    context.CancelFunc
 
 	mu   sync.Mutex
 	file *os.File
-	err  error // of writing, the first
+	err  error // the first write error
 }
 
-// StartRecording begins a record. It outlives the test, which is but the first.
+// StartRecording starts a recording that continues after the test, which is the first of
+// several.
 func StartRecording(t *testing.T, path string) *Recording {
 	t.Helper()
 	file, err := os.Create(path)
@@ -69,7 +70,7 @@ func (r *Recording) write(object any) {
 	}
 }
 
-// Stop ends a record. Its error is that the record is not complete.
+// Stop stops the recording. An error means that it is incomplete.
 func (r *Recording) Stop() error {
 	r.stop()
 	r.factory.Shutdown()

@@ -13,7 +13,7 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/e2e/framework"
 )
 
-// writeData fills a file with what is nowhere else, and returns its checksum.
+// writeData writes a file of random data and returns its checksum.
 func writeData(t *testing.T, e *framework.Env, pod string) string {
 	t.Helper()
 	e.Exec(t, pod, "dd if=/dev/urandom of=/data/file bs=1M count=16 2>/dev/null && sync")
@@ -25,15 +25,15 @@ func checksum(t *testing.T, e *framework.Env, pod string) string {
 	return strings.Fields(e.Exec(t, pod, "sha256sum /data/file"))[0]
 }
 
-// wantData wants the file to be what was written.
+// wantData requires that the file has this checksum.
 func wantData(t *testing.T, e *framework.Env, pod, sum string) {
 	t.Helper()
 	if got := checksum(t, e, pod); got != sum {
-		t.Errorf("%s: the file has sha256 %s, it was written with %s", pod, got, sum)
+		t.Errorf("%s: the file has sha256 %s, want %s", pod, got, sum)
 	}
 }
 
-// wantFileSystem wants the pod's file system to have nearly so many MiB.
+// wantFileSystem requires that the pod's file system has nearly this number of MiB.
 func wantFileSystem(t *testing.T, e *framework.Env, pod string, mib int) {
 	t.Helper()
 	fields := strings.Fields(e.Exec(t, pod, "df -m /data | tail -n 1"))
@@ -42,7 +42,7 @@ func wantFileSystem(t *testing.T, e *framework.Env, pod string, mib int) {
 	}
 }
 
-// TestExpansionWhileMounted grows volumes under pods that do not notice.
+// TestExpansionWhileMounted expands volumes of running pods, without a restart.
 func TestExpansionWhileMounted(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
@@ -85,7 +85,7 @@ func TestExpansionWhileMounted(t *testing.T) {
 	}
 }
 
-// TestExpansionWhileUnmounted leaves the file system to the next mount.
+// TestExpansionWhileUnmounted expands the file system at the next mount.
 func TestExpansionWhileUnmounted(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)

@@ -10,8 +10,7 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/e2e/lab"
 )
 
-// Each of these is a fault's begin: it does something to daemons of the first Ceph,
-// which the function returned undoes.
+// Each of these functions returns the begin function of a fault of the first Ceph's daemons.
 
 func pause(name string) func(*testing.T, *rig) func() {
 	return func(t *testing.T, r *rig) func() {
@@ -37,7 +36,7 @@ func dropTraffic(name string) func(*testing.T, *rig) func() {
 	}
 }
 
-// stutter lets a daemon run for a quarter of the time only.
+// pauseRepeatedly lets a daemon run for only a quarter of the time.
 func pauseRepeatedly(name string) func(*testing.T, *rig) func() {
 	return func(t *testing.T, r *rig) func() {
 		d := daemon(t, r.ceph, name)
@@ -51,7 +50,7 @@ func pauseRepeatedly(name string) func(*testing.T, *rig) func() {
 	}
 }
 
-// reset resets the connections of daemons again and again.
+// reset resets the connections of daemons repeatedly.
 func reset(names ...string) func(*testing.T, *rig) func() {
 	return func(t *testing.T, r *rig) func() {
 		var daemons []*lab.Daemon
@@ -69,7 +68,7 @@ func reset(names ...string) func(*testing.T, *rig) func() {
 	}
 }
 
-// repeat calls fn until the function returned is called.
+// repeat calls fn until end is called.
 func repeat(t *testing.T, fn func() error, pause time.Duration) (end func()) {
 	t.Helper()
 	stop, ended := make(chan struct{}), make(chan struct{})
