@@ -16,8 +16,8 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/e2e/framework"
 )
 
-// newProxiedEnv is a place for a test with a proxy in front of the API server, for
-// those processes that are to go through it. The test itself does not.
+// newProxiedEnv creates an environment with a proxy in front of the API server, for processes
+// with a kubeconfig of that proxy. The test itself does not use it.
 func newProxiedEnv(t *testing.T) (*framework.Env, *framework.Proxy) {
 	t.Helper()
 	server, err := url.Parse(framework.Config(t).Host)
@@ -28,23 +28,22 @@ func newProxiedEnv(t *testing.T) (*framework.Env, *framework.Proxy) {
 	if port == "" {
 		port = "443"
 	}
-	// It outlives the Env, and is well when that ends.
+	// The proxy is closed after the Env, and works when the Env ends.
 	api := framework.NewProxy(t, net.JoinHostPort(server.Hostname(), port))
 	e := newEnv(t)
 	t.Cleanup(func() { api.Restore(t) })
 	return e, api
 }
 
-// fewClaims keeps one worker busy while a fault lasts.
+// fewClaims keep one worker busy during a fault.
 const fewClaims = 24
 
-// apiFault is something that befalls the API server, or the way to it, while there is
-// work. It returns when the provisioner has felt it.
+// apiFault causes a fault of the API server, or of its network, during work. It returns when
+// the provisioner is affected.
 type apiFault func(t *testing.T, e *framework.Env, p *process, api *framework.Proxy)
 
-// TestTheAPIServerFails has the API server fail in the middle of a crowd of claims.
-// None of them is lost, nor what happens to the others meanwhile, and the one worker
-// that there is works on.
+// TestTheAPIServerFails lets the API server fail while many claims are created. All claims are
+// served, changes of other claims are not missed, and the only worker continues.
 func TestTheAPIServerFails(t *testing.T) {
 	t.Parallel()
 	for name, fault := range map[string]apiFault{
@@ -54,10 +53,10 @@ func TestTheAPIServerFails(t *testing.T) {
 		},
 		"does-not-answer": func(_ *testing.T, _ *framework.Env, _ *process, api *framework.Proxy) {
 			api.Hang()
-			time.Sleep(5 * time.Second) // nothing happens that one could wait for
+			time.Sleep(5 * time.Second) // there is no condition to wait for
 		},
 		"is-slow": func(t *testing.T, e *framework.Env, _ *process, api *framework.Proxy) {
-			api.Delay(100 * time.Millisecond) // for each request and answer
+			api.Delay(100 * time.Millisecond) // for each request and each response
 			awaitImages(t, e, fewClaims/3)
 		},
 		"cuts-connections": func(t *testing.T, e *framework.Env, _ *process, api *framework.Proxy) {
@@ -74,7 +73,7 @@ func TestTheAPIServerFails(t *testing.T) {
 			t.Parallel()
 			e, api := newProxiedEnv(t)
 			class := e.Class(t, "busy")
-			// The lease outlasts the fault, on a busy machine too.
+			// The lease is longer than the fault, also on a busy machine.
 			p := start(t, e, "--kubeconfig="+framework.ProxiedKubeconfig(t, api), "--worker-threads=1",
 				"--leader-election-lease-duration=90s", "--leader-election-renew-deadline=60s")
 			left := e.AwaitBound(t, e.Claim(t, "left", class))
@@ -90,21 +89,21 @@ func TestTheAPIServerFails(t *testing.T) {
 
 			e.AwaitVolumeGone(t, left)
 			wantBoundOnce(t, e, claims)
-			// With nothing to do, all connections are those of watches.
+			// An idle provisioner has only the connections of watches.
 			awaitIdle(t, e, p)
 			if api.ResetConnections() == 0 {
-				t.Error("there was no watch")
+				t.Error("no connection was open for a watch")
 			}
 			wantBoundOnce(t, e, append(claims, e.Claim(t, "afterwards", class)))
 			wantSameIdleState(t, e, p, before)
 			if strings.Contains(p.Log(), "the lease was lost") {
-				t.Error("the lease was lost: the fault lasted too long to show anything else")
+				t.Error("the lease was lost, so the fault was too long for this test")
 			}
 		})
 	}
 }
 
-// awaitFailedRequests waits until so many more requests have failed.
+// awaitFailedRequests waits until n more requests have failed.
 func awaitFailedRequests(t *testing.T, e *framework.Env, p *process, n float64) {
 	t.Helper()
 	before, err := failedRequests(t.Context(), p)
@@ -120,7 +119,7 @@ func awaitFailedRequests(t *testing.T, e *framework.Env, p *process, n float64) 
 	})
 }
 
-// wantBusy fails the test if a crowd has been served already.
+// wantBusy fails the test if all n claims have been served already.
 func wantBusy(t *testing.T, e *framework.Env, n int) {
 	t.Helper()
 	volumes, err := e.Volumes(t.Context())
@@ -128,12 +127,12 @@ func wantBusy(t *testing.T, e *framework.Env, n int) {
 		t.Fatal(err)
 	}
 	if len(volumes) >= n {
-		t.Fatalf("there are all %d volumes already: it was not busy", len(volumes))
+		t.Fatalf("all %d volumes exist already: the provisioner was not busy", len(volumes))
 	}
 }
 
-// TestALeaderThatIsCutOffIsReplaced: unlike one that is frozen, it goes on with what
-// it has begun inside Ceph, and cannot tell anybody.
+// TestALeaderThatIsCutOffIsReplaced disconnects a leader from the API server. Unlike a frozen
+// leader, it continues its operations inside Ceph, and cannot report them.
 func TestALeaderThatIsCutOffIsReplaced(t *testing.T) {
 	t.Parallel()
 	e, api := newProxiedEnv(t)
@@ -164,8 +163,8 @@ func TestALeaderThatIsCutOffIsReplaced(t *testing.T) {
 	awaitIdle(t, e, standby)
 }
 
-// TestFailover tells how long nobody works when a leader goes, with the lease's
-// settings as they are by default.
+// TestFailover logs how long no provisioner works after a leader's end, with the default lease
+// settings.
 func TestFailover(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
@@ -185,7 +184,7 @@ func TestFailover(t *testing.T) {
 		e.AwaitBound(t, e.Claim(t, fmt.Sprintf("terminated-%d", i), class))
 		took = append(took, time.Since(begun).Round(10*time.Millisecond))
 		if took[i] > leaseDuration {
-			t.Errorf("the next claim was bound %s after SIGTERM: the lease was not given back", took[i])
+			t.Errorf("the next claim was bound %s after SIGTERM: the lease was not released", took[i])
 		}
 		leader = standby
 	}

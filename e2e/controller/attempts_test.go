@@ -11,8 +11,8 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-// TestEarlierAttempts has images under the names of claims before a provisioner
-// comes up, as one that was killed leaves them, and as somebody else may.
+// TestEarlierAttempts creates images with the names of claims before the provisioner starts:
+// those of a killed provisioner, and those of others.
 func TestEarlierAttempts(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
@@ -25,13 +25,13 @@ func TestEarlierAttempts(t *testing.T) {
 		e.Ceph.Run(t, "rbd", "create", "--size", size, "--image-feature", features, ref.String())
 	}
 	plain := e.Class(t, "plain")
-	// Ceph adds fast-diff to this.
+	// Ceph adds fast-diff to these features.
 	mapped := e.Class(t, "mapped", framework.Parameter("imageFeatures", "exclusive-lock,object-map"))
 	cases := []struct {
 		name, class string
 		leave       func(*corev1.PersistentVolumeClaim, rbdutil.ImageRef)
-		// taken: the very image is taken. Otherwise another is made in its place,
-		// or, with an event that has the text, none.
+		// taken is true if the image is used. Otherwise it is replaced by a new one or, if
+		// event is set, the claim gets that event.
 		taken bool
 		event string
 	}{
@@ -82,7 +82,7 @@ func TestEarlierAttempts(t *testing.T) {
 			if got := imageID(t, e, ref); got != ids[test.name] {
 				t.Errorf("%s: image %s was replaced", test.name, ref)
 			}
-			e.RemoveImage(t, ref) // which is what the event is for
+			e.RemoveImage(t, ref) // as the event suggests
 		}
 		e.AwaitBound(t, claim)
 		if got := imageID(t, e, ref); (got == ids[test.name]) != test.taken {
@@ -97,7 +97,7 @@ func TestEarlierAttempts(t *testing.T) {
 	}
 }
 
-// imageID is what tells an image from another of the same name.
+// imageID returns the ID that distinguishes images of the same name.
 func imageID(t *testing.T, e *framework.Env, ref rbdutil.ImageRef) string {
 	t.Helper()
 	var info struct{ ID string }

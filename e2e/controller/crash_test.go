@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestACrashLeavesNoKey ends a provisioner that has keys in its memory as a failed
-// assertion inside Ceph's libraries does. Its system would write a core file.
+// TestACrashLeavesNoKey aborts a provisioner that has keys in its memory, like a failed
+// assertion inside Ceph's libraries. The system's settings allow a core file.
 func TestACrashLeavesNoKey(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
@@ -26,10 +26,10 @@ func TestACrashLeavesNoKey(t *testing.T) {
 		t.Errorf("exit code %d, want that of a Go program that crashes", code)
 	}
 	if p.DumpedCore() {
-		t.Error("it has dumped core")
+		t.Error("the process dumped core")
 	}
 	if !strings.Contains(p.Log(), "SIGABRT: abort") {
-		t.Error("the log does not tell of the crash")
+		t.Error("the log has no SIGABRT")
 	}
 	if found := revealed(p.Log(), e.Key.Reveal()); found != "" {
 		t.Errorf("the log has the key: %s", found)

@@ -16,7 +16,7 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-// deletion is a bound claim that is about to be deleted under some circumstance.
+// deletion is a bound claim to delete in some special state.
 type deletion struct {
 	*framework.Env
 	class  string
@@ -25,12 +25,12 @@ type deletion struct {
 	image  rbdutil.ImageRef
 }
 
-// TestDeletion deletes claims whose images are not just there to be removed.
+// TestDeletion deletes claims whose images cannot simply be removed.
 func TestDeletion(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
 	start(t, e)
-	// All in one call of Run, because the Env ends with the test that it is of.
+	// All cases are in one call of Run, because the Env ends with its test.
 	t.Run("cases", func(t *testing.T) {
 		for name, run := range map[string]func(*testing.T, *deletion){
 			"watched":              deleteWatched,
@@ -70,8 +70,8 @@ func newDeletion(t *testing.T, e *framework.Env, name string, options ...framewo
 	return d
 }
 
-// refused deletes the claim, waits until deleting the volume has failed twice with
-// the phrases, and checks that volume and image are still there.
+// refused deletes the claim, waits until the volume's deletion has failed twice with the
+// phrases, and checks that the volume is kept.
 func (d *deletion) refused(t *testing.T, phrases ...string) {
 	t.Helper()
 	d.DeleteClaim(t, d.claim.Name)
@@ -126,14 +126,14 @@ func deleteOfAnotherOwner(t *testing.T, d *deletion) {
 	d.gone(t)
 }
 
-// deleteClassGone: all that is needed is on the volume.
+// deleteClassGone: the volume has all the information.
 func deleteClassGone(t *testing.T, d *deletion) {
 	d.DeleteClass(t, d.class)
 	d.DeleteClaim(t, d.claim.Name)
 	d.gone(t)
 }
 
-// deleteVolumeFirst: the volume's object waits for its image.
+// deleteVolumeFirst: the volume's object is kept until its image is removed.
 func deleteVolumeFirst(t *testing.T, d *deletion) {
 	if err := d.Client.CoreV1().PersistentVolumes().Delete(t.Context(), d.volume.Name, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
@@ -155,7 +155,7 @@ func deleteSecretGone(t *testing.T, d *deletion) {
 	d.gone(t)
 }
 
-// deletePoolGone: a pool that cannot be seen may be there all the same.
+// deletePoolGone: a pool that cannot be found may still exist.
 func deletePoolGone(t *testing.T, e *framework.Env) {
 	pool := e.Pool + "-gone"
 	e.PutSecret(t, "gone", e.NewUser(t, pool, pool).Reveal())
@@ -165,12 +165,12 @@ func deletePoolGone(t *testing.T, e *framework.Env) {
 		framework.Parameter("adminId", pool), framework.Parameter("adminSecretName", "gone"))
 	e.Ceph.DeletePool(t, pool)
 	d.refused(t, "open pool "+pool, "pool not found", "the volume stays for as long as pool "+pool+" may come back")
-	// Somebody has brought it back, without the image.
+	// The pool is restored, without the image.
 	e.Ceph.CreatePool(t, pool)
 	d.AwaitVolumeGone(t, d.volume)
 }
 
-// deleteRetained has nothing to wait for but that what is deleted after it is gone.
+// deleteRetained has no event to wait for. It waits for the deletion of a later claim instead.
 func deleteRetained(t *testing.T, e *framework.Env) {
 	retain := func(class *storagev1.StorageClass) {
 		class.ReclaimPolicy = ptr.To(corev1.PersistentVolumeReclaimRetain)
@@ -178,7 +178,7 @@ func deleteRetained(t *testing.T, e *framework.Env) {
 	d := newDeletion(t, e, "retained", retain)
 	after := newDeletion(t, e, "after-retained")
 	if len(d.volume.Finalizers) != 1 {
-		t.Errorf("finalizers %q: who would remove ours?", d.volume.Finalizers)
+		t.Errorf("finalizers %q, want one: the provisioner's would never be removed", d.volume.Finalizers)
 	}
 	d.DeleteClaim(t, d.claim.Name)
 	e.Await(t, "volume to be released", framework.Timeout, func(context.Context) error {

@@ -16,9 +16,9 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/e2e/framework"
 )
 
-// The controller manager of the lab has no rbd command, as that of the stock image, and
-// tries to expand every rbd volume all the same. `make test-ceph` runs the tests of this
-// file once more beside one that has it.
+// The lab's controller manager has no rbd command, like the stock image, and still tries to
+// expand every rbd volume. `make test-ceph` repeats the tests of this file with a controller
+// manager that has the command.
 
 func TestExpansion(t *testing.T) {
 	t.Parallel()
@@ -41,9 +41,9 @@ func TestExpansion(t *testing.T) {
 	e.AwaitFileSystemPending(t, "filesystem")
 	e.AwaitSize(t, "block", "2Gi", framework.Timeout)
 	if has := e.GetClaim(t, "filesystem").Status.Capacity[corev1.ResourceStorage]; !has.Equal(resource.MustParse("1Gi")) {
-		t.Errorf("a claim whose file system nobody has grown has %s", has.String())
+		t.Errorf("a claim whose file system was not expanded has %s", has.String())
 	}
-	// Again and again, faster than it is done.
+	// Several requests, faster than they are served.
 	for n := 3; n <= 9; n++ {
 		for name := range volumes {
 			e.RequestSize(t, name, fmt.Sprint(n, "Gi"))
@@ -68,8 +68,8 @@ func TestExpansionOfAnImageThatIsLargerAlready(t *testing.T) {
 	e.AwaitSize(t, "data", "5Gi", framework.Timeout)
 }
 
-// TestExpansionWhileThePoolIsFull: an image takes no room for being larger, nor does its
-// object map as Ceph counts.
+// TestExpansionWhileThePoolIsFull expands images in a full pool. A larger image takes no space,
+// nor does its object map by Ceph's count.
 func TestExpansionWhileThePoolIsFull(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
@@ -88,7 +88,8 @@ func TestExpansionWhileThePoolIsFull(t *testing.T) {
 	setQuota(t, e, 0)
 }
 
-// TestExpansionThatFails is told to the claim, and done when its cause is gone.
+// TestExpansionThatFails reports the failure on the claim, and succeeds after its cause is
+// fixed.
 func TestExpansionThatFails(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
@@ -107,12 +108,12 @@ func TestExpansionThatFails(t *testing.T) {
 	e.AwaitSize(t, "data", "2Gi", framework.Timeout)
 }
 
-// setQuota limits the number of objects in the test's pool, 0 for not, and waits until
-// that shows.
+// setQuota limits the number of objects in the test's pool, 0 for no limit, and waits until
+// Ceph applies it.
 func setQuota(t *testing.T, e *framework.Env, objects int) {
 	t.Helper()
 	e.Ceph.Run(t, "ceph", "osd", "pool", "set-quota", e.Pool, "max_objects", fmt.Sprint(objects))
-	e.Await(t, "the quota to show", framework.Timeout, func(ctx context.Context) error {
+	e.Await(t, "the quota to be applied", framework.Timeout, func(ctx context.Context) error {
 		out, err := e.Ceph.Try(ctx, "ceph", "osd", "pool", "ls", "detail", "--format", "json")
 		if err != nil {
 			return err
@@ -129,11 +130,12 @@ func setQuota(t *testing.T, e *framework.Env, objects int) {
 				return nil
 			}
 		}
-		return errors.New("it does not yet")
+		return errors.New("it is not applied yet")
 	})
 }
 
-// TestExpansionOfVolumesOfTheRetiredProvisioner needs the class for what they lack.
+// TestExpansionOfVolumesOfTheRetiredProvisioner uses the class for the information that the
+// volumes lack.
 func TestExpansionOfVolumesOfTheRetiredProvisioner(t *testing.T) {
 	e := newDefaultEnv(t)
 	class := e.RetiredClass(t, framework.Expandable)

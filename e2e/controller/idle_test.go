@@ -12,34 +12,34 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/e2e/framework"
 )
 
-// state is what a process has of the things that a fault may make it lose or pile up.
+// state has the resources of a process that a fault may leak.
 type state struct {
 	goroutines, memory float64
 }
 
 const (
-	// moreGoroutines are those of a connection or a retry that is still to end.
+	// moreGoroutines allows for a connection or a retry that is about to end.
 	moreGoroutines = 10
-	// moreMemory is what the Go runtime and the C library keep for themselves.
+	// moreMemory allows for memory that the Go runtime and the C library keep.
 	moreMemory = 64 << 20
 )
 
-// awaitIdle waits until a process has nothing to do: nothing in its queues, and no
-// worker with something in hand, inside Ceph or not.
+// awaitIdle waits until a process is idle: its queues are empty and no operation runs, inside
+// Ceph or not.
 func awaitIdle(t *testing.T, e *framework.Env, p *process) state {
 	t.Helper()
 	var now state
-	e.Await(t, "the provisioner to be at rest", framework.Timeout, func(ctx context.Context) (err error) {
+	e.Await(t, "the provisioner to be idle", framework.Timeout, func(ctx context.Context) (err error) {
 		now, err = idleState(ctx, p)
 		return err
 	})
 	return now
 }
 
-// wantSameIdleState waits until a process is at rest as it was before.
+// wantSameIdleState waits until a process is idle with the same resources as before.
 func wantSameIdleState(t *testing.T, e *framework.Env, p *process, before state) {
 	t.Helper()
-	e.Await(t, "goroutines and memory to come back", framework.Timeout, func(ctx context.Context) error {
+	e.Await(t, "goroutines and memory to be released", framework.Timeout, func(ctx context.Context) error {
 		now, err := idleState(ctx, p)
 		switch {
 		case err != nil:
@@ -53,7 +53,7 @@ func wantSameIdleState(t *testing.T, e *framework.Env, p *process, before state)
 	})
 }
 
-// idleState is an error while the process has something to do.
+// idleState returns an error while the process has work.
 func idleState(ctx context.Context, p *process) (state, error) {
 	values, err := samplesOf(ctx, p)
 	if err != nil {
@@ -65,20 +65,20 @@ func idleState(ctx context.Context, p *process) (state, error) {
 		switch name {
 		case "workqueue_depth", "workqueue_unfinished_work_seconds", "rbd_provisioner_ceph_operations_in_flight":
 			queues++
-			// The depth of the volumes' queue goes below 0: the library takes a volume that is
-			// deleted off it without having got it from it.
+			// The depth of the volumes' queue can be negative: the library removes deleted
+			// volumes from it without taking them.
 			if value > 0 {
 				return state{}, fmt.Errorf("%s is %g", sample, value)
 			}
 		}
 	}
 	if queues == 0 {
-		return state{}, errors.New("it has no queues")
+		return state{}, errors.New("no metrics of queues")
 	}
 	return state{goroutines: values["go_goroutines"], memory: values["process_resident_memory_bytes"]}, nil
 }
 
-// failedRequests counts the requests to the API server that got no answer.
+// failedRequests returns the number of requests to the API server without a response.
 func failedRequests(ctx context.Context, p *process) (float64, error) {
 	values, err := samplesOf(ctx, p)
 	n := 0.0

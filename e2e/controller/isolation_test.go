@@ -15,8 +15,8 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/e2e/framework"
 )
 
-// TestADeadClusterStopsNobodyElse has more claims of a cluster that does not answer
-// than the provisioner has workers, and then claims of one that does.
+// TestADeadClusterStopsNobodyElse creates more claims of an unresponsive cluster than the
+// provisioner has workers, and then claims of a responsive one.
 func TestADeadClusterStopsNobodyElse(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
@@ -38,12 +38,11 @@ func TestADeadClusterStopsNobodyElse(t *testing.T) {
 		e.WantImage(t, e.ImageFor(claim), false)
 	}
 	if _, body := p.Get(t, "/livez?verbose"); body == "" {
-		t.Error("no health")
+		t.Error("/livez returned no text")
 	}
 }
 
-// unresponsiveMonitor takes connections and never says a word, as a host does that
-// has hung up.
+// unresponsiveMonitor accepts connections and never sends anything, like a hanging host.
 func unresponsiveMonitor(t *testing.T) (address string) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

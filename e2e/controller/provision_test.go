@@ -54,7 +54,8 @@ func TestAClaimBecomesAVolume(t *testing.T) {
 	e.WantImage(t, ref, false)
 }
 
-// wantGolden compares all of a volume but what the API server makes up.
+// wantGolden compares a volume with the golden file, except for fields that the API server
+// sets.
 func wantGolden(t *testing.T, e *framework.Env, claim *corev1.PersistentVolumeClaim, class string, volume *corev1.PersistentVolume) {
 	t.Helper()
 	golden, err := os.ReadFile("testdata/volume.yaml")
@@ -100,7 +101,7 @@ func TestSizesAndModes(t *testing.T) {
 		fsType   string
 		access   []corev1.PersistentVolumeAccessMode
 	}{
-		// The next whole MiB.
+		// Sizes are rounded up to whole MiB.
 		"odd-size": {
 			options:  []framework.ClaimOption{framework.Size("1500M")},
 			capacity: "1431Mi", bytes: 1431 << 20, mode: corev1.PersistentVolumeFilesystem, fsType: "xfs",
@@ -141,7 +142,7 @@ func TestSizesAndModes(t *testing.T) {
 	}
 }
 
-// TestParametersReachTheImage uses what the predecessors did not have.
+// TestParametersReachTheImage uses parameters that the predecessors did not have.
 func TestParametersReachTheImage(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
@@ -181,7 +182,7 @@ func TestTheOldAnnotationNamesTheClass(t *testing.T) {
 	e.WantImage(t, framework.ImageOf(volume), true)
 }
 
-// TestAClaimForANodeThatIsGone is given back to the scheduler.
+// TestAClaimForANodeThatIsGone must be rescheduled.
 func TestAClaimForANodeThatIsGone(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
