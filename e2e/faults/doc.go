@@ -1,5 +1,5 @@
-// Package faults breaks Ceph under a working provisioner, in every way that a lab supports, and
-// requires that everything recovers without manual work once Ceph does.
+// Package faults breaks Ceph under a working provisioner, in every way that a lab supports.
+// Everything must recover without manual work once Ceph does.
 //
 // It breaks the lab's own Ceph clusters. So no other tests can use them at the same time, and
 // its tests run one after the other. In addition to the requirements of package controller,
