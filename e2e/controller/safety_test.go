@@ -319,7 +319,7 @@ func TestOrphansWithDataAreReported(t *testing.T) {
 	e.Await(t, "the empty orphan to be removed and the other to be counted", framework.Timeout, func(ctx context.Context) error {
 		images, err := e.TryImages(ctx)
 		if err != nil || slices.Contains(images, empty.Name) {
-			return fmt.Errorf("there are %q, %w", images, err)
+			return errors.Join(err, fmt.Errorf("the images are %q", images))
 		}
 		_, metrics, err := p.TryGet(ctx, "/metrics")
 		if err == nil && !strings.Contains(metrics, "\nrbd_provisioner_orphaned_images 1\n") {

@@ -172,7 +172,7 @@ func (g *requestGate) killAt(t *testing.T, e *framework.Env, claim *corev1.Persi
 		if !deleted {
 			now, err := e.Client.CoreV1().PersistentVolumeClaims(e.Namespace).Get(ctx, claim.Name, metav1.GetOptions{})
 			if err != nil || now.Status.Phase != corev1.ClaimBound {
-				return fmt.Errorf("the claim is not bound: %w", err)
+				return errors.Join(err, errors.New("the claim is not bound"))
 			}
 			if !asked {
 				asked = true

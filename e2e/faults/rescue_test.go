@@ -5,6 +5,7 @@ package faults
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -120,7 +121,7 @@ func (r *rig) wantImages(t *testing.T, volumes []corev1.PersistentVolume, sums m
 			// A late move may remove the image for a moment, until it is restored.
 			sum, err := r.sum(ctx, volume.Spec.RBD.RBDImage)
 			if err != nil || sum != sums[volume.Spec.RBD.RBDImage] {
-				return fmt.Errorf("volume %s has other data than before: %w", volume.Name, err)
+				return errors.Join(err, fmt.Errorf("volume %s has other data than before", volume.Name))
 			}
 		}
 		return nil
