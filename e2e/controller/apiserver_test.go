@@ -142,7 +142,7 @@ func TestALeaderThatIsCutOffIsReplaced(t *testing.T) {
 	leader := start(t, e, append(flags, "--kubeconfig="+framework.ProxiedKubeconfig(t, api))...)
 	first := awaitHolder(t, e)
 	standby := start(t, e, flags...)
-	standby.AwaitLog(t, e, "Waiting to lead")
+	standby.AwaitLog(t, e, "Started waiting for the lease")
 	claims := createCrowd(t, e, class, crowd)
 	awaitImages(t, e, 3)
 	clients := cephClients(t, e)

@@ -21,7 +21,7 @@ func TestHealthAndMetrics(t *testing.T) {
 	leader := start(t, e)
 	awaitHolder(t, e)
 	standby := start(t, e)
-	standby.AwaitLog(t, e, "Waiting to lead")
+	standby.AwaitLog(t, e, "Started waiting for the lease")
 	for name, p := range map[string]*process{"leader": leader, "standby": standby} {
 		awaitReady(t, e, p)
 		for path, want := range map[string]string{

@@ -121,7 +121,7 @@ func TestTerminationHandsOver(t *testing.T) {
 	leader := start(t, e, "--worker-threads=2")
 	first := awaitHolder(t, e)
 	standby := start(t, e, "--worker-threads=2")
-	standby.AwaitLog(t, e, "Waiting to lead")
+	standby.AwaitLog(t, e, "Started waiting for the lease")
 	holders := watchHolders(t, e)
 	claims := createCrowd(t, e, class, crowd)
 	awaitImages(t, e, 3)
@@ -129,7 +129,7 @@ func TestTerminationHandsOver(t *testing.T) {
 		t.Errorf("exit code %d", code)
 	}
 	ended := time.Now()
-	standby.AwaitLog(t, e, `"Leading"`)
+	standby.AwaitLog(t, e, `"Started leading"`)
 	t.Logf("the second replica leads %s after the first has ended", time.Since(ended).Round(time.Millisecond))
 	second := awaitHolder(t, e, first)
 	// The lease was free in between: it was given back, and did not run out.
@@ -188,7 +188,7 @@ func TestAFrozenLeaderIsReplaced(t *testing.T) {
 	frozen := start(t, e, flags...)
 	first := awaitHolder(t, e)
 	standby := start(t, e, flags...)
-	standby.AwaitLog(t, e, "Waiting to lead")
+	standby.AwaitLog(t, e, "Started waiting for the lease")
 	claims := createCrowd(t, e, class, crowd)
 	awaitImages(t, e, 3)
 	frozen.Pause(t)

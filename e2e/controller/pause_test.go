@@ -152,7 +152,7 @@ func (l *pausedLife) run(t *testing.T) {
 	awaitHolder(t, l.Env)
 	l.first.AwaitLog(t, l.Env, "Started provisioner controller")
 	l.standby = framework.Start(t, l.Env, shortLease...)
-	l.standby.AwaitLog(t, l.Env, "Waiting to lead")
+	l.standby.AwaitLog(t, l.Env, "Started waiting for the lease")
 	l.pause = l.gate.pauseAt(t, l.first, l.n, l.answered)
 
 	claim := l.Claim(t, "claim", class, framework.Block, framework.Size("32Mi"))
@@ -205,7 +205,7 @@ func (l *pausedLife) step(t *testing.T, step string) {
 	}
 	l.over = true
 	t.Logf("paused at request %d (%s), which is answered before: %t; then: %s", l.n, l.gate.last(), l.answered, step)
-	l.standby.AwaitLog(t, l.Env, `"Leading"`)
+	l.standby.AwaitLog(t, l.Env, `"Started leading"`)
 	for image := range l.sums {
 		l.Ceph.Run(t, "rbd", "bench", "--io-type", "write", "--io-size", "8K", "--io-total", "8K", image.String())
 		l.sums[image] = sumOf(t, l.Env, image, lifeSize)
@@ -261,7 +261,7 @@ func TestALeaderLosesTheAPIServerForAWhile(t *testing.T) {
 			first := awaitHolder(t, e)
 			gone := e.AwaitBound(t, e.Claim(t, "gone", class))
 			standby := start(t, e, flags...)
-			standby.AwaitLog(t, e, "Waiting to lead")
+			standby.AwaitLog(t, e, "Started waiting for the lease")
 			holders := watchHolders(t, e)
 			claims := createCrowd(t, e, class, smallCrowd)
 			awaitImages(t, e, 3)

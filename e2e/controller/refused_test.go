@@ -79,7 +79,7 @@ func TestAnImageWhoseVolumeWasRefusedIsRemoved(t *testing.T) {
 func awaitRefused(t *testing.T, e *framework.Env, claims ...*corev1.PersistentVolumeClaim) {
 	t.Helper()
 	for _, claim := range claims {
-		e.AwaitEvent(t, claim, framework.Patience, "ProvisioningFailed", "the Kubernetes API server does not take it", refusal)
+		e.AwaitEvent(t, claim, framework.Patience, "ProvisioningFailed", "failed to create PersistentVolume", refusal)
 		e.WantImage(t, e.ImageFor(claim), true)
 	}
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-// used are metrics of which each has a value, so that none is left out.
+// used returns metrics with a value each, because metrics without a value are not gathered.
 func used() *metrics {
 	m := newMetrics()
 	m.observe("create")(nil)
@@ -30,7 +30,7 @@ func used() *metrics {
 	return m
 }
 
-// families are the metrics whose name begins so, with a value each.
+// families gathers the metrics with one of the prefixes.
 func families(t *testing.T, g prometheus.Gatherer, prefixes ...string) []*dto.MetricFamily {
 	t.Helper()
 	all, err := g.Gather()
@@ -59,9 +59,9 @@ func TestMetricsAreDocumented(t *testing.T) {
 	golden(t, "metrics.txt", []byte(list.String()))
 }
 
-func TestMetricsOfOthersAreServedToo(t *testing.T) {
+func TestMetricsOfKubernetesPackagesAreServed(t *testing.T) {
 	t.Parallel()
-	// Each of them has a value once it has been used, here by its name alone.
+	// The metrics of a queue exist only after it was used.
 	queue := workqueue.NewNamedRateLimitingQueue(workqueue.DefaultControllerRateLimiter(), "claims")
 	queue.Add("1e7f")
 	queue.ShutDown()
@@ -72,7 +72,7 @@ func TestMetricsOfOthersAreServedToo(t *testing.T) {
 	}
 }
 
-func TestOurMetricsFollowPrometheusRules(t *testing.T) {
+func TestMetricsFollowPrometheusRules(t *testing.T) {
 	t.Parallel()
 	problems, err := testutil.GatherAndLint(ours{used().registry})
 	if err != nil {
@@ -83,7 +83,7 @@ func TestOurMetricsFollowPrometheusRules(t *testing.T) {
 	}
 }
 
-// ours are the metrics that are not somebody else's to name.
+// ours gathers the metrics that this program names.
 type ours struct{ prometheus.Gatherer }
 
 func (o ours) Gather() ([]*dto.MetricFamily, error) {
@@ -93,7 +93,7 @@ func (o ours) Gather() ([]*dto.MetricFamily, error) {
 	}), err
 }
 
-func TestOperationsAreCountedFromStartToReturn(t *testing.T) {
+func TestOperationsAreMeasured(t *testing.T) {
 	t.Parallel()
 	m := newMetrics()
 	wantInFlight := func(want float64) {
@@ -143,7 +143,7 @@ func TestOrphansAreCounted(t *testing.T) {
 	}
 }
 
-func TestResultsHaveShortNames(t *testing.T) {
+func TestResultLabels(t *testing.T) {
 	t.Parallel()
 	for want, errs := range map[string][]error{
 		"ok":              {nil},

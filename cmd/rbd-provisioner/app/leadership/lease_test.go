@@ -1,11 +1,14 @@
-package app
+package leadership
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -14,11 +17,15 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
 	"k8s.io/utils/ptr"
 )
 
-// leaseServer is an API server with one Lease. Each candidate has a way of its own to it, which
-// can fail alone.
+// leaseServer is an API server with one Lease. Each candidate has its own connection, which can fail
+// separately.
 type leaseServer struct {
 	mu      sync.Mutex
 	lease   *coordinationv1.Lease
@@ -28,52 +35,79 @@ type leaseServer struct {
 	holders []string       // in order
 }
 
-// way is one candidate's way to the server.
-type way struct {
+// connection is the connection of one candidate to the server.
+type connection struct {
 	*httptest.Server
 	mu   sync.Mutex
-	held chan struct{} // requests wait until it is closed; nil: they do not
+	held chan struct{} // requests wait until it is closed; nil: they do not wait
 }
 
 func newLeaseServer() *leaseServer { return &leaseServer{renewed: map[string]int{}} }
 
-func (s *leaseServer) newWay(t *testing.T) *way {
+func (s *leaseServer) connect(t *testing.T) *connection {
 	t.Helper()
-	w := &way{}
-	decoder := &apiServer{}
-	w.Server = httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	c := &connection{}
+	c.Server = httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		var sent *coordinationv1.Lease
 		if r.Method != http.MethodGet {
-			sent = decoder.read(t, r).(*coordinationv1.Lease)
+			sent = decodeLease(t, r)
 		}
-		w.mu.Lock()
-		held := w.held
-		w.mu.Unlock()
+		c.mu.Lock()
+		held := c.held
+		c.mu.Unlock()
 		if held != nil {
 			<-held
 		}
 		s.serve(t, rw, sent, r.Method)
 	}))
 	t.Cleanup(func() {
-		w.heal()
-		w.Close()
+		c.heal()
+		c.Close()
 	})
-	return w
+	return c
 }
 
-// hang has requests wait. The client may have gone when heal lets them go on.
-func (w *way) hang() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.held = make(chan struct{})
+// hang makes requests wait until heal. The client may be gone by then.
+func (c *connection) hang() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.held = make(chan struct{})
 }
 
-func (w *way) heal() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.held != nil {
-		close(w.held)
-		w.held = nil
+func (c *connection) heal() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.held != nil {
+		close(c.held)
+		c.held = nil
+	}
+}
+
+func decodeLease(t *testing.T, r *http.Request) *coordinationv1.Lease {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		t.Error(err)
+	}
+	object, _, err := scheme.Codecs.UniversalDeserializer().Decode(body, nil, nil)
+	if err != nil {
+		t.Errorf("%s %s: %v", r.Method, r.URL, err)
+	}
+	return object.(*coordinationv1.Lease)
+}
+
+// answer sends the object and sets its type.
+func answer(t *testing.T, w http.ResponseWriter, code int, object runtime.Object) {
+	object = object.DeepCopyObject()
+	kinds, _, err := scheme.Scheme.ObjectKinds(object)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	object.GetObjectKind().SetGroupVersionKind(kinds[0])
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	if err := json.NewEncoder(w).Encode(object); err != nil && !strings.Contains(err.Error(), "broken pipe") {
+		t.Error(err)
 	}
 }
 
@@ -92,7 +126,7 @@ func (s *leaseServer) serve(t *testing.T, w http.ResponseWriter, sent *coordinat
 	case s.lease == nil:
 		refuse(apierrors.NewNotFound(leases, "ceph.com-rbd"))
 	case method == http.MethodPut && sent.ResourceVersion != s.lease.ResourceVersion:
-		refuse(apierrors.NewConflict(leases, sent.Name, errors.New("it has changed")))
+		refuse(apierrors.NewConflict(leases, sent.Name, errors.New("it was modified")))
 	case method == http.MethodPut:
 		s.set(sent)
 		answer(t, w, http.StatusOK, s.lease)
@@ -113,7 +147,7 @@ func (s *leaseServer) set(lease *coordinationv1.Lease) {
 	}
 }
 
-// change changes the lease as an administrator would; nil deletes it.
+// change changes the lease as an administrator would. If to returns nil, the lease is deleted.
 func (s *leaseServer) change(to func(*coordinationv1.Lease) *coordinationv1.Lease) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -130,25 +164,24 @@ func (s *leaseServer) renewals(holder string) int {
 	return s.renewed[holder]
 }
 
-// candidate takes part in an election, with real clients. Its work lasts until the test ends it.
+// candidate takes part in an election with a real client. Its work runs until finish is called.
 type candidate struct {
-	*elector
-	*way
+	*Elector
+	*connection
 	working chan struct{} // closed when work begins
-	release chan struct{} // ends work, when it is closed
+	release chan struct{} // work ends when it is closed
 	exits   chan error
 	exited  atomic.Bool
 	ended   chan error
 	stop    context.CancelFunc
 }
 
-// scaled are options that Validate accepts. A loss is noticed after 1.27 s, and others lead after 2 s.
-func scaled(master string) *Options {
+// shortLease has options that Validate accepts. A loss is noticed after 1.27 s, and a standby leads after 2 s.
+func shortLease() *Options {
 	opts := testOptions()
-	opts.Master = master
-	opts.LeaderElection.LeaseDuration = 2 * time.Second
-	opts.LeaderElection.RenewDeadline = time.Second
-	opts.LeaderElection.RetryPeriod = 20 * time.Millisecond
+	opts.LeaseDuration = 2 * time.Second
+	opts.RenewDeadline = time.Second
+	opts.RetryPeriod = 20 * time.Millisecond
 	return opts
 }
 
@@ -156,18 +189,20 @@ func scaled(master string) *Options {
 func (s *leaseServer) newCandidate(t *testing.T, onWork func()) *candidate {
 	t.Helper()
 	c := &candidate{
-		way: s.newWay(t), working: make(chan struct{}), release: make(chan struct{}),
+		connection: s.connect(t), working: make(chan struct{}), release: make(chan struct{}),
 		exits: make(chan error, 10), ended: make(chan error, 1),
 	}
-	opts := scaled(c.URL)
+	opts := shortLease()
 	if errs := opts.Validate(); len(errs) > 0 {
 		t.Fatal(errs)
 	}
-	clients, err := newClients(opts)
+	client, err := kubernetes.NewForConfig(opts.ClientConfig(&rest.Config{
+		Host: c.URL, ContentConfig: rest.ContentConfig{ContentType: runtime.ContentTypeProtobuf, AcceptContentTypes: runtime.ContentTypeJSON},
+	}))
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.elector, err = newElector(opts, clients.lease, func(reason error) {
+	c.Elector, err = New(opts, "ceph.com/rbd", client, func(reason error) {
 		c.exited.Store(true)
 		c.exits <- reason
 	})
@@ -179,7 +214,7 @@ func (s *leaseServer) newCandidate(t *testing.T, onWork func()) *candidate {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		c.ended <- c.run(ctx, func(context.Context) error {
+		c.ended <- c.Run(ctx, func(context.Context) error {
 			onWork()
 			close(c.working)
 			<-c.release
@@ -195,7 +230,7 @@ func (s *leaseServer) newCandidate(t *testing.T, onWork func()) *candidate {
 	return c
 }
 
-// finish lets work end.
+// finish ends the work.
 func (c *candidate) finish() {
 	select {
 	case <-c.release:
@@ -204,27 +239,27 @@ func (c *candidate) finish() {
 	}
 }
 
-func TestALeaderExitsBeforeAnotherLeadsWhenTheAPIServerHangs(t *testing.T) {
+func TestALeaderExitsBeforeAnotherLeadsIfTheAPIServerHangs(t *testing.T) {
 	t.Parallel()
 	server := newLeaseServer()
 	leader := server.newCandidate(t, func() {})
 	await(t, "the leader", leader.working)
 	standby := server.newCandidate(t, func() {
 		if !leader.exited.Load() {
-			t.Error("the standby leads while the leader works")
+			t.Error("the standby leads while the work of the leader is running")
 		}
 	})
 	leader.hang()
 	if reason := await(t, "the exit", leader.exits); !errors.Is(reason, errNotRenewed) {
-		t.Errorf("it exits because %v, want %v", reason, errNotRenewed)
+		t.Errorf("exit because %v, want %v", reason, errNotRenewed)
 	}
 	await(t, "the standby", standby.working)
-	// What hangs comes through now, and changes nothing.
+	// The hanging requests reach the server now, and must not change the lease.
 	leader.heal()
 	before := server.renewals(standby.lock.identity)
 	waitFor(t, "renewals of the standby", func() bool { return server.renewals(standby.lock.identity) > before+5 })
 	if standby.exited.Load() {
-		t.Error("the standby exits")
+		t.Error("the standby has exited")
 	}
 	server.mu.Lock()
 	defer server.mu.Unlock()
@@ -233,23 +268,23 @@ func TestALeaderExitsBeforeAnotherLeadsWhenTheAPIServerHangs(t *testing.T) {
 	}
 }
 
-// waitFor waits until something is so.
-func waitFor(t *testing.T, what string, so func() bool) {
+// waitFor waits until the condition is true.
+func waitFor(t *testing.T, what string, condition func() bool) {
 	t.Helper()
 	deadline := time.After(patience)
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	for !so() {
+	for !condition() {
 		select {
 		case <-deadline:
-			t.Fatalf("waited in vain for %s", what)
+			t.Fatalf("timed out waiting for %s", what)
 		case <-tick.C:
 		}
 	}
 }
 
-// TestARenewalIsAnsweredAtTheDeadline: whatever comes of it, no two work, and nobody gives away the
-// lease of work that runs.
+// TestARenewalIsAnsweredAtTheDeadline: the leader may go on or exit. But two processes must not work at
+// the same time, and the lease must not be released while work is running.
 func TestARenewalIsAnsweredAtTheDeadline(t *testing.T) {
 	t.Parallel()
 	for _, milliseconds := range []int{900, 980, 1000, 1020, 1100} {
@@ -261,7 +296,7 @@ func TestARenewalIsAnsweredAtTheDeadline(t *testing.T) {
 			await(t, "the leader", leader.working)
 			standby := server.newCandidate(t, func() {
 				if !leader.exited.Load() {
-					t.Error("the standby leads while the leader works")
+					t.Error("the standby leads while the work of the leader is running")
 				}
 			})
 			leader.hang()
@@ -278,14 +313,14 @@ func TestARenewalIsAnsweredAtTheDeadline(t *testing.T) {
 			defer server.mu.Unlock()
 			for _, holder := range server.holders {
 				if holder == "" {
-					t.Errorf("the lease was given back while work runs: %q", server.holders)
+					t.Errorf("the lease was released while work is running: %q", server.holders)
 				}
 			}
 		})
 	}
 }
 
-func TestALeaderExitsAtOnceWhenItsLeaseIsDeletedOrStolen(t *testing.T) {
+func TestALeaderExitsIfItsLeaseIsDeletedOrStolen(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		change func(*coordinationv1.Lease) *coordinationv1.Lease
@@ -303,7 +338,7 @@ func TestALeaderExitsAtOnceWhenItsLeaseIsDeletedOrStolen(t *testing.T) {
 			},
 			`the lease was lost: it is held by "other"`,
 		},
-		"given back by another": {
+		"released by another": {
 			func(lease *coordinationv1.Lease) *coordinationv1.Lease {
 				lease = lease.DeepCopy()
 				lease.Spec.HolderIdentity = nil
@@ -320,12 +355,12 @@ func TestALeaderExitsAtOnceWhenItsLeaseIsDeletedOrStolen(t *testing.T) {
 			changed := time.Now()
 			server.change(test.change)
 			if reason := await(t, "the exit", leader.exits); reason.Error() != test.want {
-				t.Errorf("it exits because %v, want %s", reason, test.want)
+				t.Errorf("exit because %v, want %s", reason, test.want)
 			}
 			if took := time.Since(changed); took >= time.Second {
-				t.Errorf("it has worked on for %s, until its renew deadline", took)
+				t.Errorf("exit after %s, which is the renew deadline", took)
 			}
-			// A leader that does not exit, as here, takes the lease no more.
+			// If the exit function returns, as in this test, the lease must not be acquired again.
 			if err := await(t, "the end", leader.ended); !errors.Is(err, errLeaseLost) {
 				t.Errorf("error %v, want %v", err, errLeaseLost)
 			}
@@ -338,7 +373,7 @@ func TestALeaderExitsAtOnceWhenItsLeaseIsDeletedOrStolen(t *testing.T) {
 	}
 }
 
-func TestAChangeOfTheLeaseThatIsNotOfItsHolderIsKept(t *testing.T) {
+func TestChangesOfTheLeaseByOthersAreKept(t *testing.T) {
 	t.Parallel()
 	server := newLeaseServer()
 	leader := server.newCandidate(t, func() {})
@@ -359,21 +394,21 @@ func TestAChangeOfTheLeaseThatIsNotOfItsHolderIsKept(t *testing.T) {
 	}
 }
 
-// TestALeaseRunsOutWithoutClientGo: client-go may be kept from noticing that it was not renewed.
-func TestALeaseRunsOutWithoutClientGo(t *testing.T) {
+// TestALeaseExpiresWithoutClientGo: client-go may be blocked and not notice that the renewal failed.
+func TestALeaseExpiresWithoutClientGo(t *testing.T) {
 	t.Parallel()
 	exits := make(chan error, 1)
 	lock := &leaseLock{lease: othersLease(), validFor: time.Hour, exit: func(reason error) { exits <- reason }, turn: make(chan struct{}, 1)}
 	lock.renewed(time.Now().Add(-59 * time.Minute))
 	select {
 	case reason := <-exits:
-		t.Fatalf("it exits too early: %v", reason)
+		t.Fatalf("exit too early: %v", reason)
 	default:
 	}
-	// As after a process that was stopped between the request and its answer.
+	// As if the process was stopped between the request and its answer.
 	lock.renewed(time.Now().Add(-time.Hour))
 	if reason := await(t, "the exit", exits); !errors.Is(reason, errNotRenewed) {
-		t.Errorf("it exits because %v, want %v", reason, errNotRenewed)
+		t.Errorf("exit because %v, want %v", reason, errNotRenewed)
 	}
 	if _, _, err := lock.Get(t.Context()); !errors.Is(err, errLeaseLost) {
 		t.Errorf("a request after the loss: %v", err)

@@ -1,4 +1,4 @@
-package app
+package leadership
 
 import (
 	"context"
@@ -18,29 +18,29 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// Reasons to exit at once. Another process may lead by now, and calls inside Ceph cannot be cancelled.
+// Reasons to exit immediately. Another process may lead already, and calls inside Ceph cannot be cancelled.
 var (
 	errLeaseLost    = errors.New("the lease was lost")
 	errNotRenewed   = fmt.Errorf("%w: it could not be renewed in time", errLeaseLost)
 	errLeaseDeleted = fmt.Errorf("%w: it was deleted", errLeaseLost)
 )
 
-// leaseLock is the Lease of the election. It differs from client-go's lock in two ways.
-// A leader whose lease was deleted or is held by another exits at once; with client-go's
-// lock it would create the lease again, or work until its renew deadline.
-// And the end of the lease does not depend on client-go, whose log lines may block.
+// leaseLock is the Lease of the election. It differs from client-go's lock in two ways:
+//  1. A leader exits immediately if its lease was deleted or is held by another process. With
+//     client-go's lock, it would create the lease again, or work until its renew deadline.
+//  2. The lease expires independently of client-go, whose log lines may block.
 type leaseLock struct {
 	leases                    coordinationv1client.LeaseInterface
 	namespace, name, identity string
-	// validFor is how long a renewal is good for, from the time at which it was sent.
+	// validFor is the time for which a renewal is valid, starting when it was sent.
 	validFor time.Duration
 	exit     func(reason error)
 
-	// turn is full while a request is under way. Its owner may use lease.
+	// turn is full while a request is running. Only that request may use the field lease.
 	turn  chan struct{}
 	lease *coordinationv1.Lease // as last read or written
 
-	clients cephClients // which the lease names
+	clients cephClients // recorded in the lease
 
 	mu      sync.Mutex
 	leading bool
@@ -57,7 +57,7 @@ func (l *leaseLock) Identity() string { return l.identity }
 // Describe implements resourcelock.Interface.
 func (l *leaseLock) Describe() string { return l.namespace + "/" + l.name }
 
-// RecordEvent implements resourcelock.Interface. The log says the same.
+// RecordEvent implements resourcelock.Interface. The same is logged, so it does nothing.
 func (l *leaseLock) RecordEvent(string) {}
 
 // Get implements resourcelock.Interface.
@@ -95,8 +95,8 @@ func (l *leaseLock) Create(ctx context.Context, record resourcelock.LeaderElecti
 	return nil
 }
 
-// Update implements resourcelock.Interface. client-go takes and renews the lease by it; it never
-// gives it back, because ReleaseOnCancel is not set.
+// Update implements resourcelock.Interface. client-go acquires and renews the lease with it. It never
+// releases the lease, because ReleaseOnCancel is not set.
 func (l *leaseLock) Update(ctx context.Context, record resourcelock.LeaderElectionRecord) error {
 	end, err := l.begin(ctx)
 	if err != nil {
@@ -104,11 +104,11 @@ func (l *leaseLock) Update(ctx context.Context, record resourcelock.LeaderElecti
 	}
 	defer end()
 	if l.lease == nil {
-		return fmt.Errorf("lease %s has not been read yet", l.Describe())
+		return fmt.Errorf("update lease %s: it has not been read yet", l.Describe())
 	}
 	lease := l.lease.DeepCopy()
 	lease.Spec = resourcelock.LeaderElectionRecordToLeaseSpec(&record)
-	if l.holds() { // one that takes the lease keeps the clients that it finds
+	if l.holds() { // a process that acquires the lease keeps the recorded clients
 		if err := l.clients.annotate(lease); err != nil {
 			return err
 		}
@@ -121,8 +121,8 @@ func (l *leaseLock) Update(ctx context.Context, record resourcelock.LeaderElecti
 	return nil
 }
 
-// release gives the lease back if this process still holds it. All work must have ended, and so
-// must the election, which would take the lease again.
+// release releases the lease if this process still holds it. All work must have ended. The election
+// must have ended too, because it would acquire the lease again.
 func (l *leaseLock) release(ctx context.Context) error {
 	end, err := l.begin(ctx)
 	if err != nil {
@@ -137,8 +137,8 @@ func (l *leaseLock) release(ctx context.Context) error {
 	})
 }
 
-// rewrite changes the lease, with the clients as they are now, if this process holds it. It does
-// not renew it. The caller has the turn.
+// rewrite changes the lease and records the current clients, if this process holds it. It does not
+// renew it. The caller has the turn.
 func (l *leaseLock) rewrite(ctx context.Context, change func(*coordinationv1.Lease)) error {
 	const attempts = 3
 	for attempt := 1; ; attempt++ {
@@ -151,7 +151,7 @@ func (l *leaseLock) rewrite(ctx context.Context, change func(*coordinationv1.Lea
 		if !apierrors.IsConflict(err) || attempt == attempts {
 			return err
 		}
-		// A renewal may have been cancelled, but the API server may have done it.
+		// The API server may have executed a renewal that was cancelled here.
 		if err := l.read(ctx); err != nil {
 			return err
 		}
@@ -161,8 +161,8 @@ func (l *leaseLock) rewrite(ctx context.Context, change func(*coordinationv1.Lea
 	}
 }
 
-// begin waits for the request under way, and for no longer than ctx allows: a renewal that waits
-// must not miss its deadline. The caller must call end after its request.
+// begin waits for the running request, until ctx is done: a renewal that waits must not miss its
+// deadline. The caller must call end after its request.
 func (l *leaseLock) begin(ctx context.Context) (end func(), err error) {
 	select {
 	case l.turn <- struct{}{}:
@@ -191,7 +191,7 @@ func (l *leaseLock) read(ctx context.Context) error {
 	return nil
 }
 
-// write updates the lease if it is what was last read or written. The caller has the turn.
+// write updates the lease if it is the version last read or written. The caller has the turn.
 func (l *leaseLock) write(ctx context.Context, lease *coordinationv1.Lease) error {
 	written, err := l.leases.Update(ctx, lease, metav1.UpdateOptions{})
 	if err != nil {
@@ -201,7 +201,7 @@ func (l *leaseLock) write(ctx context.Context, lease *coordinationv1.Lease) erro
 	return nil
 }
 
-// checkDeleted returns the error of a request. A leader whose lease was deleted has lost it.
+// checkDeleted returns the error of a request. It marks the lease as lost if it was deleted.
 func (l *leaseLock) checkDeleted(err error) error {
 	if apierrors.IsNotFound(err) && l.holds() {
 		return l.lose(errLeaseDeleted)
@@ -221,14 +221,14 @@ func (l *leaseLock) holds() bool {
 	return l.leading
 }
 
-// renewed starts the time for which a renewal is good that was sent at that time. The caller has the turn.
+// renewed records a renewal that was sent at the given time. The caller has the turn.
 func (l *leaseLock) renewed(sent time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.leading {
 		l.leading, l.leaseID = true, l.lease.UID
 		if err := l.clients.takeOver(l.lease); err != nil {
-			klog.Background().Error(err, "Failed to read the clients of earlier leaders, they will not be fenced", "lease", l.Describe())
+			klog.Background().Error(err, "Failed to read the Ceph clients of earlier leaders, they will not be fenced", "lease", l.Describe())
 		}
 	}
 	left := l.validFor - time.Since(sent)
@@ -239,14 +239,14 @@ func (l *leaseLock) renewed(sent time.Time) {
 	}
 }
 
-// expire is called when the last renewal is good no longer.
+// expire is called when the last renewal is not valid any more.
 func (l *leaseLock) expire() {
 	if l.holds() {
 		_ = l.lose(errNotRenewed)
 	}
 }
 
-// lose exits. Where a test's exit returns, all later requests fail with the same reason.
+// lose exits. If the exit function of a test returns, all later requests fail with the same reason.
 func (l *leaseLock) lose(reason error) error {
 	l.mu.Lock()
 	if l.lost == nil {
@@ -258,7 +258,7 @@ func (l *leaseLock) lose(reason error) error {
 	return reason
 }
 
-// stopLeading ends the guard of the lease, for when no work is left.
+// stopLeading stops checking the expiry of the lease. No work may be running.
 func (l *leaseLock) stopLeading() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -268,7 +268,7 @@ func (l *leaseLock) stopLeading() {
 	}
 }
 
-// lossReason is nil while the lease was not lost.
+// lossReason returns nil if the lease was not lost.
 func (l *leaseLock) lossReason() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -18,11 +18,13 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/utils/ptr"
 
+	"github.com/rbd-provisioner/rbd-provisioner/cmd/rbd-provisioner/app/leadership"
+	"github.com/rbd-provisioner/rbd-provisioner/cmd/rbd-provisioner/app/library"
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/rbdfake"
 )
 
-func TestAClaimGetsItsVolumeAndAReleasedVolumeGoes(t *testing.T) {
+func TestAClaimIsProvisionedAndAReleasedVolumeIsDeleted(t *testing.T) {
 	c := newCluster(t)
 	c.lead(t)
 	c.claim(t, exampleClaim("1"))
@@ -62,9 +64,9 @@ func TestADeletedImageLeavesTheTrashAfterItsVolume(t *testing.T) {
 	}
 }
 
-// Deletion is begun and Ceph moves the image only after the call has timed out. Meanwhile
-// the owner has saved the volume.
-func TestAnImageThatWasMovedToTheTrashTooLateIsRestored(t *testing.T) {
+// TestAnImageThatIsMovedToTheTrashLateIsRestored: the call to move the image times out, and Ceph moves it
+// later. Before that, the owner has changed the reclaim policy to Retain.
+func TestAnImageThatIsMovedToTheTrashLateIsRestored(t *testing.T) {
 	c := newCluster(t)
 	moved, proceed := make(chan struct{}, 1), make(chan struct{})
 	failed := false
@@ -97,7 +99,7 @@ func TestAnImageThatWasMovedToTheTrashTooLateIsRestored(t *testing.T) {
 	c.wantImages(t, "kube/kubernetes-dynamic-pvc-1")
 }
 
-func TestAVolumeThatCannotBeSavedIsSavedLater(t *testing.T) {
+func TestSavingAVolumeIsRetried(t *testing.T) {
 	c := newCluster(t)
 	refused := 0
 	c.client.PrependReactor("create", "persistentvolumes", func(clienttesting.Action) (bool, apiruntime.Object, error) {
@@ -112,7 +114,7 @@ func TestAVolumeThatCannotBeSavedIsSavedLater(t *testing.T) {
 	c.ceph.Before = func(_ context.Context, op string, _ rbdutil.Cluster, _ rbdutil.ImageRef) error {
 		mu.Lock()
 		defer mu.Unlock()
-		if op != rbdfake.OpListTrash { // that is the sweeper's
+		if op != rbdfake.OpListTrash { // from garbage collection
 			ops[op]++
 		}
 		return nil
@@ -120,7 +122,7 @@ func TestAVolumeThatCannotBeSavedIsSavedLater(t *testing.T) {
 	c.lead(t)
 	c.claim(t, exampleClaim("1"))
 	event := c.awaitEvent(t, "ProvisioningFailed")
-	want := "volume pvc-1 is made, but the Kubernetes API server does not take it: Internal error occurred: etcd is full: it is tried again by itself"
+	want := "failed to create PersistentVolume pvc-1: Internal error occurred: etcd is full: will be retried automatically"
 	if event.Message != want || event.InvolvedObject.Name != "www-1" {
 		t.Errorf("event of %s: %q, want %q", event.InvolvedObject.Name, event.Message, want)
 	}
@@ -129,14 +131,14 @@ func TestAVolumeThatCannotBeSavedIsSavedLater(t *testing.T) {
 	mu.Lock()
 	defer mu.Unlock()
 	if diff := cmp.Diff(map[string]int{"create": 1, "update": 1}, ops); diff != "" {
-		t.Errorf("what Ceph was asked for (-want +got):\n%s", diff)
+		t.Errorf("calls of Ceph (-want +got):\n%s", diff)
 	}
 }
 
-func TestAnImageOfAClaimThatVanishedDoesNotLeak(t *testing.T) {
+func TestTheImageOfADeletedClaimIsNotOrphaned(t *testing.T) {
 	c := newCluster(t)
-	// The first two attempts end in a timeout, after the image was made; the claim is
-	// deleted while the second one runs, so that the third knows it from memory only.
+	// The first two attempts time out after the image was created. The claim is deleted during the second
+	// attempt, so that the third has only the copy in the library.
 	attempts, second := 0, make(chan struct{})
 	gone := make(chan struct{})
 	c.ceph.Before = func(_ context.Context, op string, _ rbdutil.Cluster, _ rbdutil.ImageRef) error {
@@ -160,18 +162,17 @@ func TestAnImageOfAClaimThatVanishedDoesNotLeak(t *testing.T) {
 	if err := c.client.CoreV1().PersistentVolumeClaims("shop").Delete(t.Context(), "www-1", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	// A claim that comes later is in the cache later, too.
 	close(gone)
 	volume := c.awaitVolume(t, watch.Added, "1")
 	if volume.Spec.ClaimRef.UID != "1" {
-		t.Errorf("the volume is for %v, so that nobody will release it", volume.Spec.ClaimRef)
+		t.Errorf("the volume is for %v, and would not be released", volume.Spec.ClaimRef)
 	}
 	c.release(t, volume)
 	c.awaitVolume(t, watch.Deleted, "1")
 	c.wantImages(t)
 }
 
-func TestAVolumeInUseIsDeletedWhenItIsFree(t *testing.T) {
+func TestAVolumeIsDeletedWhenItIsNotInUseAnyMore(t *testing.T) {
 	inUse := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node-a"}}
 	inUse.Status.VolumesInUse = []corev1.UniqueVolumeName{"kubernetes.io/rbd/kube:kubernetes-dynamic-pvc-1"}
 	c := newCluster(t, inUse)
@@ -193,7 +194,7 @@ func TestAVolumeInUseIsDeletedWhenItIsFree(t *testing.T) {
 	c.wantImages(t)
 }
 
-func TestClaimsThatAreNotOursAreLeftAlone(t *testing.T) {
+func TestForeignClaimsAreNotProvisioned(t *testing.T) {
 	waiting := exampleClass()
 	waiting.Name, waiting.VolumeBindingMode = "rbd-late", ptr.To(storagev1.VolumeBindingWaitForFirstConsumer)
 	c := newCluster(t, waiting, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node-a"}})
@@ -202,13 +203,13 @@ func TestClaimsThatAreNotOursAreLeftAlone(t *testing.T) {
 	others.Annotations["volume.kubernetes.io/storage-provisioner"] = "example.com/nfs"
 	unasked.Annotations = nil
 	late.Spec.StorageClassName = ptr.To("rbd-late")
-	// There is one worker: when the last of them is served, it has seen the others.
+	// The one worker processes the claims in order, so the others were processed before the last.
 	for _, claim := range []*corev1.PersistentVolumeClaim{others, unasked, late, exampleClaim("ours")} {
 		c.claim(t, claim)
 	}
 	c.awaitServed(t, "ours")
 	c.wantImages(t, "kube/kubernetes-dynamic-pvc-ours")
-	// A pod uses the late one, and the scheduler has found a node for it.
+	// The scheduler selects a node for a pod that uses the claim.
 	late = late.DeepCopy()
 	late.Annotations["volume.kubernetes.io/selected-node"] = "node-a"
 	if _, err := c.client.CoreV1().PersistentVolumeClaims("shop").Update(t.Context(), late, metav1.UpdateOptions{}); err != nil {
@@ -218,48 +219,48 @@ func TestClaimsThatAreNotOursAreLeftAlone(t *testing.T) {
 	c.wantImages(t, "kube/kubernetes-dynamic-pvc-late", "kube/kubernetes-dynamic-pvc-ours")
 }
 
-func TestNothingBeginsBeforeTheNodesAreKnown(t *testing.T) {
+func TestTheLibraryWaitsForTheNodes(t *testing.T) {
 	c := newCluster(t)
 	c.client.PrependReactor("list", "nodes", func(clienttesting.Action) (bool, apiruntime.Object, error) {
 		return true, nil, apierrors.NewInternalError(errors.New("etcd is slow"))
 	})
-	r := c.newReplica(t)
+	r := c.newControllers(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	r.informers.start(ctx)
 	for range 3 {
 		await(t, "the other caches to watch", c.watched)
 	}
 	cancel()
-	if err := r.lead(ctx); err != nil {
+	if err := r.run(ctx); err != nil {
 		t.Error(err)
 	}
 	if r.library.HasRun() {
-		t.Error("volumes would have been deleted without a look at the nodes that use them")
+		t.Error("the library has run: it would delete volumes that nodes use")
 	}
-	r.library.Run(ctx) // a library that never ran would never end
+	r.library.Run(ctx) // otherwise its goroutines do not end
 	r.informers.factory.Shutdown()
 	awaitQuiet(t)
 }
 
-func TestALeaderThatCannotAddItsEventHandlersFails(t *testing.T) {
+func TestRunFailsIfEventHandlersCannotBeAdded(t *testing.T) {
 	c := newCluster(t)
-	r := c.newReplica(t)
+	r := c.newControllers(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	r.informers.start(ctx)
 	r.informers.wait(ctx)
 	cancel()
-	r.informers.factory.Shutdown() // no handler can be added any more
-	if err := r.lead(t.Context()); err == nil || errors.Is(err, errWorkLeft) {
+	r.informers.factory.Shutdown() // handlers cannot be added any more
+	if err := r.run(t.Context()); err == nil || errors.Is(err, leadership.ErrOperationsLeft) {
 		t.Errorf("error %v", err)
 	}
 	if r.library.HasRun() {
-		t.Error("it leads without hearing of claims and volumes")
+		t.Error("the library has run without event handlers")
 	}
-	r.library.Run(ctx) // a library that never ran would never end
+	r.library.Run(ctx) // otherwise its goroutines do not end
 	awaitQuiet(t)
 }
 
-func TestAFailureIsToldToTheClaimAndTriedAgain(t *testing.T) {
+func TestAFailureIsRecordedAndRetried(t *testing.T) {
 	c := newCluster(t)
 	c.ceph.DeletePool("kube")
 	c.lead(t)
@@ -275,22 +276,22 @@ func TestAFailureIsToldToTheClaimAndTriedAgain(t *testing.T) {
 	c.wantImages(t, "kube/kubernetes-dynamic-pvc-1")
 }
 
-func TestWhatRunsIsFinishedAndTheNextLeaderDoesTheRest(t *testing.T) {
+func TestRunningOperationsEndAndTheNextLeaderContinues(t *testing.T) {
 	c := newCluster(t)
 	arrived, proceed := blocking(c.ceph, rbdfake.OpUpdate)
-	work, stop := c.lead(t)
+	inFlight, stop := c.lead(t)
 	c.claim(t, exampleClaim("1"))
 	await(t, "the operation", arrived)
-	c.claim(t, exampleClaim("2")) // behind the first one, with one worker
+	c.claim(t, exampleClaim("2")) // waits for the one worker
 	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)
 		stop()
 	}()
-	awaitDraining(work)
+	awaitDraining(inFlight)
 	select {
 	case <-stopped:
-		t.Fatal("stopped, though an operation runs")
+		t.Fatal("stopped while an operation is running")
 	default:
 	}
 	proceed()
@@ -302,10 +303,9 @@ func TestWhatRunsIsFinishedAndTheNextLeaderDoesTheRest(t *testing.T) {
 	c.wantImages(t, "kube/kubernetes-dynamic-pvc-1", "kube/kubernetes-dynamic-pvc-2")
 }
 
-// TestAVolumeIsSavedBeforeTheEnd: the library would stop without saving what it could
-// not save at once, and if the claim went before the next leader comes, nobody would
-// ever ask for the image.
-func TestAVolumeIsSavedBeforeTheEnd(t *testing.T) {
+// TestUnsavedVolumesAreSavedBeforeTheStop: the library would stop without saving them. If the claim is
+// deleted before the next leader starts, the image is orphaned.
+func TestUnsavedVolumesAreSavedBeforeTheStop(t *testing.T) {
 	c := newCluster(t)
 	trying, allow := make(chan struct{}, 100), make(chan struct{})
 	c.client.PrependReactor("create", "persistentvolumes", func(clienttesting.Action) (bool, apiruntime.Object, error) {
@@ -320,7 +320,7 @@ func TestAVolumeIsSavedBeforeTheEnd(t *testing.T) {
 			return true, nil, apierrors.NewInternalError(errors.New("etcd is full"))
 		}
 	})
-	work, stop := c.lead(t)
+	inFlight, stop := c.lead(t)
 	c.claim(t, exampleClaim("1"))
 	await(t, "an attempt to save", trying)
 	stopped := make(chan struct{})
@@ -328,11 +328,11 @@ func TestAVolumeIsSavedBeforeTheEnd(t *testing.T) {
 		defer close(stopped)
 		stop()
 	}()
-	awaitDraining(work)
+	awaitDraining(inFlight)
 	await(t, "one more attempt to save", trying)
 	select {
 	case <-stopped:
-		t.Fatal("stopped, though a volume is not saved")
+		t.Fatal("stopped before a volume was saved")
 	default:
 	}
 	close(allow)
@@ -340,23 +340,22 @@ func TestAVolumeIsSavedBeforeTheEnd(t *testing.T) {
 	c.awaitVolume(t, watch.Added, "1")
 }
 
-// TestAReplicaThatStandsByHearsNothing: what its library heard of while another leads
-// would pile up in its queues.
-func TestAReplicaThatStandsByHearsNothing(t *testing.T) {
+// TestTheLibraryOfAStandbyReceivesNoEvents: its queues would grow.
+func TestTheLibraryOfAStandbyReceivesNoEvents(t *testing.T) {
 	c := newCluster(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	informers := testInformers(t, c.client, 0)
 	direct, deferred := make(chan struct{}, 2), make(chan struct{}, 2)
-	hear := func(channel chan struct{}) cache.ResourceEventHandler {
+	handler := func(channel chan struct{}) cache.ResourceEventHandler {
 		return cache.ResourceEventHandlerFuncs{AddFunc: func(any) { channel <- struct{}{} }}
 	}
 	for _, informer := range []cache.SharedInformer{informers.claims.Informer(), informers.volumes.Informer()} {
-		if _, err := informer.AddEventHandlerWithResyncPeriod(hear(direct), 0); err != nil {
+		if _, err := informer.AddEventHandlerWithResyncPeriod(handler(direct), 0); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for _, informer := range []cache.SharedInformer{informers.claimEvents, observedVolumes{informers.volumeEvents}} {
-		if _, err := informer.AddEventHandlerWithResyncPeriod(hear(deferred), 0); err != nil {
+	for _, informer := range []cache.SharedInformer{informers.libraryClaims, library.ReadOnlyStore{SharedIndexInformer: informers.libraryVolumes}} {
+		if _, err := informer.AddEventHandlerWithResyncPeriod(handler(deferred), 0); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -372,7 +371,7 @@ func TestAReplicaThatStandsByHearsNothing(t *testing.T) {
 		await(t, "claim and volume in the caches", direct)
 	}
 	if n := len(deferred); n > 0 {
-		t.Errorf("%d events are handed on to a replica that does not lead", n)
+		t.Errorf("%d events were sent to the library of a standby", n)
 	}
 	if err := informers.attachHandlers(); err != nil {
 		t.Fatal(err)
@@ -384,8 +383,8 @@ func TestAReplicaThatStandsByHearsNothing(t *testing.T) {
 	informers.factory.Shutdown()
 }
 
-// TestWhatWasLeftBehindIsRemoved: its claim was deleted while no provisioner ran.
-func TestWhatWasLeftBehindIsRemoved(t *testing.T) {
+// TestAnOrphanedImageIsRemoved: its claim was deleted while no provisioner was running.
+func TestAnOrphanedImageIsRemoved(t *testing.T) {
 	c := newCluster(t)
 	const uid = "00000000-0000-4000-8000-00000000dead"
 	owner := rbdutil.Owner{ClaimUID: uid, ClaimNamespace: "shop", ClaimName: "www-gone", VolumeName: "pvc-" + uid, Provisioner: "ceph.com/rbd"}

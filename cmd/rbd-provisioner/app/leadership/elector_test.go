@@ -1,4 +1,4 @@
-package app
+package leadership
 
 import (
 	"context"
@@ -20,34 +20,34 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// quickElector renews every few milliseconds, and gives up only when the test would.
-func quickElector(t *testing.T, client *fake.Clientset, changes ...func(*LeaderElectionOptions)) *elector {
+// quickElector renews every few milliseconds. Its renew deadline is not reached in a test that passes.
+func quickElector(t *testing.T, client *fake.Clientset, changes ...func(*Options)) *Elector {
 	t.Helper()
 	opts := testOptions()
-	opts.LeaderElection.LeaseDuration = 2 * patience
-	opts.LeaderElection.RenewDeadline = patience
-	opts.LeaderElection.RetryPeriod = 5 * time.Millisecond
+	opts.LeaseDuration = 2 * patience
+	opts.RenewDeadline = patience
+	opts.RetryPeriod = 5 * time.Millisecond
 	for _, change := range changes {
-		change(&opts.LeaderElection)
+		change(opts)
 	}
-	e, err := newElector(opts, client, func(reason error) { t.Errorf("it exits: %v", reason) })
+	e, err := New(opts, "ceph.com/rbd", client, func(reason error) { t.Errorf("unexpected exit: %v", reason) })
 	if err != nil {
 		t.Fatal(err)
 	}
 	return e
 }
 
-// exits has the elector send its reasons to exit to the test.
-func exits(e *elector) <-chan error {
+// exits makes the elector send its reasons to exit to the test.
+func exits(e *Elector) <-chan error {
 	reasons := make(chan error, 10)
 	e.lock.exit = func(reason error) { reasons <- reason }
 	return reasons
 }
 
-// holder says who has the lease.
+// holder returns the holder of the lease.
 func holder(t *testing.T, client *fake.Clientset) string {
 	t.Helper()
-	// Not the test's context: that is done when the test is cleaned up.
+	// Not the context of the test, which is done during the cleanup.
 	lease, err := client.CoordinationV1().Leases("rbd").Get(context.Background(), "ceph.com-rbd", metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -55,7 +55,7 @@ func holder(t *testing.T, client *fake.Clientset) string {
 	return ptr.Deref(lease.Spec.HolderIdentity, "")
 }
 
-// othersLease is held by another for an hour.
+// othersLease returns a lease that another process holds for an hour.
 func othersLease() *coordinationv1.Lease {
 	now := metav1.NowMicro()
 	return &coordinationv1.Lease{
@@ -66,7 +66,7 @@ func othersLease() *coordinationv1.Lease {
 	}
 }
 
-// onLeases runs before each such request; an error from it is the request's.
+// onLeases makes do run before each request with the verb. If do fails, the request fails with its error.
 func onLeases(client *fake.Clientset, verb string, do func() error) {
 	client.PrependReactor(verb, "leases", func(clienttesting.Action) (bool, runtime.Object, error) {
 		if err := do(); err != nil {
@@ -76,7 +76,7 @@ func onLeases(client *fake.Clientset, verb string, do func() error) {
 	})
 }
 
-func TestWorkRunsWhileLeadingAndTheLeaseIsReleasedAfterIt(t *testing.T) {
+func TestTheLeaseIsReleasedAfterWork(t *testing.T) {
 	t.Parallel()
 	client := fake.NewSimpleClientset()
 	e := quickElector(t, client)
@@ -91,12 +91,12 @@ func TestWorkRunsWhileLeadingAndTheLeaseIsReleasedAfterIt(t *testing.T) {
 	working, release := make(chan struct{}), make(chan struct{})
 	ended := make(chan error, 1)
 	go func() {
-		ended <- e.run(ctx, func(ctx context.Context) error {
+		ended <- e.Run(ctx, func(ctx context.Context) error {
 			close(working)
 			<-ctx.Done()
-			<-release // work takes its time
+			<-release
 			if got := holder(t, client); !strings.HasPrefix(got, host+"_") {
-				t.Errorf("the lease is held by %q while this process works", got)
+				t.Errorf("the lease is held by %q while work is running", got)
 			}
 			return nil
 		})
@@ -106,11 +106,11 @@ func TestWorkRunsWhileLeadingAndTheLeaseIsReleasedAfterIt(t *testing.T) {
 		t.Errorf("the lease is held by %q, want a name of this host", got)
 	}
 	cancel()
-	// Told to stop, it keeps the lease as long as it works.
+	// After the stop, the lease is renewed until work has returned.
 	for before := renewed.Load(); renewed.Load() < before+3; {
 		select {
 		case err := <-ended:
-			t.Fatalf("it did not wait for work to return: %v", err)
+			t.Fatalf("Run returned before work: %v", err)
 		default:
 			goruntime.Gosched()
 		}
@@ -124,14 +124,14 @@ func TestWorkRunsWhileLeadingAndTheLeaseIsReleasedAfterIt(t *testing.T) {
 	}
 }
 
-func TestTheLeaseIsReleasedThoughARenewalGotThroughUnseen(t *testing.T) {
+func TestTheLeaseIsReleasedAfterAConflict(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
-		meanwhile string // who has the lease when its version has changed; we if empty
+		meanwhile string // the holder when the version has changed; empty: this process
 		want      string
 	}{
-		"it is still ours":       {"", ""},
-		"it is another's by now": {"other", "other"},
+		"held by this process":    {"", ""},
+		"held by another process": {"other", "other"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -150,11 +150,11 @@ func TestTheLeaseIsReleasedThoughARenewalGotThroughUnseen(t *testing.T) {
 						t.Error(err)
 					}
 				}
-				return true, &coordinationv1.Lease{}, apierrors.NewConflict(coordinationv1.Resource("leases"), lease.Name, errors.New("it has changed"))
+				return true, &coordinationv1.Lease{}, apierrors.NewConflict(coordinationv1.Resource("leases"), lease.Name, errors.New("it was modified"))
 			})
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
-			if err := quickElector(t, client).run(ctx, func(context.Context) error { cancel(); return nil }); err != nil {
+			if err := quickElector(t, client).Run(ctx, func(context.Context) error { cancel(); return nil }); err != nil {
 				t.Error(err)
 			}
 			if got := holder(t, client); got != test.want || conflicts != 1 {
@@ -164,16 +164,16 @@ func TestTheLeaseIsReleasedThoughARenewalGotThroughUnseen(t *testing.T) {
 	}
 }
 
-func TestALostLeaseEndsTheProcessAtOnce(t *testing.T) {
+func TestALostLeaseEndsTheProcess(t *testing.T) {
 	t.Parallel()
 	client := fake.NewSimpleClientset()
-	e := quickElector(t, client, func(o *LeaderElectionOptions) { o.RenewDeadline = 50 * time.Millisecond })
+	e := quickElector(t, client, func(o *Options) { o.RenewDeadline = 50 * time.Millisecond })
 	reasons := exits(e)
 	working, release := make(chan struct{}), make(chan struct{})
 	onLeases(client, "update", func() error { return errors.New("the API server is gone") })
 	ended, returned := make(chan error, 1), make(chan struct{})
 	go func() {
-		ended <- e.run(t.Context(), func(context.Context) error {
+		ended <- e.Run(t.Context(), func(context.Context) error {
 			defer close(returned)
 			close(working)
 			<-release
@@ -181,9 +181,9 @@ func TestALostLeaseEndsTheProcessAtOnce(t *testing.T) {
 		})
 	}()
 	await(t, "work", working)
-	// Work cannot be cancelled: the process exits while it still runs.
+	// Work cannot be cancelled: the process exits while it is running.
 	if err := await(t, "the exit", reasons); !errors.Is(err, errNotRenewed) {
-		t.Errorf("it exits because %v, want %v", err, errNotRenewed)
+		t.Errorf("exit because %v, want %v", err, errNotRenewed)
 	}
 	if err := await(t, "the end", ended); !errors.Is(err, errNotRenewed) {
 		t.Errorf("error %v, want %v", err, errNotRenewed)
@@ -192,18 +192,18 @@ func TestALostLeaseEndsTheProcessAtOnce(t *testing.T) {
 	await(t, "work to return", returned)
 }
 
-func TestTheLeaseIsKeptWhenWorkIsLeft(t *testing.T) {
+func TestTheLeaseIsKeptIfOperationsAreLeft(t *testing.T) {
 	t.Parallel()
-	failure := errors.New("it cannot work")
+	failure := errors.New("cannot work")
 	for name, test := range map[string]struct{ work, want error }{
-		"operations are left": {errWorkLeft, nil},
+		"operations are left": {ErrOperationsLeft, nil},
 		"work has failed":     {failure, failure},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			client := fake.NewSimpleClientset()
 			e := quickElector(t, client)
-			err := e.run(t.Context(), func(context.Context) error { return test.work })
+			err := e.Run(t.Context(), func(context.Context) error { return test.work })
 			if !errors.Is(err, test.want) || err != nil && test.want == nil {
 				t.Errorf("error %v, want %v", err, test.want)
 			}
@@ -214,7 +214,7 @@ func TestTheLeaseIsKeptWhenWorkIsLeft(t *testing.T) {
 	}
 }
 
-func TestStoppingWhileWaitingForTheLeaseIsNoFailure(t *testing.T) {
+func TestAStopWhileWaitingForTheLeaseIsNoFailure(t *testing.T) {
 	t.Parallel()
 	client := fake.NewSimpleClientset(othersLease())
 	e := quickElector(t, client)
@@ -230,27 +230,27 @@ func TestStoppingWhileWaitingForTheLeaseIsNoFailure(t *testing.T) {
 	defer cancel()
 	ended := make(chan error, 1)
 	go func() {
-		ended <- e.run(ctx, func(context.Context) error { t.Error("it works, though another leads"); return nil })
+		ended <- e.Run(ctx, func(context.Context) error { t.Error("work runs, but another process leads"); return nil })
 	}()
-	await(t, "the first look at the lease", waiting)
-	await(t, "another look at the lease", waiting)
+	await(t, "the first read of the lease", waiting)
+	await(t, "another read of the lease", waiting)
 	cancel()
 	if err := await(t, "the end", ended); err != nil {
 		t.Error(err)
 	}
 	if got := holder(t, client); got != "other" {
-		t.Errorf("the lease was taken from the other: %q", got)
+		t.Errorf("the lease is held by %q, want other", got)
 	}
 }
 
-func TestWorkDoesNotBeginWhenToldToStopWhileTakingTheLease(t *testing.T) {
+func TestWorkDoesNotBeginAfterAStopDuringAcquisition(t *testing.T) {
 	t.Parallel()
 	client := fake.NewSimpleClientset()
 	e := quickElector(t, client)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	onLeases(client, "create", func() error { cancel(); return nil })
-	if err := e.run(ctx, func(context.Context) error { t.Error("it works, though it was told to stop"); return nil }); err != nil {
+	if err := e.Run(ctx, func(context.Context) error { t.Error("work runs after the stop"); return nil }); err != nil {
 		t.Error(err)
 	}
 	if got := holder(t, client); got != "" {
@@ -258,7 +258,7 @@ func TestWorkDoesNotBeginWhenToldToStopWhileTakingTheLease(t *testing.T) {
 	}
 }
 
-func TestALeaseThatWasReleasedIsTakenOver(t *testing.T) {
+func TestAReleasedLeaseIsAcquired(t *testing.T) {
 	t.Parallel()
 	lease := othersLease()
 	lease.Spec.HolderIdentity = ptr.To("")
@@ -266,62 +266,58 @@ func TestALeaseThatWasReleasedIsTakenOver(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	worked := false
-	if err := quickElector(t, client).run(ctx, func(context.Context) error { worked = true; cancel(); return nil }); err != nil || !worked {
+	if err := quickElector(t, client).Run(ctx, func(context.Context) error { worked = true; cancel(); return nil }); err != nil || !worked {
 		t.Errorf("worked: %t, %v", worked, err)
 	}
 }
 
-func TestWorkRunsWithoutAnElectionWhereNoneIsAskedFor(t *testing.T) {
+func TestWorkRunsWithoutLeaderElection(t *testing.T) {
 	t.Parallel()
 	client := fake.NewSimpleClientset()
 	opts := testOptions()
-	opts.LeaderElection.Enabled = false
-	e, err := newElector(opts, client, func(reason error) { t.Errorf("it exits: %v", reason) })
+	opts.Enabled = false
+	e, err := New(opts, "ceph.com/rbd", client, func(reason error) { t.Errorf("unexpected exit: %v", reason) })
 	if err != nil {
 		t.Fatal(err)
 	}
 	worked := false
-	if err := e.run(t.Context(), func(context.Context) error { worked = true; return nil }); err != nil || !worked {
+	if err := e.Run(t.Context(), func(context.Context) error { worked = true; return nil }); err != nil || !worked {
 		t.Errorf("worked: %t, %v", worked, err)
 	}
 	if got := client.Actions(); len(got) > 0 {
-		t.Errorf("requests for a lease that nobody wants: %v", got)
+		t.Errorf("requests without leader election: %v", got)
 	}
-	if err := e.check().run(nil); err != nil {
-		t.Errorf("not alive: %v", err)
+	if err := e.Check(nil); err != nil {
+		t.Errorf("not live: %v", err)
 	}
 }
 
-func TestALeaderThatDoesNotNoticeTheEndOfItsLeaseIsNotAlive(t *testing.T) {
+func TestALeaderWithAnExpiredLeaseIsNotLive(t *testing.T) {
 	t.Parallel()
 	client := fake.NewSimpleClientset()
 	e := quickElector(t, client)
-	// An hour's grace less than none: every lease that is held has run out.
+	// With a grace period of minus one hour, every held lease has expired.
 	e.watchdog = leaderelection.NewLeaderHealthzAdaptor(-time.Hour)
-	if err := e.check().run(nil); err != nil {
-		t.Errorf("not alive before it leads: %v", err)
+	if err := e.Check(nil); err != nil {
+		t.Errorf("not live before it leads: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	// Checked while the lease is being renewed, for client-go's check and renewal are
-	// not made to run side by side.
+	// The check runs during a renewal, because client-go does not synchronise the two.
 	onLeases(client, "update", func() error {
 		if ctx.Err() != nil {
-			return nil // the lease is being given back
+			return nil // the lease is being released
 		}
 		defer cancel()
-		if err := e.check().run(nil); err == nil {
-			t.Error("alive, though its lease has run out")
+		if err := e.Check(nil); err == nil {
+			t.Error("live, but the lease has expired")
 		}
 		return nil
 	})
-	if err := e.run(ctx, func(ctx context.Context) error { <-ctx.Done(); return nil }); err != nil {
+	if err := e.Run(ctx, func(ctx context.Context) error { <-ctx.Done(); return nil }); err != nil {
 		t.Error(err)
 	}
-	if err := e.check().run(nil); err != nil {
-		t.Errorf("not alive after it has led: %v", err)
-	}
-	if name := e.check().name; name != "leader-election" {
-		t.Errorf("the check is at /healthz/%s, where nobody looks", name)
+	if err := e.Check(nil); err != nil {
+		t.Errorf("not live after it has led: %v", err)
 	}
 }
