@@ -21,7 +21,7 @@ type check struct {
 type degraded struct{ error }
 
 // health has the checks of liveness and readiness. A process that is not live is restarted. A process
-// that is not ready is not.
+// that is not ready is not restarted.
 type health struct {
 	live, ready []check
 }

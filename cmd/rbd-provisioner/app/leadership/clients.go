@@ -124,9 +124,9 @@ func (c *cephClients) stale(fsid string) []rbdutil.Client {
 	return clients
 }
 
-// refuse removes the clients whose requests have timed out since they became stale. It returns the
+// recordRefusal removes the clients whose requests have timed out since they became stale. It returns the
 // clients that the caller must wait for, and those that were refused for the first time.
-func (c *cephClients) refuse(clients []rbdutil.Client) (waiting, first []rbdutil.Client) {
+func (c *cephClients) recordRefusal(clients []rbdutil.Client) (waiting, first []rbdutil.Client) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, client := range clients {
@@ -148,19 +148,19 @@ func (c *cephClients) refuse(clients []rbdutil.Client) (waiting, first []rbdutil
 	return waiting, first
 }
 
-// registry implements rbdutil.Clients with the Lease.
-type registry struct {
+// clientRegistry implements rbdutil.Clients with the Lease.
+type clientRegistry struct {
 	lock   *leaseLock
 	events record.EventRecorder
 	// count counts clients by result: fenced or refused.
 	count func(result string, n int)
 }
 
-var _ rbdutil.Clients = (*registry)(nil)
+var _ rbdutil.Clients = (*clientRegistry)(nil)
 
 // Register implements rbdutil.Clients. It is the only method that sends a request. The changes of the
 // other methods are written with the next renewal.
-func (r *registry) Register(ctx context.Context, client rbdutil.Client) (stale []rbdutil.Client, err error) {
+func (r *clientRegistry) Register(ctx context.Context, client rbdutil.Client) (stale []rbdutil.Client, err error) {
 	clients := &r.lock.clients
 	end, err := r.lock.begin(ctx)
 	if err != nil {
@@ -179,7 +179,7 @@ func (r *registry) Register(ctx context.Context, client rbdutil.Client) (stale [
 }
 
 // Fenced implements rbdutil.Clients.
-func (r *registry) Fenced(clients []rbdutil.Client) {
+func (r *clientRegistry) Fenced(clients []rbdutil.Client) {
 	r.lock.clients.remove(clients...)
 	r.count("fenced", len(clients))
 	for _, client := range clients {
@@ -188,8 +188,8 @@ func (r *registry) Fenced(clients []rbdutil.Client) {
 }
 
 // Refused implements rbdutil.Clients.
-func (r *registry) Refused(clients []rbdutil.Client, reason error) error {
-	waiting, first := r.lock.clients.refuse(clients)
+func (r *clientRegistry) Refused(clients []rbdutil.Client, reason error) error {
+	waiting, first := r.lock.clients.recordRefusal(clients)
 	r.count("refused", len(first))
 	for _, client := range first {
 		klog.Background().Error(reason, "Failed to fence a Ceph client that may have unfinished requests, waiting for its timeout",
@@ -207,7 +207,7 @@ func (r *registry) Refused(clients []rbdutil.Client, reason error) error {
 }
 
 // Closed implements rbdutil.Clients.
-func (r *registry) Closed(client rbdutil.Client, clean bool) {
+func (r *clientRegistry) Closed(client rbdutil.Client, clean bool) {
 	if clean {
 		r.lock.clients.remove(client)
 	} else {

@@ -28,7 +28,7 @@ import (
 // process has the lock of the lease and the client registry of one process.
 type process struct {
 	*leaseLock
-	*registry
+	*clientRegistry
 	counted map[string]int
 	events  *record.FakeRecorder
 	reasons <-chan error
@@ -40,9 +40,9 @@ func newProcess(t *testing.T, client *fake.Clientset, identity string) *process 
 	r := &process{counted: map[string]int{}, events: record.NewFakeRecorder(10), reasons: reasons}
 	r.leaseLock = &leaseLock{
 		leases: client.CoordinationV1().Leases("rbd"), namespace: "rbd", name: "ceph.com-rbd", identity: identity,
-		validFor: time.Hour, turn: make(chan struct{}, 1), exit: func(reason error) { reasons <- reason },
+		validFor: time.Hour, requestSlot: make(chan struct{}, 1), exit: func(reason error) { reasons <- reason },
 	}
-	r.registry = &registry{lock: r.leaseLock, events: r.events, count: func(result string, n int) { r.counted[result] += n }}
+	r.clientRegistry = &clientRegistry{lock: r.leaseLock, events: r.events, count: func(result string, n int) { r.counted[result] += n }}
 	t.Cleanup(r.stopLeading)
 	return r
 }

@@ -47,7 +47,7 @@ func New(opts *Options, provisioner string, client kubernetes.Interface, exit fu
 		namespace: opts.Namespace, name: LeaseName(provisioner),
 		identity: host + "_" + string(uuid.NewUUID()),
 		validFor: opts.lossNoticed(), exit: exit,
-		turn: make(chan struct{}, 1),
+		requestSlot: make(chan struct{}, 1),
 	}
 	watchdog := leaderelection.NewLeaderHealthzAdaptor(livenessGracePeriod)
 	return &Elector{
@@ -66,7 +66,7 @@ func (e *Elector) CephClients(events record.EventRecorder, count func(result str
 	if e.lock == nil {
 		return nil
 	}
-	return &registry{lock: e.lock, events: events, count: count}
+	return &clientRegistry{lock: e.lock, events: events, count: count}
 }
 
 // Check fails if the lease has expired and this process has not noticed it.

@@ -36,9 +36,9 @@ type leaseLock struct {
 	validFor time.Duration
 	exit     func(reason error)
 
-	// turn is full while a request is running. Only that request may use the field lease.
-	turn  chan struct{}
-	lease *coordinationv1.Lease // as last read or written
+	// requestSlot is full while a request is running. Only that request may use lastLease.
+	requestSlot chan struct{}
+	lastLease   *coordinationv1.Lease // as last read or written
 
 	clients cephClients // recorded in the lease
 
@@ -70,7 +70,7 @@ func (l *leaseLock) Get(ctx context.Context) (*resourcelock.LeaderElectionRecord
 	if err := l.read(ctx); err != nil {
 		return nil, nil, err
 	}
-	record := resourcelock.LeaseSpecToLeaderElectionRecord(&l.lease.Spec)
+	record := resourcelock.LeaseSpecToLeaderElectionRecord(&l.lastLease.Spec)
 	raw, err := json.Marshal(record)
 	return record, raw, err
 }
@@ -90,7 +90,7 @@ func (l *leaseLock) Create(ctx context.Context, record resourcelock.LeaderElecti
 	if err != nil {
 		return err
 	}
-	l.lease = lease
+	l.lastLease = lease
 	l.renewed(sent)
 	return nil
 }
@@ -103,10 +103,10 @@ func (l *leaseLock) Update(ctx context.Context, record resourcelock.LeaderElecti
 		return err
 	}
 	defer end()
-	if l.lease == nil {
+	if l.lastLease == nil {
 		return fmt.Errorf("update lease %s: it has not been read yet", l.Describe())
 	}
-	lease := l.lease.DeepCopy()
+	lease := l.lastLease.DeepCopy()
 	lease.Spec = resourcelock.LeaderElectionRecordToLeaseSpec(&record)
 	if l.holds() { // a process that acquires the lease keeps the recorded clients
 		if err := l.clients.annotate(lease); err != nil {
@@ -138,11 +138,11 @@ func (l *leaseLock) release(ctx context.Context) error {
 }
 
 // rewrite changes the lease and records the current clients, if this process holds it. It does not
-// renew it. The caller has the turn.
+// renew it. The caller holds the request slot.
 func (l *leaseLock) rewrite(ctx context.Context, change func(*coordinationv1.Lease)) error {
 	const attempts = 3
 	for attempt := 1; ; attempt++ {
-		lease := l.lease.DeepCopy()
+		lease := l.lastLease.DeepCopy()
 		change(lease)
 		if err := l.clients.annotate(lease); err != nil {
 			return err
@@ -155,7 +155,7 @@ func (l *leaseLock) rewrite(ctx context.Context, change func(*coordinationv1.Lea
 		if err := l.read(ctx); err != nil {
 			return err
 		}
-		if holder := holderOf(l.lease); holder != l.identity {
+		if holder := holderOf(l.lastLease); holder != l.identity {
 			return fmt.Errorf("lease %s is held by %q", l.Describe(), holder)
 		}
 	}
@@ -165,20 +165,20 @@ func (l *leaseLock) rewrite(ctx context.Context, change func(*coordinationv1.Lea
 // deadline. The caller must call end after its request.
 func (l *leaseLock) begin(ctx context.Context) (end func(), err error) {
 	select {
-	case l.turn <- struct{}{}:
+	case l.requestSlot <- struct{}{}:
 	case <-ctx.Done():
 		return nil, fmt.Errorf("wait for another request for lease %s: %w", l.Describe(), ctx.Err())
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.lost != nil {
-		<-l.turn
+		<-l.requestSlot
 		return nil, l.lost
 	}
-	return func() { <-l.turn }, nil
+	return func() { <-l.requestSlot }, nil
 }
 
-// read reads the lease. The caller has the turn.
+// read reads the lease. The caller holds the request slot.
 func (l *leaseLock) read(ctx context.Context) error {
 	lease, err := l.leases.Get(ctx, l.name, metav1.GetOptions{})
 	if err != nil {
@@ -187,17 +187,17 @@ func (l *leaseLock) read(ctx context.Context) error {
 	if holder := holderOf(lease); l.holds() && holder != l.identity {
 		return l.lose(fmt.Errorf("%w: it is held by %q", errLeaseLost, holder))
 	}
-	l.lease = lease
+	l.lastLease = lease
 	return nil
 }
 
-// write updates the lease if it is the version last read or written. The caller has the turn.
+// write updates the lease if it is the version last read or written. The caller holds the request slot.
 func (l *leaseLock) write(ctx context.Context, lease *coordinationv1.Lease) error {
 	written, err := l.leases.Update(ctx, lease, metav1.UpdateOptions{})
 	if err != nil {
 		return l.checkDeleted(err)
 	}
-	l.lease = written
+	l.lastLease = written
 	return nil
 }
 
@@ -221,13 +221,13 @@ func (l *leaseLock) holds() bool {
 	return l.leading
 }
 
-// renewed records a renewal that was sent at the given time. The caller has the turn.
+// renewed records a renewal that was sent at the given time. The caller holds the request slot.
 func (l *leaseLock) renewed(sent time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.leading {
-		l.leading, l.leaseID = true, l.lease.UID
-		if err := l.clients.takeOver(l.lease); err != nil {
+		l.leading, l.leaseID = true, l.lastLease.UID
+		if err := l.clients.takeOver(l.lastLease); err != nil {
 			klog.Background().Error(err, "Failed to read the Ceph clients of earlier leaders, they will not be fenced", "lease", l.Describe())
 		}
 	}

@@ -398,7 +398,7 @@ func TestChangesOfTheLeaseByOthersAreKept(t *testing.T) {
 func TestALeaseExpiresWithoutClientGo(t *testing.T) {
 	t.Parallel()
 	exits := make(chan error, 1)
-	lock := &leaseLock{lease: othersLease(), validFor: time.Hour, exit: func(reason error) { exits <- reason }, turn: make(chan struct{}, 1)}
+	lock := &leaseLock{lastLease: othersLease(), validFor: time.Hour, exit: func(reason error) { exits <- reason }, requestSlot: make(chan struct{}, 1)}
 	lock.renewed(time.Now().Add(-59 * time.Minute))
 	select {
 	case reason := <-exits:
@@ -417,7 +417,7 @@ func TestALeaseExpiresWithoutClientGo(t *testing.T) {
 
 func TestARequestThatWaitsKeepsItsDeadline(t *testing.T) {
 	t.Parallel()
-	lock := &leaseLock{turn: make(chan struct{}, 1)}
+	lock := &leaseLock{requestSlot: make(chan struct{}, 1)}
 	end, err := lock.begin(t.Context())
 	if err != nil {
 		t.Fatal(err)
