@@ -98,7 +98,7 @@ func (o *Options) Flags() cliflag.NamedFlagSets {
 	fs.StringVar(&o.ProvisionerName, "provisioner-name", o.ProvisionerName, "Name of this provisioner in StorageClasses. Environment: PROVISIONER_NAME.")
 	fs.StringVar(&o.ClusterID, "cluster-id", o.ClusterID, "ID of this Kubernetes cluster, which distinguishes its images from those of other clusters in the same pool. If empty, the UID of the namespace kube-system.")
 	fs.IntVar(&o.WorkerThreads, "worker-threads", o.WorkerThreads, "Number of concurrent operations of each kind: provisioning, deletion and expansion. In each pool, at most 16 operations run concurrently. At least 1.")
-	fs.DurationVar(&o.Timeout, "timeout", o.Timeout, "Timeout of one operation on a claim or volume. Each call of Ceph has half of it. At least 2s.")
+	fs.DurationVar(&o.Timeout, "timeout", o.Timeout, "Time after which an operation on a claim or volume fails with a timeout. It continues in the background and is retried. Each of its calls of Ceph has half of this time. At least 2s.")
 	fs.DurationVar(&o.RetryIntervalStart, "retry-interval-start", o.RetryIntervalStart, "Delay before the first retry of a claim or volume. It doubles with each failure.")
 	fs.DurationVar(&o.RetryIntervalMax, "retry-interval-max", o.RetryIntervalMax, "Maximum delay between two retries of a claim or volume.")
 	fs.DurationVar(&o.ResyncPeriod, "resync-period", o.ResyncPeriod, "Interval at which all claims and volumes are processed again without a change. 0 disables it.")
@@ -114,7 +114,7 @@ func (o *Options) Flags() cliflag.NamedFlagSets {
 
 	o.LeaderElection.AddFlags(sections.FlagSet("leader election"))
 
-	fs = sections.FlagSet("http")
+	fs = sections.FlagSet("HTTP")
 	fs.StringVar(&o.HTTPEndpoint, "http-endpoint", o.HTTPEndpoint, "Address of the HTTP server for metrics and health, for example :8080. If empty, the server is disabled.")
 	fs.StringVar(&o.MetricsPath, "metrics-path", o.MetricsPath, "HTTP path of the metrics. The paths of health are /livez, /readyz and /healthz/leader-election.")
 	fs.BoolVar(&o.EnablePprof, "enable-pprof", o.EnablePprof, "Serve the profiles of Go at /debug/pprof/.")
