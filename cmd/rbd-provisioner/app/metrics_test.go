@@ -74,7 +74,7 @@ func TestMetricsOfKubernetesPackagesAreServed(t *testing.T) {
 
 func TestMetricsFollowPrometheusRules(t *testing.T) {
 	t.Parallel()
-	problems, err := testutil.GatherAndLint(ours{used().registry})
+	problems, err := testutil.GatherAndLint(ownMetrics{used().registry})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,10 +83,10 @@ func TestMetricsFollowPrometheusRules(t *testing.T) {
 	}
 }
 
-// ours gathers the metrics that this program names.
-type ours struct{ prometheus.Gatherer }
+// ownMetrics gathers the metrics that this program names.
+type ownMetrics struct{ prometheus.Gatherer }
 
-func (o ours) Gather() ([]*dto.MetricFamily, error) {
+func (o ownMetrics) Gather() ([]*dto.MetricFamily, error) {
 	all, err := o.Gatherer.Gather()
 	return slices.DeleteFunc(all, func(f *dto.MetricFamily) bool {
 		return !strings.HasPrefix(f.GetName(), "rbd_provisioner_")

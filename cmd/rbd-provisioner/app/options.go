@@ -48,7 +48,7 @@ type Options struct {
 }
 
 // NewOptions returns the defaults, which suit one whole cluster. This is the only place with defaults.
-// Environment variables override some of them, as the help of the flags says.
+// Environment variables override some of them, as described in the help of the flags.
 func NewOptions() *Options {
 	return &Options{
 		ProvisionerName:    envOr("PROVISIONER_NAME", provisioner.DefaultName),

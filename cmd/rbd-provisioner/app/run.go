@@ -29,7 +29,7 @@ const (
 // Its error is a failure to start or to lead. It calls exit if the lease is lost.
 func Run(ctx context.Context, opts *Options, newStore func(StoreOptions) Store, exit func(code int)) error {
 	logger := klog.FromContext(ctx)
-	logger.Info("Started", "provisioner", opts.ProvisionerName, "version", version)
+	logger.Info("Started rbd-provisioner", "provisioner", opts.ProvisionerName, "version", version)
 	clients, err := newClients(opts)
 	if err != nil {
 		return err

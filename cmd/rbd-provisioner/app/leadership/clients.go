@@ -19,8 +19,8 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-// annClients is the annotation of the Lease with the Ceph clients that may change images: those of the
-// leader, and those of earlier leaders that were not fenced yet. It is a JSON list of rbdutil.Client.
+// annClients is the annotation of the Lease with the Ceph clients that may change images, as a JSON list of
+// rbdutil.Client. It has the clients of the leader, and those of earlier leaders that were not fenced yet.
 const annClients = "rbd-provisioner.ceph.com/ceph-clients"
 
 var errNotLeading = errors.New("this process does not hold the lease")

@@ -26,7 +26,7 @@ func (e *Exiter) Exit(reason error) {
 		written := make(chan struct{})
 		go func() {
 			defer close(written)
-			klog.Background().Error(reason, "Exiting immediately")
+			klog.Background().Error(reason, "Failed to continue, exiting immediately")
 			logs.FlushLogs()
 		}()
 		select {

@@ -57,7 +57,7 @@ func (l *leaseLock) Identity() string { return l.identity }
 // Describe implements resourcelock.Interface.
 func (l *leaseLock) Describe() string { return l.namespace + "/" + l.name }
 
-// RecordEvent implements resourcelock.Interface. The same is logged, so it does nothing.
+// RecordEvent implements resourcelock.Interface. The same is logged, so no event is recorded.
 func (l *leaseLock) RecordEvent(string) {}
 
 // Get implements resourcelock.Interface.

@@ -47,7 +47,7 @@ func (d *DeferredHandlers) AttachHandlers() error {
 // ReadOnlyStore is an informer whose store ignores Add.
 //
 // Flaw: the library adds each volume that it has saved to the cache of the informer, and overwrites
-// later states of the volume. If the volume is released at once, the library misses its deletion.
+// later states of the volume. If the volume is released immediately, the library misses its deletion.
 // Remove with v11.
 type ReadOnlyStore struct{ cache.SharedIndexInformer }
 

@@ -1,5 +1,5 @@
 // Package library adapts sig-storage-lib-external-provisioner v10. Each type works around flaws of
-// that library and says with which of its versions the type can be removed.
+// that library and names the version with which it can be removed.
 package library
 
 import (
