@@ -2,6 +2,7 @@
 # The first process of a User-Mode Linux. It lies in a directory of the host with
 # the files that make this a node or, without a kubelet.yaml, a machine that only
 # imports container images into its disk and powers off.
+# shellcheck disable=SC2154 # node, address, gateway and kubelet are set in the file env
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8
 here=${0%/*}
 
@@ -25,6 +26,7 @@ if [ "$1" != inside ]; then
 	mkdir /mnt/upper /mnt/work /mnt/root
 	mount -t overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work overlay /mnt/root
 	mkdir -p /mnt/root/oldroot
+	# shellcheck disable=SC2015 # die is for a failure of either command
 	cd /mnt/root && pivot_root . oldroot || die "no writable root"
 	exec chroot . "$0" inside
 fi
@@ -107,6 +109,7 @@ mount -t hostfs -o "${here%/*}/etc-ceph" hostfs /etc/ceph
 /lib/systemd/systemd-udevd --daemon
 modprobe -a rbd loop
 
+# shellcheck disable=SC2013 # the file has one line of words
 for controller in $(cat /sys/fs/cgroup/cgroup.controllers); do
 	echo "+$controller" >/sys/fs/cgroup/cgroup.subtree_control
 done

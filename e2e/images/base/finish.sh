@@ -49,5 +49,6 @@ find /usr/share/doc -mindepth 2 ! -name copyright ! -type d -delete
 find /usr/share/doc -mindepth 1 -type d -empty -delete
 rm -rf /usr/share/info/* /usr/share/lintian /usr/share/locale/* /usr/share/man/*
 rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/debconf/*-old /var/lib/dpkg/*-old /var/log/*
+# shellcheck disable=SC2115 # the paths are those of the new system
 rm -rf /dev/* /run/* /tmp/* /etc/hostname /etc/resolv.conf
 : > /etc/machine-id
