@@ -50,7 +50,7 @@ func parseSources(t *testing.T, roots ...string) sources {
 			switch {
 			case err != nil:
 				return err
-			case entry.IsDir() && slices.Contains([]string{"testdata", "rbdtest", "rbdfake"}, entry.Name()):
+			case entry.IsDir() && slices.Contains([]string{"testdata", "rbdtest", "rbdfake", "fixture"}, entry.Name()):
 				return filepath.SkipDir
 			case filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go"):
 				return nil
