@@ -2,7 +2,6 @@
 # The first process of a User-Mode Linux. It lies in a directory of the host with
 # the files that make this a node or, without a kubelet.yaml, a machine that only
 # imports container images into its disk and powers off.
-# shellcheck disable=SC2154 # node, address, gateway and kubelet are set in the file env
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8
 here=${0%/*}
 
@@ -89,6 +88,7 @@ if [ ! -e "$here/kubelet.yaml" ]; then
 	power_off
 fi
 
+node='' address='' gateway='' kubelet=''
 # shellcheck source=/dev/null
 . "$here/env" # node, address, gateway
 hostname "$node"
