@@ -223,15 +223,7 @@ func (t *TrashCleaner) pass(ctx context.Context, at place, c rbdutil.Cluster) (i
 
 // endsPass reports whether the error would be the same for all other images of the pool.
 func endsPass(err error) bool {
-	for _, same := range []error{
-		rbdutil.ErrUnreachable, rbdutil.ErrUnknownMonitor, rbdutil.ErrConnectionLost, rbdutil.ErrTimeout,
-		rbdutil.ErrPoolUnavailable, rbdutil.ErrAccessDenied, rbdutil.ErrPoolNotFound,
-	} {
-		if errors.Is(err, same) {
-			return true
-		}
-	}
-	return false
+	return rbdutil.IsPoolUnavailable(err) || errors.Is(err, rbdutil.ErrAccessDenied) || errors.Is(err, rbdutil.ErrPoolNotFound)
 }
 
 // forget drops what is known of images that are not in the trash any more, and of rescues

@@ -65,6 +65,8 @@ type operation struct {
 	image rbdutil.ImageRef
 	// reads: it changes nothing, so that others may read at the same time.
 	reads bool
+	// lengthy: its duration grows with the size of the image.
+	lengthy bool
 }
 
 // call runs one operation that changes an image, on its pool.
@@ -77,9 +79,17 @@ func (s *Store) read(ctx context.Context, op string, c rbdutil.Cluster, ref rbdu
 	return s.do(ctx, operation{name: op, image: ref, reads: true}, c, func(_ *rados.Conn, pool *rados.IOContext) error { return fn(pool) })
 }
 
-// do runs one operation, on the image's pool and whatever others it opens, and returns
-// its error, or ErrTimeout when ctx is done before the operation is.
+// do runs one operation, on the image's pool and whatever others it opens, unless the limiter
+// refuses it. It returns its error, or ErrTimeout when ctx is done before the operation is.
 func (s *Store) do(ctx context.Context, op operation, c rbdutil.Cluster, fn func(*rados.Conn, *rados.IOContext) error) error {
+	if s.limiter == nil {
+		return s.start(ctx, op, c, fn)
+	}
+	return s.limiter.Run(ctx, c, op.image.Pool, op.lengthy, func() error { return s.start(ctx, op, c, fn) })
+}
+
+// start starts one operation, and waits for it until ctx is done.
+func (s *Store) start(ctx context.Context, op operation, c rbdutil.Cluster, fn func(*rados.Conn, *rados.IOContext) error) error {
 	if err := ctx.Err(); err != nil {
 		return timeoutError(op, c, err)
 	}

@@ -225,7 +225,7 @@ func parentOf(image *rbd.Image) (*rbdutil.SnapshotRef, error) {
 //
 // Similar to: rbd flatten POOL/IMAGE
 func (s *Store) Flatten(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef) error {
-	return s.call(ctx, "flatten", c, ref, func(pool *rados.IOContext) error {
+	return s.do(ctx, operation{name: "flatten", image: ref, lengthy: true}, c, func(_ *rados.Conn, pool *rados.IOContext) error {
 		image, err := rbd.OpenImage(pool, ref.Name, rbd.NoSnapshot)
 		if err != nil {
 			return openError(pool, ref, err)

@@ -58,3 +58,10 @@ func TestContract(t *testing.T) {
 		SetRecord: ceph.SetRecord, LeavePartial: ceph.LeavePartial,
 	})
 }
+
+func TestLimiter(t *testing.T) {
+	t.Parallel()
+	rbdtest.RunLimited(t, func(limiter rbdutil.Limiter) rbdutil.Store {
+		return newStore(t, librbd.Options{Limiter: limiter})
+	})
+}

@@ -25,6 +25,8 @@ type Options struct {
 	ConnectionsChanged func(n int)
 	// Clients, if set, records each connection before it is used, and names those to fence.
 	Clients rbdutil.Clients
+	// Limiter, if set, runs each operation, or refuses it.
+	Limiter rbdutil.Limiter
 	// Blocklisted, if set, is called when Ceph refuses all requests of this process: another
 	// process changes images now.
 	Blocklisted func(error)
@@ -34,6 +36,7 @@ type Options struct {
 // shared connection for each Cluster that it is asked about.
 type Store struct {
 	observe     func(operation string) func(error)
+	limiter     rbdutil.Limiter // nil: no limit
 	blocklisted func(error)
 	conns       *connections
 	calls       calls
@@ -49,7 +52,7 @@ func New(opts Options) *Store {
 	if opts.Blocklisted == nil {
 		opts.Blocklisted = func(error) {}
 	}
-	return &Store{observe: opts.Observe, blocklisted: opts.Blocklisted, conns: newConnections(opts)}
+	return &Store{observe: opts.Observe, limiter: opts.Limiter, blocklisted: opts.Blocklisted, conns: newConnections(opts)}
 }
 
 // Close drops all connections. Those in use close when their calls come back.
@@ -146,7 +149,8 @@ func (s *Store) List(ctx context.Context, c rbdutil.Cluster, pool string) ([]str
 // Similar to: rbd diff [--from-snap SNAPSHOT] POOL/IMAGE
 func (s *Store) HasChanges(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef, since string) (bool, error) {
 	result := make(chan bool, 1)
-	err := s.read(ctx, "diff", c, ref, func(pool *rados.IOContext) error {
+	op := operation{name: "diff", image: ref, reads: true, lengthy: true}
+	err := s.do(ctx, op, c, func(_ *rados.Conn, pool *rados.IOContext) error {
 		image, err := rbd.OpenImageReadOnly(pool, ref.Name, rbd.NoSnapshot)
 		if err != nil {
 			return imageError("open", ref, err)

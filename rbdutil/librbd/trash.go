@@ -63,7 +63,8 @@ func (s *Store) GetTrashed(ctx context.Context, c rbdutil.Cluster, pool string, 
 //
 // Similar to: rbd trash rm POOL/ID
 func (s *Store) RemoveFromTrash(ctx context.Context, c rbdutil.Cluster, pool string, img rbdutil.TrashedImage, maker rbdutil.Owner) error {
-	return s.onTrashed(ctx, "trash-remove", c, pool, img, func(conn *rados.Conn, entry trashEntry) error {
+	op := operation{name: "trash-remove", image: trashRef(pool, img), lengthy: true}
+	return s.onTrashed(ctx, op, c, img, func(conn *rados.Conn, entry trashEntry) error {
 		return entry.remove(conn, maker)
 	})
 }
@@ -72,17 +73,18 @@ func (s *Store) RemoveFromTrash(ctx context.Context, c rbdutil.Cluster, pool str
 //
 // Similar to: rbd trash restore POOL/ID; rbd image-meta set POOL/IMAGE KEY VALUE
 func (s *Store) Restore(ctx context.Context, c rbdutil.Cluster, pool string, img rbdutil.TrashedImage) error {
-	return s.onTrashed(ctx, "trash-restore", c, pool, img, func(_ *rados.Conn, entry trashEntry) error {
+	op := operation{name: "trash-restore", image: trashRef(pool, img)}
+	return s.onTrashed(ctx, op, c, img, func(_ *rados.Conn, entry trashEntry) error {
 		return entry.restore()
 	})
 }
 
 // onTrashed runs one operation that changes an image in the trash, on its entry as it is
 // then.
-func (s *Store) onTrashed(ctx context.Context, name string, c rbdutil.Cluster, pool string, img rbdutil.TrashedImage, fn func(*rados.Conn, trashEntry) error) error {
-	ref := trashRef(pool, img)
-	return s.do(ctx, operation{name: name, image: ref}, c, func(conn *rados.Conn, ioctx *rados.IOContext) error {
-		if err := s.checkMoved(conn, pool, img); err != nil {
+func (s *Store) onTrashed(ctx context.Context, op operation, c rbdutil.Cluster, img rbdutil.TrashedImage, fn func(*rados.Conn, trashEntry) error) error {
+	ref := op.image
+	return s.do(ctx, op, c, func(conn *rados.Conn, ioctx *rados.IOContext) error {
+		if err := s.checkMoved(conn, ref.Pool, img); err != nil {
 			return err
 		}
 		now, err := findTrashed(ioctx, img.ID)

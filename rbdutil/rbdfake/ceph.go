@@ -49,6 +49,8 @@ type Ceph struct {
 	// After, if set, runs when an operation has taken effect; an error from it
 	// is the operation's, though the effect stays: a lost answer.
 	After func(ctx context.Context, op string, c rbdutil.Cluster, ref rbdutil.ImageRef) error
+	// Limiter, if set, runs each operation with its hooks, or refuses it.
+	Limiter rbdutil.Limiter
 	// Now is the clock for the times of the trash; time.Now unless it is set.
 	Now func() time.Time
 
@@ -231,8 +233,17 @@ func (f *Ceph) HasChanges(ctx context.Context, c rbdutil.Cluster, ref rbdutil.Im
 	return written, err
 }
 
-// do runs one operation between its hooks.
+// do runs one operation, unless the limiter refuses it.
 func (f *Ceph) do(ctx context.Context, op string, c rbdutil.Cluster, ref rbdutil.ImageRef, effect func() error) error {
+	if f.Limiter == nil {
+		return f.run(ctx, op, c, ref, effect)
+	}
+	lengthy := op == OpRemoveFromTrash || op == OpWritten || op == OpFlatten
+	return f.Limiter.Run(ctx, c, ref.Pool, lengthy, func() error { return f.run(ctx, op, c, ref, effect) })
+}
+
+// run runs one operation between its hooks.
+func (f *Ceph) run(ctx context.Context, op string, c rbdutil.Cluster, ref rbdutil.ImageRef, effect func() error) error {
 	if f.Before != nil {
 		if err := f.Before(ctx, op, c, ref); err != nil {
 			return err

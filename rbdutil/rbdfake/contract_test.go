@@ -56,3 +56,12 @@ func on(do func(rbdutil.ImageRef) error) func(*testing.T, rbdutil.ImageRef) {
 		}
 	}
 }
+
+func TestLimiter(t *testing.T) {
+	t.Parallel()
+	rbdtest.RunLimited(t, func(limiter rbdutil.Limiter) rbdutil.Store {
+		ceph := rbdfake.New("kube")
+		ceph.Limiter = limiter
+		return ceph
+	})
+}

@@ -69,18 +69,18 @@ func serveChecks(checks []check) http.HandlerFunc {
 	}
 }
 
-// cephCheck tells which pools do not answer. It fails when none does that anybody has
-// asked for lately: there is nothing then that this process could do.
-func cephCheck(bulkhead *rbdutil.Bulkhead) check {
+// cephCheck names the pools that do not answer. It fails if no pool in use answers: then
+// this process cannot do anything.
+func cephCheck(limiter *rbdutil.PoolLimiter) check {
 	return check{name: "ceph", run: func(*http.Request) error {
-		silent, answering := bulkhead.Silent()
-		if len(silent) == 0 {
+		outages, answering := limiter.Outages()
+		if len(outages) == 0 {
 			return nil
 		}
 		var texts []string
-		for _, s := range silent {
+		for _, o := range outages {
 			texts = append(texts, fmt.Sprintf("%s, pool %s as client.%s: %v, for %s",
-				s.Monitors, s.Pool, s.User, s.Err, time.Since(s.Since).Round(time.Second)))
+				o.Monitors, o.Pool, o.User, o.Err, time.Since(o.Since).Round(time.Second)))
 		}
 		err := errors.New(strings.Join(texts, "; "))
 		if answering {

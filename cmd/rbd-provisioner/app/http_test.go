@@ -183,20 +183,21 @@ func TestCephHealth(t *testing.T) {
 		}
 		return nil
 	}
-	bulkhead := rbdutil.NewBulkhead(ceph, 1, time.Hour)
+	limiter := rbdutil.NewPoolLimiter(1, time.Hour)
+	ceph.Limiter = limiter
 	ask := func(monitor string) {
-		_, _ = bulkhead.List(t.Context(), rbdutil.Cluster{Monitors: []string{monitor, "b"}, User: "kube"}, "kube")
+		_, _ = ceph.List(t.Context(), rbdutil.Cluster{Monitors: []string{monitor, "b"}, User: "kube"}, "kube")
 	}
-	handler := serve(t, testOptions(), health{ready: []check{cephCheck(bulkhead)}})
-	const silence = "dead,b, pool kube as client.kube: Ceph cluster cannot be reached, for 0s\n"
+	handler := serve(t, testOptions(), health{ready: []check{cephCheck(limiter)}})
+	const outage = "dead,b, pool kube as client.kube: Ceph cluster cannot be reached, for 0s\n"
 	for _, step := range []struct {
 		ask  string
 		code int
 		body string
 	}{
 		{"", 200, "ok"},
-		{"dead", 503, "[-]ceph failed: " + silence},
-		{"alive", 200, "[-]ceph degraded: " + silence},
+		{"dead", 503, "[-]ceph failed: " + outage},
+		{"alive", 200, "[-]ceph degraded: " + outage},
 	} {
 		if step.ask != "" {
 			ask(step.ask)

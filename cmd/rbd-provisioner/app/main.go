@@ -33,6 +33,7 @@ type StoreOptions struct {
 	Observe            func(operation string) func(error)
 	ConnectionsChanged func(n int)
 	Clients            rbdutil.Clients
+	Limiter            rbdutil.Limiter
 	Blocklisted        func(error)
 }
 

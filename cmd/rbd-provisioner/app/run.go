@@ -21,8 +21,8 @@ const idleTimeout = 10 * time.Minute
 // How much of the work may be for one pool: as many operations at a time as keep a
 // healthy one busy, and how long others wait for it without an answer.
 const (
-	poolLimit    = 16
-	poolPatience = 2 * time.Second
+	poolLimit   = 16
+	poolMaxWait = 2 * time.Second
 )
 
 // Run provisions and deletes until ctx is done, and then stops in order: no new
@@ -43,18 +43,19 @@ func Run(ctx context.Context, opts *Options, newStore func(StoreOptions) Store, 
 	if err != nil {
 		return err
 	}
+	limiter := rbdutil.NewPoolLimiter(poolLimit, poolMaxWait)
 	store := newStore(StoreOptions{
 		// Ceph gives up before the claim is told that it has not answered, so that
 		// the claim is told why.
 		Timeout: opts.Timeout / 2, IdleTimeout: idleTimeout,
 		Observe: metrics.observe, ConnectionsChanged: metrics.connectionsChanged,
+		Limiter:     limiter,
 		Clients:     elector.clients(events.recorder, metrics.clientsFenced),
 		Blocklisted: func(err error) { atOnce.now(blocklistedError(err)) },
 	})
 	closeStore := sync.OnceFunc(store.Close)
 	defer closeStore()
-	bulkhead := rbdutil.NewBulkhead(store, poolLimit, poolPatience)
-	images := rbdutil.NewImages(bulkhead)
+	images := rbdutil.NewImages(store)
 
 	informers, err := newInformers(clients.work, opts.ResyncPeriod)
 	if err != nil {
@@ -62,7 +63,7 @@ func Run(ctx context.Context, opts *Options, newStore func(StoreOptions) Store, 
 	}
 	server, err := startHTTP(ctx, opts, metrics.registry, health{
 		live:  []check{elector.check()},
-		ready: []check{informers.check(), cephCheck(bulkhead)},
+		ready: []check{informers.check(), cephCheck(limiter)},
 	})
 	if err != nil {
 		return err

@@ -27,6 +27,7 @@ type reportingStore struct {
 
 func newReportingStore(o StoreOptions) Store {
 	s := &reportingStore{rbdfake.New("kube"), o}
+	s.Limiter = o.Limiter
 	if os.Getenv(asBlocklisted) != "" {
 		s.Before = func(_ context.Context, op string, _ rbdutil.Cluster, _ rbdutil.ImageRef) error {
 			if op == rbdfake.OpCreate {
