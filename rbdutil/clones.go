@@ -59,7 +59,7 @@ func isOurSnapshot(snapshot string) bool {
 //
 // After step 3 the source claim may be gone: ResumeClone does the rest.
 func (i *Images) ensureClone(ctx context.Context, c Cluster, spec ImageSpec) (Image, error) {
-	if i.copies.running(copyName(c, spec.ImageRef)) {
+	if i.flattener.isRunning(flattenKey(c, spec.ImageRef)) {
 		return Image{}, fmt.Errorf("%w: %w", ErrIncomplete, errFlattening)
 	}
 	img, err := i.store.Get(ctx, c, spec.ImageRef)
@@ -268,8 +268,8 @@ func (i *Images) snapshot(ctx context.Context, c Cluster, spec ImageSpec, source
 			ErrSourceIncompatible, source.ImageRef, len(source.Snapshots))
 	case crowded && i.unchanged(ctx, c, source, others[len(others)-1]):
 		return others[len(others)-1], nil
-	case crowded && !i.copies.room():
-		return "", fmt.Errorf("%w: others come first, %d at a time", ErrFlattening, maxCopies)
+	case crowded && i.flattener.isFull():
+		return "", errTooManyFlattens
 	case spec.Source.Unmounted && slices.Contains(source.Snapshots, own):
 		// An earlier attempt may not have come to the point of looking who has it mapped.
 		if err := i.store.RemoveSnapshot(ctx, c, SnapshotRef{source.Pool, source.ID, own}); err != nil {
@@ -320,7 +320,7 @@ func (i *Images) finishClone(ctx context.Context, c Cluster, img Image) (Image, 
 		img.Size = record.Size
 	}
 	if record.Flatten && img.Parent != nil {
-		if err := i.copies.do(ctx, copyName(c, img.ImageRef), func(ctx context.Context) error {
+		if err := i.flattener.run(ctx, flattenKey(c, img.ImageRef), func(ctx context.Context) error {
 			return i.store.Flatten(ctx, c, img.ImageRef)
 		}); err != nil {
 			return Image{}, fmt.Errorf("%w: %w", ErrIncomplete, err)
@@ -363,7 +363,7 @@ func (i *Images) mustFlatten(ctx context.Context, c Cluster, spec ImageSpec, img
 	return depth > maxDepth, err
 }
 
-func copyName(c Cluster, ref ImageRef) string { return c.String() + " " + ref.String() }
+func flattenKey(c Cluster, ref ImageRef) string { return c.String() + " " + ref.String() }
 
 // RemoveOrphanSnapshots removes the snapshots of an image that were taken for clones which are of
 // no use to anybody, as far as they have no clones. What was begun of such a clone in the

@@ -14,8 +14,8 @@ import (
 // then its record, then its size. An image with a size and without a record was made by
 // somebody else. An image of size 0 holds no data.
 type Images struct {
-	store  Store
-	copies copies
+	store     Store
+	flattener flattener
 }
 
 // NewImages returns the idempotent layer over a Store.
