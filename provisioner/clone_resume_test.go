@@ -80,8 +80,8 @@ func TestCloneThatWasInterruptedNeedsItsSourceUntilItHasARecord(t *testing.T) {
 		after    bool
 		finished bool
 	}{
-		"before the snapshot": {rbdfake.OpSnapshot, false, false},
-		"after the snapshot":  {rbdfake.OpSnapshot, true, false},
+		"before the snapshot": {rbdfake.OpCreateSnapshot, false, false},
+		"after the snapshot":  {rbdfake.OpCreateSnapshot, true, false},
 		"before the clone":    {rbdfake.OpClone, false, false},
 		"after the clone":     {rbdfake.OpClone, true, false},
 		"before its record":   {rbdfake.OpUpdate, false, false},
@@ -157,7 +157,7 @@ func TestSourceWithoutRecordIsAdoptedBeforeItsFirstSnapshot(t *testing.T) {
 		w.volume.Annotations[annPredecessor] = DefaultName
 		_ = w.ceph.Change(imageRef("db-uid"), func(i *rbdutil.Image) { i.Record = rbdutil.Record{} })
 	})
-	w.failOnce(rbdfake.OpSnapshot, false, rbdutil.ErrTimeout)
+	w.failOnce(rbdfake.OpCreateSnapshot, false, rbdutil.ErrTimeout)
 	if _, _, err := w.Provision(t.Context(), optionsFor(classWith(nil), claimOf(ofDB))); !errors.Is(err, rbdutil.ErrTimeout) {
 		t.Fatalf("error %v", err)
 	}

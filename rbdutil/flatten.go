@@ -3,9 +3,14 @@ package rbdutil
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 )
+
+// maxCloneDepth is how many images a clone may get its data from, one behind the other.
+// The kernel's client takes 16 (its RBD_MAX_PARENT_CHAIN_LEN), and each costs time.
+const maxCloneDepth = 8
 
 const (
 	// maxFlattens is how many clones are flattened at the same time: it is load for Ceph,
@@ -100,3 +105,20 @@ func (f *flattener) start(ctx context.Context, clone string, flatten func(contex
 	}()
 	return task
 }
+
+// mustFlatten reports whether a bound of clones requires that the clone has its own copy
+// of all data.
+func (i *Images) mustFlatten(ctx context.Context, c Cluster, spec ImageSpec, img, source Image) (bool, error) {
+	own := snapshotFor(spec.ImageRef)
+	others := slices.DeleteFunc(ourSnapshots(source), func(name string) bool { return name == own })
+	if img.Parent.Name == own && len(others) >= maxCloneSnapshots {
+		return true, nil
+	}
+	if source.Parent == nil {
+		return false, nil // reading the whole chain of parents takes a while
+	}
+	depth, err := i.store.CloneDepth(ctx, c, spec.ImageRef)
+	return depth > maxCloneDepth, err
+}
+
+func flattenKey(c Cluster, ref ImageRef) string { return c.String() + " " + ref.String() }

@@ -14,7 +14,7 @@ func CheckFree(img Image) error {
 	img.Snapshots = slices.DeleteFunc(slices.Clone(img.Snapshots), isOurSnapshot)
 	switch {
 	case len(img.Watchers) > 0:
-		return inUse(img)
+		return inUseError(img)
 	case img.Features.Has(migrating):
 		return fmt.Errorf("%w: %s", ErrMigrating, img.ImageRef)
 	case len(img.Locks) > 0:
@@ -24,16 +24,16 @@ func CheckFree(img Image) error {
 	case img.Mirrored:
 		return fmt.Errorf("%w: %s", ErrMirrored, img.ImageRef)
 	case len(img.Snapshots) > 0:
-		return hasSnapshots(img)
+		return hasSnapshotsError(img)
 	}
 	return nil
 }
 
-func inUse(img Image) error {
+func inUseError(img Image) error {
 	return fmt.Errorf("%w: %s is mapped or open at %s", ErrImageInUse, img.ImageRef, strings.Join(img.Watchers, ", "))
 }
 
-func hasSnapshots(img Image) error {
+func hasSnapshotsError(img Image) error {
 	if len(img.Clones) > 0 {
 		return fmt.Errorf("%w: %s has %s, of which %s are clones", ErrHasSnapshots, img.ImageRef,
 			strings.Join(img.Snapshots, ", "), strings.Join(img.Clones, ", "))

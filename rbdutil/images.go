@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 )
 
 // Images makes a Store safe to repeat. A caller that was killed at any moment, or
@@ -21,6 +20,16 @@ type Images struct {
 // NewImages returns the idempotent layer over a Store.
 func NewImages(store Store) *Images { return &Images{store: store} }
 
+// List returns the names of all images in a pool, also of those that are not ours.
+func (i *Images) List(ctx context.Context, c Cluster, pool string) ([]string, error) {
+	return i.store.List(ctx, c, pool)
+}
+
+// Get returns an image as it is: see Store.
+func (i *Images) Get(ctx context.Context, c Cluster, ref ImageRef) (Image, error) {
+	return i.store.Get(ctx, c, ref)
+}
+
 // Ensure returns the image of the spec, made now or by an earlier call. An image
 // of that name that has another owner, or ours with another size or other
 // features, is left untouched and answered with ErrForeignImage or ErrMismatch.
@@ -28,8 +37,8 @@ func (i *Images) Ensure(ctx context.Context, c Cluster, spec ImageSpec) (Image, 
 	if spec.Source != nil {
 		return i.ensureClone(ctx, c, spec)
 	}
-	img, err := i.begin(ctx, c, spec)
-	if err != nil || img.complete(spec) {
+	img, err := i.createOrReuse(ctx, c, spec)
+	if err != nil || img.isComplete(spec) {
 		return img, err
 	}
 	record := &Record{Owner: spec.Owner, ImageID: img.ID, Size: spec.Size}
@@ -41,12 +50,12 @@ func (i *Images) Ensure(ctx context.Context, c Cluster, spec ImageSpec) (Image, 
 }
 
 // complete reports whether the image has everything that the spec asks for.
-func (i Image) complete(spec ImageSpec) bool {
+func (i Image) isComplete(spec ImageSpec) bool {
 	return i.Owner() == spec.Owner && i.Size == spec.Size
 }
 
 // begin returns an image that is ours to complete: new, or begun earlier.
-func (i *Images) begin(ctx context.Context, c Cluster, spec ImageSpec) (Image, error) {
+func (i *Images) createOrReuse(ctx context.Context, c Cluster, spec ImageSpec) (Image, error) {
 	fresh := Image{ImageRef: spec.ImageRef, Features: spec.Features, ObjectSize: spec.ObjectSize}
 	err := i.store.Create(ctx, c, spec.ImageRef, spec.Layout)
 	if err == nil {
@@ -68,7 +77,7 @@ func (i *Images) begin(ctx context.Context, c Cluster, spec ImageSpec) (Image, e
 	case !isReplaceable(img, spec):
 		return Image{}, checkReusable(img, spec)
 	default:
-		err = i.moveToTrash(ctx, c, img, spec.Owner, unused)
+		err = i.moveUnusedToTrash(ctx, c, img, spec.Owner)
 	}
 	if err != nil && !errors.Is(err, ErrImageNotFound) {
 		return Image{}, fmt.Errorf("%w: %w", ErrIncomplete, err)
@@ -83,7 +92,7 @@ func (i *Images) begin(ctx context.Context, c Cluster, spec ImageSpec) (Image, e
 func checkReusable(img Image, spec ImageSpec) error {
 	owner := img.Owner()
 	if !owner.SameClaim(spec.Owner) && (!owner.Unknown() || img.Size != 0) || img.RecordError != nil {
-		return foreign(img)
+		return foreignImageError(img)
 	}
 	if img.Size != 0 && img.Size != spec.Size {
 		return fmt.Errorf("%w: %s already exists with a size of %d bytes, wanted are %d",
@@ -93,19 +102,12 @@ func checkReusable(img Image, spec ImageSpec) error {
 		return fmt.Errorf("%w: %s already exists with objects of %d bytes, wanted are %d",
 			ErrMismatch, img.ImageRef, img.ObjectSize, spec.ObjectSize)
 	}
-	return sameLayout(img, spec)
-}
-
-func foreign(img Image) error {
-	if img.RecordError != nil {
-		return fmt.Errorf("%w: %s already exists: %w", ErrForeignImage, img.ImageRef, img.RecordError)
-	}
-	return fmt.Errorf("%w: %s already exists for %s", ErrForeignImage, img.ImageRef, img.Owner())
+	return checkLayout(img, spec)
 }
 
 // sameLayout returns an error if the image has other features or another kind of data
 // pool than the spec.
-func sameLayout(img Image, spec ImageSpec) error {
+func checkLayout(img Image, spec ImageSpec) error {
 	if got := img.Features.Requested(); !got.SameAs(spec.Features) {
 		return fmt.Errorf("%w: %s already exists with features %s, wanted are %s",
 			ErrMismatch, img.ImageRef, got, spec.Features)
@@ -123,132 +125,4 @@ func isReplaceable(img Image, spec ImageSpec) bool {
 	owner := img.Owner()
 	return img.Size == 0 && img.RecordError == nil && len(img.Watchers) == 0 && len(img.Snapshots) == 0 &&
 		(owner.Unknown() || owner.SameClaim(spec.Owner))
-}
-
-// Precondition is what must be true of an image before it may be changed or deleted.
-type Precondition struct {
-	// Owner names the volume whose image it must be.
-	Owner Owner
-	// AllowUnknown also accepts an image without a record, as the predecessors of this
-	// provisioner made them.
-	AllowUnknown bool
-}
-
-// Delete moves the image to the pool's trash, in which it stays at least for the time to
-// keep it. That it is gone already is success; a missing pool is not. An image that
-// somebody holds, or that is not the one expected, is left untouched. The error names the
-// holder: ErrForeignImage, or one of those of CheckFree.
-func (i *Images) Delete(ctx context.Context, c Cluster, ref ImageRef, precondition Precondition, keep time.Duration) error {
-	img, err := i.store.Get(ctx, c, ref)
-	if errors.Is(err, ErrImageNotFound) {
-		return i.deletePartial(ctx, c, ref)
-	}
-	if err != nil {
-		return err
-	}
-	if err := checkOwner(img, precondition); err != nil {
-		return err
-	}
-	if len(img.Watchers) > 0 {
-		return inUse(img) // without opening it for writing, as the move does
-	}
-	return i.moveToTrash(ctx, c, img, precondition.Owner, trashing{keep: keep})
-}
-
-// deletePartial is for an image that cannot be found under its name.
-func (i *Images) deletePartial(ctx context.Context, c Cluster, ref ImageRef) error {
-	trashed, err := i.trashedAs(ctx, c, ref)
-	if err != nil {
-		return err
-	}
-	for _, img := range trashed {
-		if img.Migrating {
-			return fmt.Errorf("%w: %s", ErrMigrating, ref)
-		}
-	}
-	return i.removePartial(ctx, c, ref)
-}
-
-// trashing is how an image is moved to the trash.
-type trashing struct {
-	keep time.Duration
-	// unused: see Deletion.
-	unused bool
-}
-
-var unused = trashing{unused: true}
-
-// moveToTrash moves the image that was seen to the trash. The caller has checked whose
-// it is; the Store checks again on the image that it opens.
-func (i *Images) moveToTrash(ctx context.Context, c Cluster, seen Image, maker Owner, how trashing) error {
-	record := seen.Record
-	if record.Unknown() {
-		record.Owner = maker
-	}
-	record.ImageID = seen.ID
-	now := time.Now()
-	record = record.WithDeletion(maker, Deletion{Time: now, KeepUntil: now.Add(how.keep), Unused: how.unused})
-	err := i.store.MoveToTrash(ctx, c, seen, record, how.keep)
-	if !errors.Is(err, ErrImageNotFound) {
-		return err
-	}
-	// An earlier call was completed meanwhile, or the pool is full and has no trash yet.
-	if _, err := i.store.Get(ctx, c, seen.ImageRef); err == nil {
-		return fmt.Errorf("%w: %s can be read, but not moved to the trash", ErrNotRemoved, seen.ImageRef)
-	} else if !errors.Is(err, ErrImageNotFound) {
-		return err
-	}
-	return nil
-}
-
-// removePartial removes the name that an interrupted creation or removal leaves behind.
-// An interrupted move to the trash looks alike, but there all data is still there: that
-// move is finished by RemoveFromTrash, or by whoever began it.
-func (i *Images) removePartial(ctx context.Context, c Cluster, ref ImageRef) error {
-	if trashed, err := i.trashedAs(ctx, c, ref); err != nil || len(trashed) > 0 {
-		return err
-	}
-	switch err := i.store.RemovePartial(ctx, c, ref); {
-	case errors.Is(err, ErrImageNotFound):
-		return nil
-	case errors.Is(err, ErrImageExists):
-		return fmt.Errorf("%w: %s is whole, though it could not be found", ErrNotRemoved, ref)
-	default:
-		return err
-	}
-}
-
-// trashedAs returns the images in the trash that had the name.
-func (i *Images) trashedAs(ctx context.Context, c Cluster, ref ImageRef) ([]TrashedImage, error) {
-	trashed, err := i.store.ListTrash(ctx, c, ref.Pool)
-	var same []TrashedImage
-	for _, img := range trashed {
-		if img.Name == ref.Name {
-			same = append(same, img)
-		}
-	}
-	return same, err
-}
-
-// checkOwner returns an error if the image is not the one expected.
-func checkOwner(img Image, precondition Precondition) error {
-	owner := img.Owner()
-	switch {
-	case img.RecordError != nil:
-		return fmt.Errorf("%w: %s: %w; if it is the image of volume %s, say so with: %s",
-			ErrForeignImage, img.ImageRef, img.RecordError, precondition.Owner.VolumeName, setOwnerCommand(img.ImageRef, precondition))
-	case owner.Unknown() && !precondition.AllowUnknown:
-		return fmt.Errorf("%w: the metadata of %s names no owner; if it is the image of volume %s, say so with: %s",
-			ErrForeignImage, img.ImageRef, precondition.Owner.VolumeName, setOwnerCommand(img.ImageRef, precondition))
-	case !owner.Unknown() && !owner.SameVolume(precondition.Owner):
-		return fmt.Errorf("%w: the metadata of %s names %s (volume %q, cluster %q), not volume %q of cluster %q",
-			ErrForeignImage, img.ImageRef, owner, owner.VolumeName, owner.ClusterID, precondition.Owner.VolumeName, precondition.Owner.ClusterID)
-	}
-	return nil
-}
-
-// setOwnerCommand is the command that makes a volume the owner of an image without a record.
-func setOwnerCommand(ref ImageRef, precondition Precondition) string {
-	record := Record{Owner: Owner{VolumeName: precondition.Owner.VolumeName}}
-	return fmt.Sprintf("rbd image-meta set %s %s '%s'", ref, MetaRecord, record.Encode())
 }

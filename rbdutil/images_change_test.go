@@ -139,7 +139,7 @@ func TestReclaimLooksForDataWhateverTheRecordSays(t *testing.T) {
 			if err := rbdutil.NewImages(ceph).RemoveOrphan(t.Context(), cluster, ref, owner); !errors.Is(err, rbdutil.ErrNotEmpty) {
 				t.Errorf("error %v, want %v", err, rbdutil.ErrNotEmpty)
 			}
-			wantCalls(t, ceph, "get", "written")
+			wantCalls(t, ceph, "get", "has-changes")
 		})
 	}
 }

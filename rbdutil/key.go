@@ -29,7 +29,7 @@ func (k Key) Reveal() string { return k.secret }
 // Check tells, without showing it, whether the secret is a cephx key. Ceph's own
 // client must not be the one to find out: it prints a key that it cannot decode.
 func (k Key) Check() error {
-	if why := faultOf(k.secret); why != "" {
+	if why := keyProblem(k.secret); why != "" {
 		return fmt.Errorf("%w: %s", ErrInvalidKey, why)
 	}
 	return nil
@@ -38,7 +38,7 @@ func (k Key) Check() error {
 // faultOf says what is wrong with the text of a key, or nothing. A key is, in
 // base64, a type (2 bytes, little endian), a time stamp (8), a length (2) and so
 // many bytes of secret.
-func faultOf(secret string) string {
+func keyProblem(secret string) string {
 	const (
 		typeAES   = 1 // the only one that clients know
 		header    = 12
@@ -55,7 +55,7 @@ func faultOf(secret string) string {
 		return "there is white space or a line break in it or around it"
 	case err != nil:
 		return "it is not base64"
-	case len(raw) > 0 && faultOf(string(raw)) == "":
+	case len(raw) > 0 && keyProblem(string(raw)) == "":
 		return "it is in base64 twice"
 	case len(raw) < header+leastSize || len(raw)-header != int(binary.LittleEndian.Uint16(raw[header-2:])):
 		return "it is cut short or has something added"

@@ -6,16 +6,6 @@ import (
 	"fmt"
 )
 
-// List returns the names of all images in a pool, also of those that are not ours.
-func (i *Images) List(ctx context.Context, c Cluster, pool string) ([]string, error) {
-	return i.store.List(ctx, c, pool)
-}
-
-// Get returns an image as it is: see Store.
-func (i *Images) Get(ctx context.Context, c Cluster, ref ImageRef) (Image, error) {
-	return i.store.Get(ctx, c, ref)
-}
-
 // RemoveOrphan moves an image to the trash that was made for a claim and never became a
 // volume. It must be an image of that very claim, provisioner and cluster, or the
 // beginning of one. As the caller has found no trace of claim or volume and may be wrong,
@@ -33,7 +23,7 @@ func (i *Images) RemoveOrphan(ctx context.Context, c Cluster, ref ImageRef, owne
 	if err := i.checkOrphan(ctx, c, img, owner); err != nil {
 		return err
 	}
-	return i.moveToTrash(ctx, c, img, owner, unused)
+	return i.moveUnusedToTrash(ctx, c, img, owner)
 }
 
 func (i *Images) checkOrphan(ctx context.Context, c Cluster, img Image, owner Owner) error {
@@ -42,9 +32,9 @@ func (i *Images) checkOrphan(ctx context.Context, c Cluster, img Image, owner Ow
 	}
 	switch {
 	case len(img.Watchers) > 0:
-		return inUse(img)
+		return inUseError(img)
 	case len(img.Snapshots) > 0:
-		return hasSnapshots(img)
+		return hasSnapshotsError(img)
 	case img.hasRecordFor(owner) && img.isCompleteClone():
 		return fmt.Errorf("%w: %s is a complete clone", ErrNotEmpty, img.ImageRef)
 	}
@@ -69,4 +59,17 @@ func checkOrphanOwner(img Image, owner Owner) error {
 		return fmt.Errorf("%w: the metadata of %s names no owner", ErrForeignImage, img.ImageRef)
 	}
 	return nil
+}
+
+// checkNotWritten returns ErrNotEmpty if anything was ever written to the image. What a
+// clone has of its parent was not written to it.
+func (i *Images) checkNotWritten(ctx context.Context, c Cluster, img Image) error {
+	if img.Size == 0 {
+		return nil
+	}
+	written, err := i.store.HasChanges(ctx, c, img.ImageRef, "")
+	if err == nil && written {
+		err = fmt.Errorf("%w: %s was written to", ErrNotEmpty, img.ImageRef)
+	}
+	return err
 }

@@ -26,18 +26,18 @@ const (
 	OpCreate          = "create"
 	OpGet             = "get"
 	OpUpdate          = "update"
-	OpRemains         = "remains"
+	OpRemovePartial   = "remove-partial"
 	OpList            = "list"
-	OpWritten         = "written"
+	OpHasChanges      = "has-changes"
 	OpMoveToTrash     = "move-to-trash"
 	OpListTrash       = "list-trash"
 	OpGetTrashed      = "get-trashed"
 	OpRemoveFromTrash = "remove-from-trash"
 	OpRestore         = "restore"
-	OpSnapshot        = "snapshot"
-	OpRelease         = "release"
+	OpCreateSnapshot  = "create-snapshot"
+	OpRemoveSnapshot  = "remove-snapshot"
 	OpClone           = "clone"
-	OpDepth           = "depth"
+	OpCloneDepth      = "clone-depth"
 	OpFlatten         = "flatten"
 )
 
@@ -185,7 +185,7 @@ func (f *Ceph) Update(ctx context.Context, c rbdutil.Cluster, seen rbdutil.Image
 
 // RemovePartial implements rbdutil.Store.
 func (f *Ceph) RemovePartial(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef) error {
-	return f.do(ctx, OpRemains, c, ref, func() error {
+	return f.do(ctx, OpRemovePartial, c, ref, func() error {
 		img := f.images[ref]
 		switch {
 		case img == nil:
@@ -215,7 +215,7 @@ func (f *Ceph) List(ctx context.Context, c rbdutil.Cluster, pool string) ([]stri
 // HasChanges implements rbdutil.Store.
 func (f *Ceph) HasChanges(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef, since string) (bool, error) {
 	var written bool
-	err := f.do(ctx, OpWritten, c, ref, func() error {
+	err := f.do(ctx, OpHasChanges, c, ref, func() error {
 		img, err := f.find(ref)
 		if err != nil {
 			return err
@@ -238,7 +238,7 @@ func (f *Ceph) do(ctx context.Context, op string, c rbdutil.Cluster, ref rbdutil
 	if f.Limiter == nil {
 		return f.run(ctx, op, c, ref, effect)
 	}
-	lengthy := op == OpRemoveFromTrash || op == OpWritten || op == OpFlatten
+	lengthy := op == OpRemoveFromTrash || op == OpHasChanges || op == OpFlatten
 	return f.Limiter.Run(ctx, c, ref.Pool, lengthy, func() error { return f.run(ctx, op, c, ref, effect) })
 }
 

@@ -10,7 +10,7 @@ import (
 
 // CreateSnapshot implements rbdutil.Store.
 func (f *Ceph) CreateSnapshot(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef, name string) error {
-	return f.do(ctx, OpSnapshot, c, ref, func() error {
+	return f.do(ctx, OpCreateSnapshot, c, ref, func() error {
 		img, err := f.find(ref)
 		if err != nil {
 			return err
@@ -29,7 +29,7 @@ func (f *Ceph) CreateSnapshot(ctx context.Context, c rbdutil.Cluster, ref rbduti
 
 // RemoveSnapshot implements rbdutil.Store.
 func (f *Ceph) RemoveSnapshot(ctx context.Context, c rbdutil.Cluster, ref rbdutil.SnapshotRef) error {
-	return f.do(ctx, OpRelease, c, rbdutil.ImageRef{Pool: ref.Pool, Name: ref.ImageID}, func() error {
+	return f.do(ctx, OpRemoveSnapshot, c, rbdutil.ImageRef{Pool: ref.Pool, Name: ref.ImageID}, func() error {
 		if img := f.byID(ref.Pool, ref.ImageID); img != nil {
 			return f.release(img, ref.Name)
 		}
@@ -75,7 +75,7 @@ func (f *Ceph) Clone(ctx context.Context, c rbdutil.Cluster, parent rbdutil.Imag
 // CloneDepth implements rbdutil.Store.
 func (f *Ceph) CloneDepth(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef) (int, error) {
 	depth := 0
-	err := f.do(ctx, OpDepth, c, ref, func() error {
+	err := f.do(ctx, OpCloneDepth, c, ref, func() error {
 		img, err := f.find(ref)
 		for err == nil && img != nil && img.Parent != nil {
 			depth++
