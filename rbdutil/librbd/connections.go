@@ -145,7 +145,7 @@ func (p *connections) drop(conn *connection) {
 
 // spoil is drop for a connection that an operation has failed on. It reports whether the
 // connection was dropped before.
-func (p *connections) spoil(conn *connection, unclean bool) (before bool) {
+func (p *connections) markBroken(conn *connection, unclean bool) (before bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	before = conn.dropped

@@ -61,10 +61,7 @@ func blocklistAddress(addresses string) string {
 	if first, _, several := strings.Cut(addresses, ","); several {
 		addresses = strings.TrimPrefix(first, "[")
 	}
-	for _, kind := range []string{"v1:", "v2:", "any:"} {
-		addresses = strings.TrimPrefix(addresses, kind)
-	}
-	return addresses
+	return withoutType(addresses)
 }
 
 // fence has Ceph refuse all requests of the clients from now on. When it returns nil, none of them

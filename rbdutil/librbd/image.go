@@ -169,9 +169,9 @@ func changedError(now, seen rbdutil.Image) error {
 	return fmt.Errorf("%w: %s: %s", rbdutil.ErrChanged, now.ImageRef, what)
 }
 
-// written reports whether the image has any data of its own, or any that came since a
+// hasChanges reports whether the image has any data of its own, or any that came since a
 // snapshot.
-func written(image *rbd.Image, since string) (bool, error) {
+func hasChanges(image *rbd.Image, since string) (bool, error) {
 	size, err := image.GetSize()
 	if err != nil || size == 0 {
 		return false, err

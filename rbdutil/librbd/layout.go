@@ -8,9 +8,6 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-// defaultObjectSize of new images, in bytes.
-const defaultObjectSize = 4 << 20
-
 // setLayout sets every option of a layout. Ceph takes an option that is not set from its
 // configuration, which can be changed centrally (`ceph config set client`) or for a pool
 // (`rbd config pool set`): then an image would have features that nobody has asked for.
@@ -18,7 +15,7 @@ func setLayout(opts *rbd.ImageOptions, layout rbdutil.Layout) error {
 	const format, unstriped = 2, 1
 	objectSize := layout.ObjectSize
 	if objectSize == 0 {
-		objectSize = defaultObjectSize
+		objectSize = rbdutil.DefaultObjectSize
 	}
 	for _, option := range []struct {
 		name  rbd.ImageOption

@@ -6,29 +6,33 @@ package librbd
 import "C"
 
 import (
+	"context"
+	"errors"
 	"syscall"
 	"unsafe"
 
 	"github.com/ceph/go-ceph/rados"
 	"github.com/ceph/go-ceph/rbd"
+
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-// snapshot is a snapshot of an image. Ceph moves one that is removed into a namespace of
+// snapshotInfo is a snapshot of an image. Ceph moves one that is removed into a namespace of
 // its own first, under another name: there, too, it has here the name that it had.
-type snapshot struct {
+type snapshotInfo struct {
 	id      uint64
 	name    string
 	trashed bool
 }
 
-func snapshotsOf(image *rbd.Image) ([]snapshot, error) {
+func snapshotsOf(image *rbd.Image) ([]snapshotInfo, error) {
 	infos, err := image.GetSnapshotNames()
 	if err != nil {
 		return nil, err
 	}
-	var snapshots []snapshot
+	var snapshots []snapshotInfo
 	for _, info := range infos {
-		s := snapshot{id: info.Id, name: info.Name}
+		s := snapshotInfo{id: info.Id, name: info.Name}
 		namespace, err := image.GetSnapNamespaceType(info.Id)
 		if err == nil && namespace == rbd.SnapNamespaceTypeTrash {
 			s.trashed = true
@@ -42,11 +46,90 @@ func snapshotsOf(image *rbd.Image) ([]snapshot, error) {
 	return snapshots, nil
 }
 
-// removeTrashed removes a snapshot that was being removed when somebody was cut off. By
+// CreateSnapshot implements rbdutil.Store.
+//
+// Similar to: rbd snap create POOL/IMAGE@SNAPSHOT; rbd snap protect POOL/IMAGE@SNAPSHOT
+func (s *Store) CreateSnapshot(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef, name string) error {
+	// Many clones may be made of one image at a time.
+	op := operation{name: "snapshot-create", image: rbdutil.ImageRef{Pool: ref.Pool, Name: ref.Name + "@" + name}}
+	return s.do(ctx, op, c, func(_ *rados.Conn, pool *rados.IOContext) error {
+		image, err := rbd.OpenImage(pool, ref.Name, rbd.NoSnapshot)
+		if err != nil {
+			return openError(pool, ref, err)
+		}
+		defer closeImage(image)
+		if _, err := image.CreateSnapshot(name); err != nil && errnoOf(err) != syscall.EEXIST {
+			return imageError("take a snapshot of", ref, err)
+		}
+		snapshot := image.GetSnapshot(name)
+		// Protected already: it was there, or somebody else is just as far.
+		if err := snapshot.Protect(); err != nil && errnoOf(err) != syscall.EBUSY {
+			return imageError("protect the snapshot of", ref, err)
+		}
+		return nil
+	})
+}
+
+// RemoveSnapshot implements rbdutil.Store.
+//
+// Similar to: rbd snap unprotect POOL/IMAGE@SNAPSHOT; rbd snap rm POOL/IMAGE@SNAPSHOT
+func (s *Store) RemoveSnapshot(ctx context.Context, c rbdutil.Cluster, snapshot rbdutil.SnapshotRef) error {
+	op := operation{name: "snapshot-remove", image: rbdutil.ImageRef{Pool: snapshot.Pool, Name: snapshot.ImageID + "@" + snapshot.Name}}
+	return s.do(ctx, op, c, func(_ *rados.Conn, pool *rados.IOContext) error { return removeSnapshot(pool, snapshot) })
+}
+
+// removeSnapshot removes a snapshot that nothing is a clone of. Ceph looks for clones in all
+// pools.
+func removeSnapshot(pool *rados.IOContext, ref rbdutil.SnapshotRef) error {
+	image, err := rbd.OpenImageById(pool, ref.ImageID, rbd.NoSnapshot)
+	if err != nil {
+		if errnoOf(err) == syscall.ENOENT && !exists(pool, headerOf(ref.ImageID)) {
+			return nil
+		}
+		return removeSnapshotError(ref, err)
+	}
+	defer closeImage(image)
+	snapshots, err := snapshotsOf(image)
+	if err != nil {
+		return removeSnapshotError(ref, err)
+	}
+	for _, s := range snapshots {
+		switch {
+		case s.name != ref.Name:
+			continue
+		case s.trashed:
+			err = removeTrashedSnapshot(pool, ref.ImageID, s.id)
+		default:
+			err = unprotectAndRemove(image.GetSnapshot(s.name))
+		}
+		if err != nil {
+			return removeSnapshotError(ref, err)
+		}
+	}
+	return nil
+}
+
+// unprotectAndRemove removes a snapshot that may be protected, or gone.
+func unprotectAndRemove(snapshot *rbd.Snapshot) error {
+	protected, err := snapshot.IsProtected()
+	if err == nil && protected {
+		err = snapshot.Unprotect()
+	}
+	// Not protected any more: somebody else is just as far.
+	if err == nil || errnoOf(err) == syscall.EINVAL {
+		err = snapshot.Remove()
+	}
+	if errnoOf(err) == syscall.ENOENT {
+		return nil
+	}
+	return err
+}
+
+// removeTrashedSnapshot removes a snapshot that was being removed when somebody was cut off. By
 // its name it cannot be reached any more, and go-ceph knows it by no other.
 //
 // Similar to: rbd snap rm --snap-id ID POOL/IMAGE
-func removeTrashed(pool *rados.IOContext, imageID string, snapshotID uint64) error {
+func removeTrashedSnapshot(pool *rados.IOContext, imageID string, snapshotID uint64) error {
 	id := C.CString(imageID)
 	defer C.free(unsafe.Pointer(id))
 	var image C.rbd_image_t
@@ -58,4 +141,26 @@ func removeTrashed(pool *rados.IOContext, imageID string, snapshotID uint64) err
 		return syscall.Errno(-ret)
 	}
 	return nil
+}
+
+func removeSnapshotError(ref rbdutil.SnapshotRef, err error) error {
+	return wrap("remove snapshot "+ref.String(), err, map[syscall.Errno]error{
+		syscall.EBUSY: rbdutil.ErrHasClones,
+	})
+}
+
+// removeParentSnapshot removes the snapshot that an image was a clone of, if it was taken for a
+// clone and has no other.
+func removeParentSnapshot(conn *rados.Conn, parent *rbdutil.SnapshotRef) error {
+	if parent == nil {
+		return nil
+	}
+	if _, ours := rbdutil.CloneOf(parent.Name); !ours {
+		return nil
+	}
+	err := onPool(conn, parent.Pool, func(pool *rados.IOContext) error { return removeSnapshot(pool, *parent) })
+	if errors.Is(err, rbdutil.ErrHasClones) || errors.Is(err, rbdutil.ErrPoolNotFound) {
+		return nil
+	}
+	return err
 }

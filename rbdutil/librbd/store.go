@@ -39,7 +39,7 @@ type Store struct {
 	limiter     rbdutil.Limiter // nil: no limit
 	blocklisted func(error)
 	conns       *connections
-	calls       calls
+	guard       imageGuard
 }
 
 var _ rbdutil.Store = (*Store)(nil)
@@ -63,7 +63,7 @@ func (s *Store) Close() { s.conns.dropAll() }
 // Similar to: rbd create --size 0 --image-format 2 --image-feature F --object-size N
 // --stripe-unit N --stripe-count 1 [--data-pool P] POOL/IMAGE
 func (s *Store) Create(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef, layout rbdutil.Layout) error {
-	return s.call(ctx, "create", c, ref, func(pool *rados.IOContext) error {
+	return s.write(ctx, "create", c, ref, func(pool *rados.IOContext) error {
 		opts := rbd.NewRbdImageOptions()
 		defer opts.Destroy()
 		if err := setLayout(opts, layout); err != nil {
@@ -115,14 +115,14 @@ func (s *Store) Get(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef
 //
 // Similar to: rbd image-meta set POOL/IMAGE KEY VALUE; rbd resize --size N POOL/IMAGE
 func (s *Store) Update(ctx context.Context, c rbdutil.Cluster, seen rbdutil.Image, record *rbdutil.Record, size uint64) error {
-	return s.call(ctx, "update", c, seen.ImageRef, func(pool *rados.IOContext) error { return update(pool, seen, record, size) })
+	return s.write(ctx, "update", c, seen.ImageRef, func(pool *rados.IOContext) error { return update(pool, seen, record, size) })
 }
 
 // RemovePartial implements rbdutil.Store.
 //
 // Similar to: rbd rm POOL/IMAGE
 func (s *Store) RemovePartial(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef) error {
-	return s.call(ctx, "remove", c, ref, func(pool *rados.IOContext) error { return removePartial(pool, ref) })
+	return s.write(ctx, "remove", c, ref, func(pool *rados.IOContext) error { return removePartial(pool, ref) })
 }
 
 // List implements rbdutil.Store.
@@ -156,7 +156,7 @@ func (s *Store) HasChanges(ctx context.Context, c rbdutil.Cluster, ref rbdutil.I
 			return imageError("open", ref, err)
 		}
 		defer closeImage(image)
-		has, err := written(image, since)
+		has, err := hasChanges(image, since)
 		if err != nil {
 			return imageError("read", ref, err)
 		}

@@ -105,11 +105,11 @@ func (s *Store) checkMoved(conn *rados.Conn, pool string, img rbdutil.TrashedIma
 	if err != nil {
 		return wrap("read the id of the cluster", err, nil)
 	}
-	end, ok := s.calls.begin(callKey{fsid, rbdutil.ImageRef{Pool: pool, Name: img.Name}}, false)
+	unlock, ok := s.guard.tryLock(guardKey{fsid, rbdutil.ImageRef{Pool: pool, Name: img.Name}}, false)
 	if !ok {
 		return fmt.Errorf("image %s/%s: %w", pool, img.Name, rbdutil.ErrInProgress)
 	}
-	end()
+	unlock()
 	return nil
 }
 

@@ -12,9 +12,6 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-// defaultObjectSize is Ceph's own default, in bytes.
-const defaultObjectSize = 4 << 20
-
 // Features that are never asked for (include/rbd/features.h).
 const (
 	dataPool  rbdutil.Features = 1 << 7
@@ -105,7 +102,7 @@ func (f *Ceph) Create(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageR
 		}
 		objectSize := layout.ObjectSize
 		if objectSize == 0 {
-			objectSize = defaultObjectSize
+			objectSize = rbdutil.DefaultObjectSize
 		}
 		f.images[ref] = &image{Image: rbdutil.Image{
 			ImageRef: ref, ID: f.newID(), Features: features, ObjectSize: objectSize,

@@ -31,14 +31,14 @@ func (f *Ceph) CreateSnapshot(ctx context.Context, c rbdutil.Cluster, ref rbduti
 func (f *Ceph) RemoveSnapshot(ctx context.Context, c rbdutil.Cluster, ref rbdutil.SnapshotRef) error {
 	return f.do(ctx, OpRemoveSnapshot, c, rbdutil.ImageRef{Pool: ref.Pool, Name: ref.ImageID}, func() error {
 		if img := f.byID(ref.Pool, ref.ImageID); img != nil {
-			return f.release(img, ref.Name)
+			return f.removeSnapshot(img, ref.Name)
 		}
 		return nil
 	})
 }
 
-// release removes a snapshot that was taken by Snapshot.
-func (f *Ceph) release(img *image, name string) error {
+// removeSnapshot removes a snapshot that was taken by CreateSnapshot.
+func (f *Ceph) removeSnapshot(img *image, name string) error {
 	if len(f.clonesOf(rbdutil.SnapshotRef{Pool: img.Pool, ImageID: img.ID, Name: name})) > 0 {
 		return fmt.Errorf("release snapshot %s@%s: %w", img.ImageRef, name, rbdutil.ErrHasClones)
 	}

@@ -37,7 +37,7 @@ func (f *Ceph) Put(img rbdutil.Image) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if img.ObjectSize == 0 {
-		img.ObjectSize = defaultObjectSize
+		img.ObjectSize = rbdutil.DefaultObjectSize
 	}
 	if img.ID == "" {
 		img.ID = f.newID()

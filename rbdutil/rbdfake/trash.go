@@ -89,7 +89,7 @@ func (f *Ceph) RemoveFromTrash(ctx context.Context, c rbdutil.Cluster, pool stri
 			return err
 		}
 		for name := range img.snapshots {
-			if err := f.release(img, name); err != nil {
+			if err := f.removeSnapshot(img, name); err != nil {
 				return fmt.Errorf("remove image %s from the trash: %w", key, err)
 			}
 		}
@@ -97,7 +97,7 @@ func (f *Ceph) RemoveFromTrash(ctx context.Context, c rbdutil.Cluster, pool stri
 			return fmt.Errorf("remove image %s from the trash: %w", key, rbdutil.ErrHasSnapshots)
 		}
 		delete(f.trash, key)
-		f.releaseParent(img)
+		f.removeParentSnapshot(img)
 		return nil
 	})
 }
@@ -117,9 +117,9 @@ func (f *Ceph) checkRemovable(key rbdutil.ImageRef, img *image, maker rbdutil.Ow
 	return nil
 }
 
-// releaseParent removes the snapshot that the image was a clone of, unless it has other
+// removeParentSnapshot removes the snapshot that the image was a clone of, unless it has other
 // clones or its image is gone.
-func (f *Ceph) releaseParent(img *image) {
+func (f *Ceph) removeParentSnapshot(img *image) {
 	if img.Parent == nil {
 		return
 	}
@@ -127,7 +127,7 @@ func (f *Ceph) releaseParent(img *image) {
 		return
 	}
 	if parent := f.byID(img.Parent.Pool, img.Parent.ImageID); parent != nil {
-		_ = f.release(parent, img.Parent.Name)
+		_ = f.removeSnapshot(parent, img.Parent.Name)
 	}
 }
 

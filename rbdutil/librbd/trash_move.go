@@ -1,7 +1,6 @@
 package librbd
 
 import (
-	"errors"
 	"fmt"
 	"time"
 
@@ -52,20 +51,15 @@ func (m trashMove) run() error {
 	if err == nil {
 		err = removeError("move to the trash", ref, rbd.GetImage(m.pool, ref.Name).Trash(wholeSeconds(m.keep)))
 	}
-	if err == nil || isUndecided(err) {
+	if err == nil || mayStillRun(err) {
+		// If the move may still be completed, the record must stay: it names who moved the
+		// image. As it also names the time, it does not cover a later move by another client.
 		return err
 	}
 	if undoErr := m.undo(img.ID, before); undoErr != nil {
 		return fmt.Errorf("%w (and its record could not be written back: %w)", err, undoErr)
 	}
 	return err
-}
-
-// isUndecided reports whether the move may still be completed in spite of the error. Then
-// the record stays: it says who has moved the image. If the move is not completed, the
-// record does not cover a later move by somebody else, as it names the time.
-func isUndecided(err error) bool {
-	return errors.Is(err, rbdutil.ErrTimeout) || errors.Is(err, rbdutil.ErrConnectionLost)
 }
 
 // check returns the open image and the text of its record if nobody holds it and it is the

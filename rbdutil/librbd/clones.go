@@ -2,7 +2,6 @@ package librbd
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"syscall"
 
@@ -11,107 +10,6 @@ import (
 
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
-
-// CreateSnapshot implements rbdutil.Store.
-//
-// Similar to: rbd snap create POOL/IMAGE@SNAPSHOT; rbd snap protect POOL/IMAGE@SNAPSHOT
-func (s *Store) CreateSnapshot(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef, name string) error {
-	// Many clones may be made of one image at a time.
-	op := operation{name: "snapshot", image: rbdutil.ImageRef{Pool: ref.Pool, Name: ref.Name + "@" + name}}
-	return s.do(ctx, op, c, func(_ *rados.Conn, pool *rados.IOContext) error {
-		image, err := rbd.OpenImage(pool, ref.Name, rbd.NoSnapshot)
-		if err != nil {
-			return openError(pool, ref, err)
-		}
-		defer closeImage(image)
-		if _, err := image.CreateSnapshot(name); err != nil && errnoOf(err) != syscall.EEXIST {
-			return imageError("take a snapshot of", ref, err)
-		}
-		snapshot := image.GetSnapshot(name)
-		// Protected already: it was there, or somebody else is just as far.
-		if err := snapshot.Protect(); err != nil && errnoOf(err) != syscall.EBUSY {
-			return imageError("protect the snapshot of", ref, err)
-		}
-		return nil
-	})
-}
-
-// RemoveSnapshot implements rbdutil.Store.
-//
-// Similar to: rbd snap unprotect POOL/IMAGE@SNAPSHOT; rbd snap rm POOL/IMAGE@SNAPSHOT
-func (s *Store) RemoveSnapshot(ctx context.Context, c rbdutil.Cluster, snapshot rbdutil.SnapshotRef) error {
-	op := operation{name: "release", image: rbdutil.ImageRef{Pool: snapshot.Pool, Name: snapshot.ImageID + "@" + snapshot.Name}}
-	return s.do(ctx, op, c, func(_ *rados.Conn, pool *rados.IOContext) error { return release(pool, snapshot) })
-}
-
-// release removes a snapshot that nothing is a clone of. Ceph looks for clones in all
-// pools.
-func release(pool *rados.IOContext, ref rbdutil.SnapshotRef) error {
-	image, err := rbd.OpenImageById(pool, ref.ImageID, rbd.NoSnapshot)
-	if err != nil {
-		if errnoOf(err) == syscall.ENOENT && !exists(pool, headerOf(ref.ImageID)) {
-			return nil
-		}
-		return releaseError(ref, err)
-	}
-	defer closeImage(image)
-	snapshots, err := snapshotsOf(image)
-	if err != nil {
-		return releaseError(ref, err)
-	}
-	for _, s := range snapshots {
-		switch {
-		case s.name != ref.Name:
-			continue
-		case s.trashed:
-			err = removeTrashed(pool, ref.ImageID, s.id)
-		default:
-			err = removeSnapshot(image.GetSnapshot(s.name))
-		}
-		if err != nil {
-			return releaseError(ref, err)
-		}
-	}
-	return nil
-}
-
-// removeSnapshot removes a snapshot that may be protected, or gone.
-func removeSnapshot(snapshot *rbd.Snapshot) error {
-	protected, err := snapshot.IsProtected()
-	if err == nil && protected {
-		err = snapshot.Unprotect()
-	}
-	// Not protected any more: somebody else is just as far.
-	if err == nil || errnoOf(err) == syscall.EINVAL {
-		err = snapshot.Remove()
-	}
-	if errnoOf(err) == syscall.ENOENT {
-		return nil
-	}
-	return err
-}
-
-func releaseError(ref rbdutil.SnapshotRef, err error) error {
-	return wrap("remove snapshot "+ref.String(), err, map[syscall.Errno]error{
-		syscall.EBUSY: rbdutil.ErrHasClones,
-	})
-}
-
-// releaseParent removes the snapshot that an image was a clone of, if it was taken for a
-// clone and has no other.
-func releaseParent(conn *rados.Conn, parent *rbdutil.SnapshotRef) error {
-	if parent == nil {
-		return nil
-	}
-	if _, ours := rbdutil.CloneOf(parent.Name); !ours {
-		return nil
-	}
-	err := onPool(conn, parent.Pool, func(pool *rados.IOContext) error { return release(pool, *parent) })
-	if errors.Is(err, rbdutil.ErrHasClones) || errors.Is(err, rbdutil.ErrPoolNotFound) {
-		return nil
-	}
-	return err
-}
 
 // Clone implements rbdutil.Store.
 //
@@ -126,15 +24,15 @@ func (s *Store) Clone(ctx context.Context, c rbdutil.Cluster, parent rbdutil.Ima
 			}
 		}
 		return onPool(conn, parent.Pool, func(from *rados.IOContext) error {
-			err := clone(from, parent, snapshot, pool, ref, layout)
+			err := cloneImage(from, parent, snapshot, pool, ref, layout)
 			return cloneError(parent, snapshot, ref, err)
 		})
 	})
 }
 
-// clone makes a clone that has the object size of its parent, and is not striped even if
+// cloneImage makes a clone that has the object size of its parent, and is not striped even if
 // that is.
-func clone(from *rados.IOContext, parent rbdutil.ImageRef, snapshot string, pool *rados.IOContext, ref rbdutil.ImageRef, layout rbdutil.Layout) error {
+func cloneImage(from *rados.IOContext, parent rbdutil.ImageRef, snapshot string, pool *rados.IOContext, ref rbdutil.ImageRef, layout rbdutil.Layout) error {
 	image, err := rbd.OpenImageReadOnly(from, parent.Name, snapshot)
 	if err != nil {
 		return err
@@ -171,7 +69,7 @@ func cloneError(parent rbdutil.ImageRef, snapshot string, ref rbdutil.ImageRef, 
 // Similar to: rbd info POOL/IMAGE, and of its parent, and so on
 func (s *Store) CloneDepth(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef) (int, error) {
 	result := make(chan int, 1)
-	err := s.do(ctx, operation{name: "depth", image: ref, reads: true}, c, func(conn *rados.Conn, pool *rados.IOContext) error {
+	err := s.do(ctx, operation{name: "clone-depth", image: ref, reads: true}, c, func(conn *rados.Conn, pool *rados.IOContext) error {
 		image, err := rbd.OpenImageReadOnly(pool, ref.Name, rbd.NoSnapshot)
 		if err != nil {
 			return openError(pool, ref, err)

@@ -38,7 +38,7 @@ func (e trashEntry) remove(conn *rados.Conn, maker rbdutil.Owner) error {
 		return e.notExpired()
 	}
 	for _, snapshot := range has.snapshots {
-		if err := release(e.pool, rbdutil.SnapshotRef{Pool: e.ref.Pool, ImageID: e.ID, Name: snapshot}); err != nil {
+		if err := removeSnapshot(e.pool, rbdutil.SnapshotRef{Pool: e.ref.Pool, ImageID: e.ID, Name: snapshot}); err != nil {
 			return err
 		}
 	}
@@ -58,7 +58,7 @@ func (e trashEntry) remove(conn *rados.Conn, maker rbdutil.Owner) error {
 	if err != nil {
 		return removeError("remove", e.ref, err)
 	}
-	return releaseParent(conn, has.parent)
+	return removeParentSnapshot(conn, has.parent)
 }
 
 func (e trashEntry) notExpired() error {
@@ -82,7 +82,7 @@ func (e trashEntry) open(maker rbdutil.Owner) (contents, error) {
 		return contents{}, err
 	}
 	if record.Deleted.Unused {
-		has, err := written(image, "")
+		has, err := hasChanges(image, "")
 		if err != nil {
 			return contents{}, imageError("read", e.ref, err)
 		}
