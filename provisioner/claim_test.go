@@ -20,10 +20,10 @@ func TestClaimSize(t *testing.T) {
 	t.Parallel()
 	const (
 		storage = "claim: spec.resources.requests.storage: "
-		small   = "a volume cannot be so small: ask for 1Mi or more"
-		large   = "an image cannot be so large: ask for 1000000Gi or less (256000000 objects of 4Mi each; a larger objectSize allows for more)"
-		tiny    = "an image cannot be so large: ask for 1000000Mi or less (256000000 objects of 4Ki each; a larger objectSize allows for more)"
-		huge    = "an image cannot be so large: ask for 8000000Gi or less (256000000 objects of 32Mi each; a larger objectSize allows for more)"
+		small   = "requested size is too small, minimum is 1Mi"
+		large   = "requested size is too large, maximum is 1000000Gi (256000000 objects of 4Mi; a larger objectSize allows more)"
+		tiny    = "requested size is too large, maximum is 1000000Mi (256000000 objects of 4Ki; a larger objectSize allows more)"
+		huge    = "requested size is too large, maximum is 8000000Gi (256000000 objects of 32Mi; a larger objectSize allows more)"
 	)
 	for name, test := range map[string]struct {
 		request    string
@@ -219,7 +219,7 @@ func TestClaimSources(t *testing.T) {
 			err: `[spec.accessModes[0]: Invalid value: "x": allowed: ReadWriteOnce, alone or with ReadOnlyMany, ` +
 				`spec.dataSource: Invalid value: "VolumeSnapshot monday"` + why +
 				`, spec.selector: Forbidden: a new volume has no labels to select by; remove it, or name an existing volume, ` +
-				`spec.resources.requests.storage: Invalid value: "0": a volume cannot be so small: ask for 1Mi or more]`,
+				`spec.resources.requests.storage: Invalid value: "0": requested size is too small, minimum is 1Mi]`,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

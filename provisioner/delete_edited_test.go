@@ -20,7 +20,7 @@ func TestDeleteOfVolumesEditedByHand(t *testing.T) {
 		noRBD   = "volume has no rbd source any more, or one without monitors, pool or image, so that its image is unknown: delete the image by hand, then take the volume's finalizers away and delete it"
 		create  = " does not exist: create it with the output of `ceph auth get-key` under \"key\""
 		owned   = "image has another owner: the metadata of "
-		nobodys = owned + `kube/vm names no owner; if it is the image of volume pvc-1e7f, say so with: rbd image-meta set kube/vm rbd-provisioner.ceph.com/image '{"volumeName":"pvc-1e7f"}'`
+		nobodys = owned + `kube/vm names no owner; if it is the image of volume pvc-1e7f, set its owner with: rbd image-meta set kube/vm rbd-provisioner.ceph.com/image '{"volumeName":"pvc-1e7f"}'`
 	)
 	source := func(edit func(*corev1.RBDPersistentVolumeSource)) func(*corev1.PersistentVolume) {
 		return func(v *corev1.PersistentVolume) { edit(v.Spec.RBD) }
@@ -57,7 +57,7 @@ func TestDeleteOfVolumesEditedByHand(t *testing.T) {
 		"another volume's image, as of the predecessor": {edits: edits{named("kubernetes-dynamic-pvc-2"), annotated(annPredecessor, "ceph.com/rbd")},
 			err: owned + `kube/kubernetes-dynamic-pvc-2 names claim shop/www-web-0 (volume "pvc-2", cluster "here"), not volume "pvc-1e7f" of cluster "here"`},
 		"another cluster's image": {edits: edits{named("kubernetes-dynamic-pvc-3")},
-			err: owned + `kube/kubernetes-dynamic-pvc-3 names a claim of UID 3 (volume "pvc-1e7f", cluster "there"), not volume "pvc-1e7f" of cluster "here"`},
+			err: owned + `kube/kubernetes-dynamic-pvc-3 names claim with UID 3 (volume "pvc-1e7f", cluster "there"), not volume "pvc-1e7f" of cluster "here"`},
 		"an image of nobody's":                        {edits: edits{named("vm")}, err: nobodys},
 		"an image of nobody's, as of the predecessor": {edits: edits{named("vm"), annotated(annPredecessor, "ceph.com/rbd")}, err: nobodys},
 		"a volume of another name": {edits: edits{func(v *corev1.PersistentVolume) { v.Name = "restored" }},

@@ -141,7 +141,7 @@ func TestDeleteSparesTheImageAndSaysWhy(t *testing.T) {
 			},
 			rbdutil.ErrForeignImage,
 			`image has another owner: kube/kubernetes-dynamic-pvc-1e7f: metadata rbd-provisioner.ceph.com/image: json: unknown field "keep"; ` +
-				`if it is the image of volume pvc-1e7f, say so with: rbd image-meta set kube/kubernetes-dynamic-pvc-1e7f rbd-provisioner.ceph.com/image '{"volumeName":"pvc-1e7f"}'`,
+				`if it is the image of volume pvc-1e7f, set its owner with: rbd image-meta set kube/kubernetes-dynamic-pvc-1e7f rbd-provisioner.ceph.com/image '{"volumeName":"pvc-1e7f"}'`,
 		},
 		"it is another volume's": {
 			func(t *testing.T, w *world, _ *corev1.PersistentVolume) {
@@ -165,7 +165,7 @@ func TestDeleteSparesTheImageAndSaysWhy(t *testing.T) {
 			},
 			rbdutil.ErrForeignImage,
 			"image has another owner: the metadata of kube/kubernetes-dynamic-pvc-1e7f names no owner; if it is the image of volume pvc-1e7f, " +
-				`say so with: rbd image-meta set kube/kubernetes-dynamic-pvc-1e7f rbd-provisioner.ceph.com/image '{"volumeName":"pvc-1e7f"}'`,
+				`set its owner with: rbd image-meta set kube/kubernetes-dynamic-pvc-1e7f rbd-provisioner.ceph.com/image '{"volumeName":"pvc-1e7f"}'`,
 		},
 		"its secret is gone": {
 			func(t *testing.T, w *world, _ *corev1.PersistentVolume) {

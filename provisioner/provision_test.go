@@ -70,7 +70,7 @@ func TestProvisionRefusesBeforeItAsksCeph(t *testing.T) {
 		},
 		"a claim that is wrong": {
 			claim: requesting("0"),
-			err:   `claim: spec.resources.requests.storage: Invalid value: "0": a volume cannot be so small: ask for 1Mi or more`,
+			err:   `claim: spec.resources.requests.storage: Invalid value: "0": requested size is too small, minimum is 1Mi`,
 		},
 		"a secret that is not there": {
 			class: map[string]string{"adminSecretName": "lost"},
@@ -125,7 +125,7 @@ func TestProvisionSaysWhatCephRefused(t *testing.T) {
 		"our image of another size": {
 			there: &rbdutil.Image{Size: 1 << 20, Features: rbdutil.Layering, Record: recordFor(1 << 20)},
 			state: background,
-			err:   "image does not fit: kube/kubernetes-dynamic-pvc-1e7f already exists with a size of 1048576 bytes, wanted are 1073741824",
+			err:   "image does not match the request: kube/kubernetes-dynamic-pvc-1e7f already exists with a size of 1048576 bytes, requested are 1073741824",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -161,7 +161,7 @@ func TestProvisionDoesNotWaitForever(t *testing.T) {
 	if state != background || !errors.Is(err, rbdutil.ErrTimeout) || !errors.Is(err, rbdutil.ErrIncomplete) {
 		t.Errorf("%v, %v, want %v and a timeout", state, err, background)
 	}
-	want := "image is not finished: update image kube/kubernetes-dynamic-pvc-1e7f: Ceph did not answer in time: " +
+	want := "image is not complete: update image kube/kubernetes-dynamic-pvc-1e7f: Ceph did not answer in time: " +
 		"check the cluster's health (`ceph -s`); it is tried again by itself"
 	if textOf(err) != want {
 		t.Errorf("error %v\nwant  %s", err, want)

@@ -51,11 +51,11 @@ func TestAdminSecrets(t *testing.T) {
 	const (
 		put      = ": put the output of `ceph auth get-key` there, with `printf` rather than `echo`"
 		noKey    = "admin secret vault/key: not a cephx key: "
-		short    = noKey + "it is cut short or has something added" + put
-		blank    = noKey + "there is white space or a line break in it or around it" + put
+		short    = noKey + "it has a wrong length" + put
+		blank    = noKey + "it contains white space or a line break" + put
 		noBase64 = noKey + "it is not base64" + put
-		keyring  = noKey + "it is a whole keyring" + put
-		unknown  = noKey + "it is of an unknown type" + put
+		keyring  = noKey + "it is a keyring file" + put
+		unknown  = noKey + "it has an unknown type" + put
 	)
 	many := data{}
 	for i := range 100 {
@@ -93,7 +93,7 @@ func TestAdminSecrets(t *testing.T) {
 		"without its padding":            {data: data{"key": strings.TrimRight(adminKeyText, "=")}, err: noBase64},
 		"twice":                          {data: data{"key": userKeyText[:36] + adminKeyText}, err: short},
 		"base64 of something else":       {data: data{"key": "cGFzc3dvcmQ="}, err: short},
-		"encoded twice":                  {data: data{"key": encode(adminKeyText)}, err: noKey + "it is in base64 twice" + put},
+		"encoded twice":                  {data: data{"key": encode(adminKeyText)}, err: noKey + "it is base64-encoded twice" + put},
 		"encoded thrice":                 {data: data{"key": encode(encode(adminKeyText))}, err: short},
 		"encoded twice, with a newline":  {data: data{"key": encode(adminKeyText + "\n")}, err: short},
 		"a keyring, as the only":         {data: data{"keyring": "[client.admin]\n\tkey = " + adminKeyText + "\n"}, err: keyring},
@@ -143,10 +143,10 @@ func TestUserSecrets(t *testing.T) {
 		"several":                       {data: data{"key": userKeyText, "adminId": "x"}, want: warning + ` has several entries (adminId, key): the kubelet takes any one of them for the key, so leave only "key"`},
 		"no entry":                      {data: data{}, want: warning + " is empty" + none},
 		"an empty entry":                {data: data{"key": ""}, want: noKey + "it is empty" + none},
-		"ended by a newline":            {data: data{"key": userKeyText + "\n"}, want: noKey + "there is white space or a line break in it or around it" + none},
+		"ended by a newline":            {data: data{"key": userKeyText + "\n"}, want: noKey + "it contains white space or a line break" + none},
 		"binary":                        {data: data{"key": "\x01\x00\xff\xfe"}, want: noKey + "it is not base64" + none},
-		"encoded twice":                 {data: data{"key": encode(userKeyText)}, want: noKey + "it is in base64 twice" + none},
-		"a keyring":                     {data: data{"key": "[client.node]\nkey = " + userKeyText}, want: noKey + "it is a whole keyring" + none},
+		"encoded twice":                 {data: data{"key": encode(userKeyText)}, want: noKey + "it is base64-encoded twice" + none},
+		"a keyring":                     {data: data{"key": "[client.node]\nkey = " + userKeyText}, want: noKey + "it is a keyring file" + none},
 		"missing":                       {want: warning + " does not exist: until it does, no node can map the volume"},
 		"a failing server is no matter": {data: data{}, fail: true},
 	} {

@@ -205,7 +205,7 @@ func TestClonesThatCannotBe(t *testing.T) {
 		},
 		"smaller": {
 			claim: []func(*corev1.PersistentVolumeClaim){requesting("1023Mi")},
-			err:   "image cannot be cloned so: kube/kubernetes-dynamic-pvc-db-uid has a size of 1Gi: ask for as much or more",
+			err:   "image cannot be cloned as requested: kube/kubernetes-dynamic-pvc-db-uid has a size of 1Gi: request this size or more",
 		},
 		"read-only, as a device": {
 			source: map[string]string{"volumeMode": "Block"},
@@ -231,18 +231,18 @@ func TestClonesThatCannotBe(t *testing.T) {
 				_ = w.ceph.Change(imageRef("db-uid"), func(i *rbdutil.Image) { i.Watchers = []string{"10.0.0.9:0/1"} })
 			},
 			claim: []func(*corev1.PersistentVolumeClaim){modes(corev1.ReadOnlyMany)},
-			err:   "image cannot be cloned so: image is in use: kube/kubernetes-dynamic-pvc-db-uid is mapped or open at 10.0.0.9:0/1" + until,
+			err:   "image cannot be cloned as requested: image is in use: kube/kubernetes-dynamic-pvc-db-uid is mapped or open at 10.0.0.9:0/1" + until,
 		},
 		"of an image that is being migrated": {
 			change: func(w *cloneWorld) {
 				_ = w.ceph.Change(imageRef("db-uid"), func(i *rbdutil.Image) { i.Features |= 1 << 9 })
 			},
-			err: "image cannot be cloned so: image is being migrated: kube/kubernetes-dynamic-pvc-db-uid: end the migration (`rbd migration execute kube/kubernetes-dynamic-pvc-db-uid` " +
+			err: "image cannot be cloned as requested: image is being migrated: kube/kubernetes-dynamic-pvc-db-uid: end the migration (`rbd migration execute kube/kubernetes-dynamic-pvc-db-uid` " +
 				"and `rbd migration commit kube/kubernetes-dynamic-pvc-db-uid`, or `rbd migration abort kube/kubernetes-dynamic-pvc-db-uid`)",
 		},
 		"of an image that another Ceph has": {
 			change: func(w *cloneWorld) { w.volume.Spec.RBD.RBDImage += "-lost" },
-			err: "image to clone not found: open image kube/kubernetes-dynamic-pvc-db-uid-lost: image not found: " +
+			err: "clone source not found: open image kube/kubernetes-dynamic-pvc-db-uid-lost: image not found: " +
 				"the class must be for the Ceph cluster in which kube/kubernetes-dynamic-pvc-db-uid-lost is, and client.kube have the right to its pool",
 		},
 	} {

@@ -7,17 +7,15 @@ import (
 	"slices"
 )
 
-// ensureClone is Ensure for an image that begins with the data of another.
+// ensureClone is Ensure for a clone. It creates the clone in these steps:
+//  1. Create a snapshot of the source, named after the clone. Until step 3 it
+//     shows that the clone is being created.
+//  2. Create the clone. Until step 3 it has no record, or a copy of its source's.
+//  3. Write its record, with all data that the next steps need.
+//  4. Set its size.
+//  5. Flatten it, if the record says so.
 //
-// A clone is made in this order:
-//  1. A snapshot of the source that bears the clone's name. It shows that the clone is
-//     being made, as long as the clone itself cannot.
-//  2. The clone. Until step 3 it has no record, or a copy of its source's.
-//  3. Its record, with all that the next steps take.
-//  4. Its size.
-//  5. Its own copy of all data, if the record says so.
-//
-// After step 3 the source claim may be gone: ResumeClone does the rest.
+// After step 3 the clone does not need the source claim: ResumeClone does the other steps.
 func (i *Images) ensureClone(ctx context.Context, c Cluster, spec ImageSpec) (Image, error) {
 	if i.flattener.isRunning(flattenKey(c, spec.ImageRef)) {
 		return Image{}, fmt.Errorf("%w: %w", ErrIncomplete, errFlattening)
@@ -39,9 +37,9 @@ func (i *Images) ensureClone(ctx context.Context, c Cluster, spec ImageSpec) (Im
 	return i.finishClone(ctx, c, img)
 }
 
-// ResumeClone finishes a clone that was begun for the owner's claim, and returns it, when
-// its source cannot be found any more. All that it takes is in the clone's record.
-// Errors: ErrImageNotFound (there is none, or it has no record yet).
+// ResumeClone completes a clone that was begun for the owner's claim, and returns it. The
+// source claim need not exist: the record of the clone has all data. ErrImageNotFound: there
+// is no clone, or it has no record yet.
 func (i *Images) ResumeClone(ctx context.Context, c Cluster, ref ImageRef, owner Owner) (Image, error) {
 	img, err := i.store.Get(ctx, c, ref)
 	if err != nil {
@@ -53,19 +51,19 @@ func (i *Images) ResumeClone(ctx context.Context, c Cluster, ref ImageRef, owner
 	return i.finishClone(ctx, c, img)
 }
 
-// hasRecordFor reports whether the image says that it was made for the owner's claim.
+// hasRecordFor reports whether the record names the owner's claim.
 func (i Image) hasRecordFor(owner Owner) bool {
 	return i.RecordError == nil && i.Owner().SameClaim(owner)
 }
 
-// isCompleteClone reports whether the image is a clone that lacks nothing, so that it may
-// have been given to a claim.
+// isCompleteClone reports whether the image is a complete clone, which a claim may have
+// received.
 func (i Image) isCompleteClone() bool {
 	r := i.Record
 	return r.Source != nil && i.Size >= r.Size && (!r.Flatten || i.Parent == nil)
 }
 
-// beginClone makes a clone with a record and a size.
+// createClone creates a clone, and sets its record and size.
 func (i *Images) createClone(ctx context.Context, c Cluster, spec ImageSpec) (Image, error) {
 	source, err := i.getSource(ctx, c, spec)
 	if err != nil {
@@ -77,7 +75,7 @@ func (i *Images) createClone(ctx context.Context, c Cluster, spec ImageSpec) (Im
 	}
 	err = i.store.Clone(ctx, c, source.ImageRef, snapshot, spec.ImageRef, spec.Layout)
 	if errors.Is(err, ErrImageExists) {
-		// The name is taken, but there is no image behind it: see createOrReuse.
+		// There is only the name: see createOrReuse.
 		if err = i.removePartial(ctx, c, spec.ImageRef); err == nil {
 			err = i.store.Clone(ctx, c, source.ImageRef, snapshot, spec.ImageRef, spec.Layout)
 		}
@@ -95,7 +93,7 @@ func (i *Images) createClone(ctx context.Context, c Cluster, spec ImageSpec) (Im
 	return img, nil
 }
 
-// recordClone gives a new clone its record and its size.
+// recordClone sets the record and size of a new clone.
 func (i *Images) recordClone(ctx context.Context, c Cluster, spec ImageSpec, source Image, img *Image) error {
 	if img.Parent == nil {
 		return fmt.Errorf("%w: %s has no parent", ErrChanged, img.ImageRef)
@@ -106,7 +104,7 @@ func (i *Images) recordClone(ctx context.Context, c Cluster, spec ImageSpec, sou
 	}
 	record := Record{
 		Owner: spec.Owner, ImageID: img.ID, Size: spec.Size, Flatten: flatten,
-		// It has the size of the snapshot until it is given another.
+		// Until the update, the clone has the size of the snapshot.
 		Source: &RecordedSource{SourceVolume: spec.Source.Volume, SnapshotRef: *img.Parent, Size: img.Size},
 	}
 	if err := i.store.Update(ctx, c, *img, &record, spec.Size); err != nil {
@@ -116,8 +114,8 @@ func (i *Images) recordClone(ctx context.Context, c Cluster, spec ImageSpec, sou
 	return nil
 }
 
-// recreateClone replaces a clone whose making was interrupted inside Ceph, where it is not
-// known how far it came.
+// recreateClone replaces a clone whose creation was interrupted inside Ceph, at an unknown
+// step.
 func (i *Images) recreateClone(ctx context.Context, c Cluster, spec ImageSpec, img Image) (Image, error) {
 	source, err := i.getSource(ctx, c, spec)
 	if err != nil {
@@ -129,17 +127,20 @@ func (i *Images) recreateClone(ctx context.Context, c Cluster, spec ImageSpec, i
 	return i.replaceClone(ctx, c, spec, img)
 }
 
-// isPartialClone reports whether an image is a clone of one of ours that was not given its
-// own record: it has none, or that of its source, which Ceph has copied.
+// isPartialClone reports whether the image is a clone of one of our snapshots without a
+// record of its own. Then it has none, or the copy of its source's that Ceph made.
 func isPartialClone(img Image) bool {
 	return img.RecordError == nil && img.Parent != nil && isOurSnapshot(img.Parent.Name) &&
 		(img.Record == (Record{}) || img.Record.ImageID == img.Parent.ImageID)
 }
 
-// isNamelessClone reports whether an image without a parent is what there is of a clone of the
-// source: its beginning, without a record, as the snapshot shows that was taken for it (where
-// it was to share one, there may be none); or what Ceph leaves when a clone fails and its
-// removal is interrupted, with a copy of the record of the source.
+// isParentlessClone reports whether an image without a parent is a partial clone of the
+// source. There are two cases:
+//
+//  1. The creation was interrupted early: the image has no record, and the source has the
+//     snapshot for it. If the source has too many snapshots, there may be none.
+//  2. The creation failed, and Ceph's removal of the clone was interrupted: the image has a
+//     copy of the source's record.
 func isParentlessClone(img, source Image) bool {
 	if img.RecordError != nil || img.Parent != nil {
 		return false
@@ -148,9 +149,9 @@ func isParentlessClone(img, source Image) bool {
 	return img.Owner().Unknown() && taken || img.Record.ImageID != "" && img.Record.ImageID == source.ID
 }
 
-// replaceClone makes the clone again, in the place of one that was never given to a claim.
-// Whether anything was written to that is found out before it is removed from the trash: to
-// read all of a large image takes longer than a claim waits.
+// replaceClone moves a clone that no claim received to the trash, and creates it again. That
+// it was never written to is checked when it is removed from the trash: to read a large
+// image takes longer than the timeout of a claim.
 func (i *Images) replaceClone(ctx context.Context, c Cluster, spec ImageSpec, img Image) (Image, error) {
 	if err := i.moveUnusedToTrash(ctx, c, img, spec.Owner); err != nil {
 		return Image{}, fmt.Errorf("%w: %w", ErrIncomplete, err)
@@ -158,16 +159,17 @@ func (i *Images) replaceClone(ctx context.Context, c Cluster, spec ImageSpec, im
 	return i.createClone(ctx, c, spec)
 }
 
-// cloneFits returns an error if a clone of ours cannot become the spec's.
+// checkReusableClone returns an error if a clone of ours cannot become the clone of the
+// spec.
 func checkReusableClone(img Image, spec ImageSpec) error {
 	if img.Size > spec.Size {
-		return fmt.Errorf("%w: %s already exists with a size of %d bytes, wanted are %d",
+		return fmt.Errorf("%w: %s already exists with a size of %d bytes, requested are %d",
 			ErrMismatch, img.ImageRef, img.Size, spec.Size)
 	}
 	return checkLayout(img, spec)
 }
 
-// finishClone gives a clone that has a record what the record says.
+// finishClone completes a clone as its record says.
 func (i *Images) finishClone(ctx context.Context, c Cluster, img Image) (Image, error) {
 	record := img.Record
 	if record.Source == nil {

@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// Delete moves the image to the pool's trash, in which it stays at least for the time to
-// keep it. That it is gone already is success; a missing pool is not. An image that
-// somebody holds, or that is not the one expected, is left untouched. The error names the
+// Delete moves the image to the pool's trash, and keeps it there at least for the given
+// time. It succeeds if the image does not exist, but not if the pool does not. It does not
+// change an image that is in use, or that the precondition excludes. The error names the
 // holder: ErrForeignImage, or one of those of CheckFree.
 func (i *Images) Delete(ctx context.Context, c Cluster, ref ImageRef, precondition Precondition, keep time.Duration) error {
 	img, err := i.store.Get(ctx, c, ref)
@@ -23,12 +23,12 @@ func (i *Images) Delete(ctx context.Context, c Cluster, ref ImageRef, preconditi
 		return err
 	}
 	if len(img.Watchers) > 0 {
-		return inUseError(img) // without opening it for writing, as the move does
+		return inUseError(img) // the move would open the image for writing
 	}
 	return i.moveToTrash(ctx, c, img, precondition.Owner, keep, false)
 }
 
-// deletePartial is for an image that cannot be found under its name.
+// deletePartial deletes an image that was not found by its name.
 func (i *Images) deletePartial(ctx context.Context, c Cluster, ref ImageRef) error {
 	trashed, err := i.findInTrash(ctx, c, ref)
 	if err != nil {
@@ -47,8 +47,8 @@ func (i *Images) moveUnusedToTrash(ctx context.Context, c Cluster, seen Image, m
 	return i.moveToTrash(ctx, c, seen, maker, 0, true)
 }
 
-// moveToTrash moves the image that was seen to the trash. The caller has checked whose
-// it is; the Store checks again on the image that it opens.
+// moveToTrash moves the image that was seen to the trash. The caller has checked the owner.
+// The Store checks again that the open image is the one seen.
 func (i *Images) moveToTrash(ctx context.Context, c Cluster, seen Image, maker Owner, keep time.Duration, unused bool) error {
 	record := seen.Record
 	if record.Unknown() {
@@ -61,18 +61,18 @@ func (i *Images) moveToTrash(ctx context.Context, c Cluster, seen Image, maker O
 	if !errors.Is(err, ErrImageNotFound) {
 		return err
 	}
-	// An earlier call was completed meanwhile, or the pool is full and has no trash yet.
+	// An earlier call was completed since, or the pool is full and has no trash yet.
 	if _, err := i.store.Get(ctx, c, seen.ImageRef); err == nil {
-		return fmt.Errorf("%w: %s can be read, but not moved to the trash", ErrNotRemoved, seen.ImageRef)
+		return fmt.Errorf("%w: %s still exists, Ceph did not move it to the trash", ErrNotRemoved, seen.ImageRef)
 	} else if !errors.Is(err, ErrImageNotFound) {
 		return err
 	}
 	return nil
 }
 
-// removePartial removes the name that an interrupted creation or removal leaves behind.
-// An interrupted move to the trash looks alike, but there all data is still there: that
-// move is finished by RemoveFromTrash, or by whoever began it.
+// removePartial removes the name that an interrupted creation or removal left. An
+// interrupted move to the trash also leaves a name, but there the image still has its data:
+// RemoveFromTrash completes that move, or the client that began it.
 func (i *Images) removePartial(ctx context.Context, c Cluster, ref ImageRef) error {
 	if trashed, err := i.findInTrash(ctx, c, ref); err != nil || len(trashed) > 0 {
 		return err
@@ -81,20 +81,20 @@ func (i *Images) removePartial(ctx context.Context, c Cluster, ref ImageRef) err
 	case errors.Is(err, ErrImageNotFound):
 		return nil
 	case errors.Is(err, ErrImageExists):
-		return fmt.Errorf("%w: %s is whole, though it could not be found", ErrNotRemoved, ref)
+		return fmt.Errorf("%w: %s is complete, but was not found by its name", ErrNotRemoved, ref)
 	default:
 		return err
 	}
 }
 
-// trashedAs returns the images in the trash that had the name.
+// findInTrash returns the images in the trash that had the name.
 func (i *Images) findInTrash(ctx context.Context, c Cluster, ref ImageRef) ([]TrashedImage, error) {
 	trashed, err := i.store.ListTrash(ctx, c, ref.Pool)
-	var same []TrashedImage
+	var found []TrashedImage
 	for _, img := range trashed {
 		if img.Name == ref.Name {
-			same = append(same, img)
+			found = append(found, img)
 		}
 	}
-	return same, err
+	return found, err
 }

@@ -6,9 +6,8 @@ import (
 	"fmt"
 )
 
-// Expand makes an image at least as large as the size, in bytes, and returns it as it is
-// then. It never shrinks one. An image that is not the one expected is left untouched:
-// ErrForeignImage.
+// Expand grows an image to at least the size in bytes, and returns the image. It never
+// shrinks one. It does not change an image that the precondition excludes: ErrForeignImage.
 func (i *Images) Expand(ctx context.Context, c Cluster, ref ImageRef, size uint64, precondition Precondition) (Image, error) {
 	img, err := i.store.Get(ctx, c, ref)
 	if err != nil {
@@ -28,7 +27,7 @@ func (i *Images) Expand(ctx context.Context, c Cluster, ref ImageRef, size uint6
 	}
 	err = i.store.Update(ctx, c, img, nil, size)
 	if errors.Is(err, ErrInvalid) || errors.Is(err, ErrChanged) {
-		// Somebody else may have made it larger meanwhile.
+		// Another client may have expanded the image since.
 		now, getErr := i.store.Get(ctx, c, ref)
 		if getErr == nil && now.Size >= size && checkOwner(now, precondition) == nil {
 			return now, nil

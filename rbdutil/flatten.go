@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// maxCloneDepth is how many images a clone may get its data from, one behind the other.
-// The kernel's client takes 16 (its RBD_MAX_PARENT_CHAIN_LEN), and each costs time.
+// maxCloneDepth is the longest chain of parents. A deeper clone is flattened. The kernel
+// client allows 16 (RBD_MAX_PARENT_CHAIN_LEN), and each parent makes reads slower.
 const maxCloneDepth = 8
 
 const (
@@ -106,8 +106,8 @@ func (f *flattener) start(ctx context.Context, clone string, flatten func(contex
 	return task
 }
 
-// mustFlatten reports whether a bound of clones requires that the clone has its own copy
-// of all data.
+// mustFlatten reports whether the clone must be flattened: its chain of parents is too long,
+// or its source has too many snapshots.
 func (i *Images) mustFlatten(ctx context.Context, c Cluster, spec ImageSpec, img, source Image) (bool, error) {
 	own := snapshotFor(spec.ImageRef)
 	others := slices.DeleteFunc(ourSnapshots(source), func(name string) bool { return name == own })
@@ -115,7 +115,7 @@ func (i *Images) mustFlatten(ctx context.Context, c Cluster, spec ImageSpec, img
 		return true, nil
 	}
 	if source.Parent == nil {
-		return false, nil // reading the whole chain of parents takes a while
+		return false, nil // no need to read the chain of parents, which takes long
 	}
 	depth, err := i.store.CloneDepth(ctx, c, spec.ImageRef)
 	return depth > maxCloneDepth, err

@@ -119,13 +119,13 @@ func TestDeleteSaysWhatKeepsTheImage(t *testing.T) {
 		"no owner in the metadata": {
 			change: func(*rbdutil.Image) {},
 			err: "image has another owner: the metadata of kube/kubernetes-dynamic-pvc-1e7f names no owner; " +
-				"if it is the image of volume pvc-1e7f, say so with: " +
+				"if it is the image of volume pvc-1e7f, set its owner with: " +
 				`rbd image-meta set kube/kubernetes-dynamic-pvc-1e7f rbd-provisioner.ceph.com/image '{"volumeName":"pvc-1e7f"}'`,
 		},
 		"a record that cannot be read": {
 			change: func(i *rbdutil.Image) { i.RecordError = errors.New("metadata of the future") },
 			err: "image has another owner: kube/kubernetes-dynamic-pvc-1e7f: metadata of the future; " +
-				"if it is the image of volume pvc-1e7f, say so with: " +
+				"if it is the image of volume pvc-1e7f, set its owner with: " +
 				`rbd image-meta set kube/kubernetes-dynamic-pvc-1e7f rbd-provisioner.ceph.com/image '{"volumeName":"pvc-1e7f"}'`,
 			allowUnknown: true,
 		},
@@ -133,13 +133,13 @@ func TestDeleteSaysWhatKeepsTheImage(t *testing.T) {
 			change: func(i *rbdutil.Image) {
 				i.Record.Owner = rbdutil.Owner{ClaimUID: "2", VolumeName: "pvc-2", ClusterID: "there"}
 			},
-			err: "image has another owner: the metadata of kube/kubernetes-dynamic-pvc-1e7f names a claim of UID 2 " +
+			err: "image has another owner: the metadata of kube/kubernetes-dynamic-pvc-1e7f names claim with UID 2 " +
 				`(volume "pvc-2", cluster "there"), not volume "pvc-1e7f" of cluster "here"`,
 		},
 		"another owner, though none would do": {
 			change:       func(i *rbdutil.Image) { i.Record.ClaimUID = "2" },
 			allowUnknown: true,
-			err: "image has another owner: the metadata of kube/kubernetes-dynamic-pvc-1e7f names a claim of UID 2 " +
+			err: "image has another owner: the metadata of kube/kubernetes-dynamic-pvc-1e7f names claim with UID 2 " +
 				`(volume "", cluster ""), not volume "pvc-1e7f" of cluster "here"`,
 		},
 		"nodes that hold it": {

@@ -262,7 +262,7 @@ func TestEnsureSaysWhatIsInTheWay(t *testing.T) {
 		},
 		"another cluster's": {
 			rbdutil.Image{Record: rbdutil.Record{Owner: rbdutil.Owner{ClaimUID: "1e7f", Provisioner: "ceph.com/rbd", ClusterID: "there"}}}, nil,
-			"image has another owner: kube/kubernetes-dynamic-pvc-1e7f already exists for a claim of UID 1e7f",
+			"image has another owner: kube/kubernetes-dynamic-pvc-1e7f already exists for claim with UID 1e7f",
 		},
 		"another provisioner's": {
 			rbdutil.Image{Record: recordOf(func(o *rbdutil.Owner) { o.Provisioner = "example.com/rbd" })}, nil,
@@ -274,19 +274,19 @@ func TestEnsureSaysWhatIsInTheWay(t *testing.T) {
 		},
 		"ours of another size": {
 			rbdutil.Image{Record: ours, Size: 1 << 20, Features: rbdutil.Layering}, nil,
-			"image does not fit: kube/kubernetes-dynamic-pvc-1e7f already exists with a size of 1048576 bytes, wanted are 8388608",
+			"image does not match the request: kube/kubernetes-dynamic-pvc-1e7f already exists with a size of 1048576 bytes, requested are 8388608",
 		},
 		"ours with other features": {
 			rbdutil.Image{Record: ours, Size: spec.Size, Features: rbdutil.Layering | rbdutil.DeepFlatten}, nil,
-			"image does not fit: kube/kubernetes-dynamic-pvc-1e7f already exists with features layering,deep-flatten, wanted are layering",
+			"image does not match the request: kube/kubernetes-dynamic-pvc-1e7f already exists with features layering,deep-flatten, requested are layering",
 		},
 		"ours with other objects": {
 			rbdutil.Image{Record: ours, Size: spec.Size, Features: rbdutil.Layering}, func(s *rbdutil.ImageSpec) { s.ObjectSize = 1 << 20 },
-			"image does not fit: kube/kubernetes-dynamic-pvc-1e7f already exists with objects of 4194304 bytes, wanted are 1048576",
+			"image does not match the request: kube/kubernetes-dynamic-pvc-1e7f already exists with objects of 4194304 bytes, requested are 1048576",
 		},
 		"ours without the data pool": {
 			rbdutil.Image{Record: ours, Size: spec.Size, Features: rbdutil.Layering}, func(s *rbdutil.ImageSpec) { s.DataPool = "data" },
-			"image does not fit: kube/kubernetes-dynamic-pvc-1e7f already exists with a data pool of its own: false, wanted: true",
+			"image does not match the request: kube/kubernetes-dynamic-pvc-1e7f already exists with a separate data pool: false, requested: true",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -111,6 +111,6 @@ func FuzzKeyCheck(f *testing.F) {
 
 // keyFaults is all that Check says.
 var keyFaults = []string{
-	"it is empty", "it is a whole keyring", "there is white space or a line break in it or around it", "it is not base64",
-	"it is in base64 twice", "it is cut short or has something added", "it is of an unknown type",
+	"it is empty", "it is a keyring file", "it contains white space or a line break", "it is not base64",
+	"it is base64-encoded twice", "it has a wrong length", "it has an unknown type",
 }

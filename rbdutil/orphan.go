@@ -6,12 +6,12 @@ import (
 	"fmt"
 )
 
-// RemoveOrphan moves an image to the trash that was made for a claim and never became a
-// volume. It must be an image of that very claim, provisioner and cluster, or the
-// beginning of one. As the caller has found no trace of claim or volume and may be wrong,
-// it must never have been written to, and it must not be a complete clone, which shows
-// somebody's data. Any other image is left untouched: ErrForeignImage, ErrNotEmpty, or an
-// error of CheckFree. That it is gone already is success.
+// RemoveOrphan moves an image to the trash that was created for a claim and never became a
+// volume. It must be an image, or a partial one, of exactly this claim, provisioner and
+// cluster. The caller found neither claim nor volume, but may be wrong. So the image must
+// never have been written to, and must not be a complete clone, which has the data of its
+// source. It does not change any other image: ErrForeignImage, ErrNotEmpty, or an error of
+// CheckFree. It succeeds if the image does not exist.
 func (i *Images) RemoveOrphan(ctx context.Context, c Cluster, ref ImageRef, owner Owner) error {
 	img, err := i.store.Get(ctx, c, ref)
 	if errors.Is(err, ErrImageNotFound) {
@@ -41,9 +41,9 @@ func (i *Images) checkOrphan(ctx context.Context, c Cluster, img Image, owner Ow
 	return i.checkNotWritten(ctx, c, img)
 }
 
-// checkOrphanOwner returns an error unless the image is of the owner's claim, or the
-// beginning of one: of a clone, as the snapshot shows that bears its name, or of an image
-// that holds nothing.
+// checkOrphanOwner returns an error unless the image belongs to the owner's claim, or is a
+// partial image: a clone, if the snapshot that it was made from has its name, or an image
+// without data.
 func checkOrphanOwner(img Image, owner Owner) error {
 	switch {
 	case img.hasRecordFor(owner):
@@ -61,8 +61,8 @@ func checkOrphanOwner(img Image, owner Owner) error {
 	return nil
 }
 
-// checkNotWritten returns ErrNotEmpty if anything was ever written to the image. What a
-// clone has of its parent was not written to it.
+// checkNotWritten returns ErrNotEmpty if the image was ever written to. The data of a
+// clone's parent does not count.
 func (i *Images) checkNotWritten(ctx context.Context, c Cluster, img Image) error {
 	if img.Size == 0 {
 		return nil

@@ -5,10 +5,10 @@ import (
 	"errors"
 )
 
-// RemoveOrphanSnapshots removes the snapshots of an image that were taken for clones which are of
-// no use to anybody, as far as they have no clones. What was begun of such a clone in the
-// same pool goes with it. Reserve is asked for each such clone, by image name: it is false
-// if the clone may be of use, and reserves the name until release is called otherwise.
+// RemoveOrphanSnapshots removes our snapshots of an image whose clones are not needed,
+// unless they have clones. It also removes partial clones in the same pool. It calls reserve
+// with the name of each such clone. If the clone may still be needed, ok is false; otherwise
+// the name is reserved until release is called.
 func (i *Images) RemoveOrphanSnapshots(ctx context.Context, c Cluster, ref ImageRef, owner Owner, reserve func(clone string) (release func(), ok bool)) error {
 	img, err := i.store.Get(ctx, c, ref)
 	if errors.Is(err, ErrImageNotFound) {
@@ -39,8 +39,8 @@ func (i *Images) removeOrphanSnapshot(ctx context.Context, c Cluster, source Ima
 	return i.store.RemoveSnapshot(ctx, c, SnapshotRef{source.Pool, source.ID, snapshot})
 }
 
-// removeNameless removes what there is of a clone of the source that has no parent. Only the
-// snapshot that bears its name, or the record of the source, shows whose it is.
+// removeParentlessClone moves a partial clone without a parent to the trash: see
+// isParentlessClone.
 func (i *Images) removeParentlessClone(ctx context.Context, c Cluster, ref ImageRef, source Image, owner Owner) error {
 	img, err := i.store.Get(ctx, c, ref)
 	if errors.Is(err, ErrImageNotFound) {

@@ -70,7 +70,7 @@ func TestOwnerNamesItself(t *testing.T) {
 		unknown bool
 	}{
 		"claim shop/www-web-0":  {owner: exampleOwner},
-		"a claim of UID 1e7f":   {owner: Owner{ClaimUID: "1e7f", VolumeName: "pvc-1e7f"}},
+		"claim with UID 1e7f":   {owner: Owner{ClaimUID: "1e7f", VolumeName: "pvc-1e7f"}},
 		"volume pvc-1e7f":       {owner: Owner{VolumeName: "pvc-1e7f"}},
 		"no known owner":        {owner: Owner{Provisioner: "ceph.com/rbd", ClusterID: "here"}, unknown: true},
 		"claim shop/only-names": {owner: Owner{ClaimNamespace: "shop", ClaimName: "only-names"}, unknown: true},

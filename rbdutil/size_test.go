@@ -10,8 +10,8 @@ func TestSizeFor(t *testing.T) {
 	const (
 		mib   = int64(1) << 20
 		most  = int64(256_000_000) * 4 << 20 // in objects of Ceph's own size
-		small = "a volume cannot be so small: ask for 1Mi or more"
-		large = "an image cannot be so large: ask for 1000000Gi or less (256000000 objects of 4Mi each; a larger objectSize allows for more)"
+		small = "requested size is too small, minimum is 1Mi"
+		large = "requested size is too large, maximum is 1000000Gi (256000000 objects of 4Mi; a larger objectSize allows more)"
 	)
 	for name, test := range map[string]struct {
 		request    int64
@@ -32,7 +32,7 @@ func TestSizeFor(t *testing.T) {
 		"objects of Ceph's own size, by name":       {request: most + 1, objectSize: 4 << 20, err: large},
 		"larger objects hold more":                  {request: most + 1, objectSize: 8 << 20, want: uint64(most) + MiB},
 		"smaller objects hold less": {request: most, objectSize: 4 << 10,
-			err: "an image cannot be so large: ask for 1000000Mi or less (256000000 objects of 4Ki each; a larger objectSize allows for more)"},
+			err: "requested size is too large, maximum is 1000000Mi (256000000 objects of 4Ki; a larger objectSize allows more)"},
 		"the largest number is refused":  {request: math.MaxInt64, err: large},
 		"nothing is no volume":           {request: 0, err: small},
 		"less than nothing is no volume": {request: -1, err: small},

@@ -10,29 +10,29 @@ import (
 )
 
 const (
-	// maxCloneSnapshots is how many snapshots an image may have for its clones.
+	// maxCloneSnapshots is how many snapshots of ours an image may have. Further clones are
+	// flattened, or made from the last snapshot.
 	maxCloneSnapshots = 256
-	// maxMappableSnapshots is how many snapshots it may have altogether, before one more is taken. The
-	// kernel's client cannot map an image with more than 510 (its RBD_MAX_SNAP_COUNT).
+	// maxMappableSnapshots is how many snapshots an image may have in total before another
+	// one is created. The kernel client maps an image with up to 510 (RBD_MAX_SNAP_COUNT).
 	maxMappableSnapshots = 480
 )
 
-// unchangedTimeout bounds finding out whether a source was written to.
+// unchangedTimeout bounds the check whether a source was written to.
 const unchangedTimeout = 5 * time.Second
 
-// snapshotPrefix begins the name of every snapshot that we take; that of the image for
-// which it is taken follows.
+// snapshotPrefix begins the name of each snapshot of ours. The name of the clone follows.
 const snapshotPrefix = "rbd-provisioner-for-"
 
-// snapshotFor is the name of the snapshot of its source that is taken for a clone.
+// snapshotFor returns the name of the source's snapshot for a clone.
 func snapshotFor(clone ImageRef) string { return snapshotPrefix + clone.Name }
 
-// CloneOf returns the name of the image for which a snapshot was taken, if it was by us.
+// CloneOf returns the name of the clone for which a snapshot was created, if it is ours.
 func CloneOf(snapshot string) (image string, ours bool) {
 	return strings.CutPrefix(snapshot, snapshotPrefix)
 }
 
-// ourSnapshots are the snapshots of an image that we have taken, in their order.
+// ourSnapshots returns our snapshots of an image, in their order.
 func ourSnapshots(img Image) []string {
 	return slices.DeleteFunc(slices.Clone(img.Snapshots), func(name string) bool { return !isOurSnapshot(name) })
 }
@@ -42,22 +42,23 @@ func isOurSnapshot(snapshot string) bool {
 	return ours
 }
 
-// snapshot takes the clone's snapshot of the source and returns the one to make the
-// clone of, which is another if the source has many and was not written to since.
+// takeSnapshot creates the snapshot for the clone, and returns the snapshot to clone. If the
+// source has too many snapshots and was not written to since the last one, it returns that
+// one.
 func (i *Images) takeSnapshot(ctx context.Context, c Cluster, spec ImageSpec, source Image) (string, error) {
 	own := snapshotFor(spec.ImageRef)
 	others := slices.DeleteFunc(ourSnapshots(source), func(name string) bool { return name == own })
 	crowded := len(others) >= maxCloneSnapshots
 	switch {
 	case len(source.Snapshots) >= maxMappableSnapshots && !crowded:
-		return "", fmt.Errorf("%w: %s has %d snapshots, and with many more no node could map it: remove those that are not needed (`rbd snap ls`, `rbd snap rm`)",
+		return "", fmt.Errorf("%w: %s has %d snapshots, and nodes cannot map an image with many more: remove those that are not needed (`rbd snap ls`, `rbd snap rm`)",
 			ErrSourceIncompatible, source.ImageRef, len(source.Snapshots))
 	case crowded && i.isUnchanged(ctx, c, source, others[len(others)-1]):
 		return others[len(others)-1], nil
 	case crowded && i.flattener.isFull():
 		return "", errTooManyFlattens
 	case spec.Source.Unmounted && slices.Contains(source.Snapshots, own):
-		// An earlier attempt may not have come to the point of looking who has it mapped.
+		// An earlier attempt may have been interrupted before it checked for watchers.
 		if err := i.store.RemoveSnapshot(ctx, c, SnapshotRef{source.Pool, source.ID, own}); err != nil {
 			return "", err
 		}
@@ -70,13 +71,13 @@ func (i *Images) takeSnapshot(ctx context.Context, c Cluster, spec ImageSpec, so
 	}
 	now, err := i.store.Get(ctx, c, source.ImageRef)
 	if err == nil && len(now.Watchers) > 0 {
-		_ = i.store.RemoveSnapshot(ctx, c, SnapshotRef{source.Pool, source.ID, own}) // the next attempt does it, too
+		_ = i.store.RemoveSnapshot(ctx, c, SnapshotRef{source.Pool, source.ID, own}) // on failure, the next attempt removes it
 		err = fmt.Errorf("%w: %w", ErrSourceIncompatible, inUseError(now))
 	}
 	return own, err
 }
 
-// unchanged reports whether a snapshot shows the source as it is now.
+// isUnchanged reports whether the source was not written to since the snapshot.
 func (i *Images) isUnchanged(ctx context.Context, c Cluster, source Image, snapshot string) bool {
 	ctx, cancel := context.WithTimeout(ctx, unchangedTimeout)
 	defer cancel()
@@ -84,8 +85,8 @@ func (i *Images) isUnchanged(ctx context.Context, c Cluster, source Image, snaps
 	return err == nil && !written
 }
 
-// releaseUnused removes the snapshot that was taken for a clone which has no use for it: it
-// was flattened, or is made of another snapshot.
+// removeUnusedSnapshot removes the snapshot for a clone that does not need it: the clone was
+// flattened, or has another snapshot as its parent.
 func (i *Images) removeUnusedSnapshot(ctx context.Context, c Cluster, img Image) error {
 	own := snapshotFor(img.ImageRef)
 	if img.Parent != nil && img.Parent.Name == own {
@@ -94,7 +95,7 @@ func (i *Images) removeUnusedSnapshot(ctx context.Context, c Cluster, img Image)
 	source := img.Record.Source
 	err := i.store.RemoveSnapshot(ctx, c, SnapshotRef{source.Pool, source.ImageID, own})
 	if errors.Is(err, ErrHasClones) || errors.Is(err, ErrPoolNotFound) {
-		return nil // an earlier attempt is still in the trash, and takes it along
+		return nil // an earlier attempt is in the trash; its removal removes the snapshot
 	}
 	return err
 }

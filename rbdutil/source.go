@@ -6,7 +6,7 @@ import (
 	"fmt"
 )
 
-// sourceOf returns the source if a clone as wanted can be made of it.
+// getSource returns the source if the clone of the spec can be created from it.
 func (i *Images) getSource(ctx context.Context, c Cluster, spec ImageSpec) (Image, error) {
 	source, err := i.store.Get(ctx, c, spec.Source.ImageRef)
 	switch {
@@ -22,11 +22,11 @@ func (i *Images) getSource(ctx context.Context, c Cluster, spec ImageSpec) (Imag
 	case source.Features.Has(migrating):
 		return Image{}, fmt.Errorf("%w: %w: %s", ErrSourceIncompatible, ErrMigrating, source.ImageRef)
 	case !source.Features.Has(Layering):
-		return Image{}, fmt.Errorf("%w: %s has the features %q, and %s is not among them", ErrSourceIncompatible, source.ImageRef, source.Features, Layering)
+		return Image{}, fmt.Errorf("%w: %s lacks feature %s, it has %q", ErrSourceIncompatible, source.ImageRef, Layering, source.Features)
 	case source.Size > spec.Size:
-		return Image{}, fmt.Errorf("%w: %s has a size of %s: ask for as much or more", ErrSourceIncompatible, source.ImageRef, quantity(source.Size))
+		return Image{}, fmt.Errorf("%w: %s has a size of %s: request this size or more", ErrSourceIncompatible, source.ImageRef, quantity(source.Size))
 	case spec.Size > MaxObjects*source.ObjectSize:
-		return Image{}, fmt.Errorf("%w: with objects of %s, like those of %s, an image cannot be so large: ask for %s or less",
+		return Image{}, fmt.Errorf("%w: requested size is too large for objects of %s, as %s has, maximum is %s",
 			ErrSourceIncompatible, quantity(source.ObjectSize), source.ImageRef, quantity(MaxObjects*source.ObjectSize))
 	case spec.Source.Unmounted && len(source.Watchers) > 0:
 		return Image{}, fmt.Errorf("%w: %w", ErrSourceIncompatible, inUseError(source))
@@ -34,9 +34,9 @@ func (i *Images) getSource(ctx context.Context, c Cluster, spec ImageSpec) (Imag
 	return i.adoptSource(ctx, c, spec, source)
 }
 
-// adoptSource completes the record of a source that does not say who made it or which image
-// it is, so that a record that Ceph has copied into a clone can be told from the clone's own,
-// and snapshots of this cluster from those of others.
+// adoptSource completes the record of a source that lacks its maker or image id. Without
+// them, a copy of the record in a clone could not be distinguished from the clone's own, nor
+// our snapshots from those of another cluster.
 func (i *Images) adoptSource(ctx context.Context, c Cluster, spec ImageSpec, source Image) (Image, error) {
 	if has := source.Record; has.ImageID == source.ID && has.Provisioner != "" && has.ClusterID != "" {
 		return source, nil

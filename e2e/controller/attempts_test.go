@@ -62,7 +62,7 @@ func TestEarlierAttempts(t *testing.T) {
 		{"of-another-size", plain, func(claim *corev1.PersistentVolumeClaim, ref rbdutil.ImageRef) {
 			create(ref, "2G", "layering")
 			ours(claim, ref)
-		}, false, "already exists with a size of 2147483648 bytes, wanted are 1073741824"},
+		}, false, "already exists with a size of 2147483648 bytes, requested are 1073741824"},
 	}
 	claims, ids := map[string]*corev1.PersistentVolumeClaim{}, map[string]string{}
 	for _, test := range cases {

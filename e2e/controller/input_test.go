@@ -116,14 +116,14 @@ func TestInputThatCephMustNotSee(t *testing.T) {
 		want  string
 	}{
 		// The API server cannot count so far.
-		"16ei":         {size: "16Ei", want: storage + `"9223372036854775807": an image cannot be so large: ask for 1000000Gi or less`},
-		"8ei":          {size: "8Ei", want: storage + `"9223372036854775807": an image cannot be so large: ask for 1000000Gi or less`},
-		"1pi":          {size: "1Pi", want: storage + `"1Pi": an image cannot be so large: ask for 1000000Gi or less`},
-		"1pi-with-map": {class: []framework.ClassOption{parameter("imageFeatures", "exclusive-lock,object-map")}, size: "1Pi", want: storage + `"1Pi": an image cannot be so large`},
-		"1ti-of-4ki":   {class: []framework.ClassOption{parameter("objectSize", "4Ki")}, size: "1Ti", want: storage + `"1Ti": an image cannot be so large: ask for 1000000Mi or less (256000000 objects of 4Ki each`},
+		"16ei":         {size: "16Ei", want: storage + `"9223372036854775807": requested size is too large, maximum is 1000000Gi`},
+		"8ei":          {size: "8Ei", want: storage + `"9223372036854775807": requested size is too large, maximum is 1000000Gi`},
+		"1pi":          {size: "1Pi", want: storage + `"1Pi": requested size is too large, maximum is 1000000Gi`},
+		"1pi-with-map": {class: []framework.ClassOption{parameter("imageFeatures", "exclusive-lock,object-map")}, size: "1Pi", want: storage + `"1Pi": requested size is too large`},
+		"1ti-of-4ki":   {class: []framework.ClassOption{parameter("objectSize", "4Ki")}, size: "1Ti", want: storage + `"1Ti": requested size is too large, maximum is 1000000Mi (256000000 objects of 4Ki`},
 		"300-monitors": {class: []framework.ClassOption{parameter("monitors", strings.Join(many, ","))}, size: "1Gi", want: "nodes take 31 monitors at most, these are 300"},
 		"mapped-ipv4":  {class: []framework.ClassOption{parameter("monitors", "[::ffff:10.111.0.1]:6789")}, size: "1Gi", want: "give the IPv4 address itself, 10.111.0.1, without brackets"},
-		"odd-key":      {class: []framework.ClassOption{parameter("adminSecretName", "odd")}, size: "1Gi", want: "admin secret " + s.Namespace + "/odd: not a cephx key: it is of an unknown type"},
+		"odd-key":      {class: []framework.ClassOption{parameter("adminSecretName", "odd")}, size: "1Gi", want: "admin secret " + s.Namespace + "/odd: not a cephx key: it has an unknown type"},
 	} {
 		claim := s.Claim(t, name, s.Class(t, name, test.class...), framework.Size(test.size))
 		s.AwaitEvent(t, claim, framework.Patience, "ProvisioningFailed", test.want)
@@ -166,7 +166,7 @@ func TestVolumesWrittenByHand(t *testing.T) {
 			for i := range 300 {
 				v.Spec.RBD.CephMonitors = append(v.Spec.RBD.CephMonitors, fmt.Sprintf("127.2.%d.%d", i/200, i%200+1))
 			}
-		}, []string{"these are 300 monitors, and a client takes 31 at most"}},
+		}, []string{"300 monitors are given, maximum is 31"}},
 		"no-annotations": {func(v *corev1.PersistentVolume) {
 			v.Annotations = map[string]string{"pv.kubernetes.io/provisioned-by": e.Provisioner}
 		}, []string{"the volume lacks annotations and its class does not help", "annotate the volume with"}},

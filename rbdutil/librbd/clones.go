@@ -58,7 +58,7 @@ func cloneImage(from *rados.IOContext, parent rbdutil.ImageRef, snapshot string,
 }
 
 func cloneError(parent rbdutil.ImageRef, snapshot string, ref rbdutil.ImageRef, err error) error {
-	return wrap(fmt.Sprintf("make image %s of %s@%s", ref, parent, snapshot), err, map[syscall.Errno]error{
+	return wrap(fmt.Sprintf("clone %s@%s to image %s", parent, snapshot, ref), err, map[syscall.Errno]error{
 		syscall.EEXIST: rbdutil.ErrImageExists,
 		syscall.ENOENT: rbdutil.ErrSourceNotFound,
 	})

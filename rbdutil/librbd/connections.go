@@ -229,7 +229,7 @@ func monHost(c rbdutil.Cluster) (string, error) {
 	list := strings.Join(c.Monitors, ",")
 	n := len(strings.FieldsFunc(list, func(r rune) bool { return strings.ContainsRune(",; \t\r\n", r) }))
 	if n > rbdutil.MaxMonitors {
-		return "", fmt.Errorf("connect to Ceph as client.%s: %w: these are %d monitors, and a client takes %d at most",
+		return "", fmt.Errorf("connect to Ceph as client.%s: %w: %d monitors are given, maximum is %d",
 			c.User, rbdutil.ErrInvalid, n, rbdutil.MaxMonitors)
 	}
 	return list, nil

@@ -110,7 +110,7 @@ func openError(pool *rados.IOContext, ref rbdutil.ImageRef, err error) error {
 			return imageError("read the name of", ref, idErr)
 		}
 		if id != "" && exists(pool, headerOf(id)) {
-			return fmt.Errorf("open image %s: it is there, but what it is a clone of is not (%w)", ref, err)
+			return fmt.Errorf("open image %s: the image exists, but its parent does not (%w)", ref, err)
 		}
 	}
 	return wrapped
@@ -119,7 +119,7 @@ func openError(pool *rados.IOContext, ref rbdutil.ImageRef, err error) error {
 // openTrashedError is openError for an image in the trash.
 func openTrashedError(pool *rados.IOContext, ref rbdutil.ImageRef, id string, err error) error {
 	if errnoOf(err) == syscall.ENOENT && exists(pool, headerOf(id)) {
-		return fmt.Errorf("open image %s: it is there, but what it is a clone of is not (%w)", ref, err)
+		return fmt.Errorf("open image %s: the image exists, but its parent does not (%w)", ref, err)
 	}
 	return imageError("open", ref, err)
 }

@@ -135,7 +135,7 @@ func update(pool *rados.IOContext, seen rbdutil.Image, record *rbdutil.Record, s
 	case !now.Same(seen):
 		return changedError(now, seen)
 	case size < now.Size:
-		return fmt.Errorf("resize image %s: %w: from %d to %d bytes it would shrink", ref, rbdutil.ErrInvalid, now.Size, size)
+		return fmt.Errorf("resize image %s: %w: the size cannot be reduced from %d to %d bytes", ref, rbdutil.ErrInvalid, now.Size, size)
 	case size > now.Size:
 		// Ceph itself respects a lock only if the image has the feature exclusive-lock.
 		if err := checkUnlocked(pool, now); err != nil {
@@ -159,12 +159,12 @@ func update(pool *rados.IOContext, seen rbdutil.Image, record *rbdutil.Record, s
 
 // changedError says in what an image is not the one seen.
 func changedError(now, seen rbdutil.Image) error {
-	what := "its record is another"
+	what := "its record is different"
 	switch {
 	case now.ID != seen.ID && now.ID != "" && seen.ID != "":
-		what = fmt.Sprintf("the name has been given to another image, with id %s in place of %s", now.ID, seen.ID)
+		what = fmt.Sprintf("another image has the name now, with id %s instead of %s", now.ID, seen.ID)
 	case now.Size != seen.Size:
-		what = fmt.Sprintf("it has %d bytes, not %d", now.Size, seen.Size)
+		what = fmt.Sprintf("its size is %d bytes, not %d", now.Size, seen.Size)
 	}
 	return fmt.Errorf("%w: %s: %s", rbdutil.ErrChanged, now.ImageRef, what)
 }

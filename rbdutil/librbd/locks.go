@@ -31,7 +31,7 @@ func locksOf(pool *rados.IOContext, img rbdutil.Image) ([]string, error) {
 	}
 	held, err := pool.ListLockers(header, lockName)
 	if errnoOf(err) == syscall.ERANGE {
-		return []string{"more clients than can be listed"}, nil
+		return []string{"more clients than Ceph can list"}, nil
 	}
 	if err != nil {
 		return nil, err

@@ -44,7 +44,7 @@ func removePartial(pool *rados.IOContext, ref rbdutil.ImageRef) error {
 		return imageError("read the name of", ref, err)
 	}
 	if id != "" && exists(pool, headerOf(id)) {
-		return fmt.Errorf("remove image %s: %w: it is whole", ref, rbdutil.ErrImageExists)
+		return fmt.Errorf("remove image %s: %w: the image is complete", ref, rbdutil.ErrImageExists)
 	}
 	const noDelay, force = 0, false
 	err = rbd.GetImage(pool, ref.Name).Trash(noDelay)

@@ -133,7 +133,7 @@ func (e trashEntry) finishMove(record *rbdutil.Record) error {
 		return imageError("read the name of", e.ref, err)
 	}
 	if other != "" && other != e.ID {
-		return fmt.Errorf("finish the move of image %s to the trash: %w: its name %s has been given to another",
+		return fmt.Errorf("finish the move of image %s to the trash: %w: another image has its name %s",
 			e.ref, rbdutil.ErrImageExists, e.Name)
 	}
 	if record != nil && record.Deleted != nil {

@@ -86,7 +86,7 @@ func (m trashMove) check(image *rbd.Image) (img rbdutil.Image, before recordText
 	if trashed != nil {
 		half = &trashEntry{TrashedImage: *trashed, pool: m.pool, ref: ref}
 	}
-	return img, before, half, imageError("look in the trash for", ref, err)
+	return img, before, half, imageError("find in the trash", ref, err)
 }
 
 // describeHolders reads who holds the image, apart from its snapshots.

@@ -167,7 +167,7 @@ func (f *Ceph) Update(ctx context.Context, c rbdutil.Cluster, seen rbdutil.Image
 		case !img.Same(seen):
 			return fmt.Errorf("update image %s: %w", ref, rbdutil.ErrChanged)
 		case size < img.Size:
-			return fmt.Errorf("resize image %s: %w: it would shrink", ref, rbdutil.ErrInvalid)
+			return fmt.Errorf("resize image %s: %w: the size cannot be reduced", ref, rbdutil.ErrInvalid)
 		case size > img.Size && len(img.Locks) > 0:
 			return fmt.Errorf("resize image %s: %w by %s", ref, rbdutil.ErrLocked, img.Locks[0])
 		}

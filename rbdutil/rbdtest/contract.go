@@ -209,7 +209,7 @@ func clonesShown(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	equal(t, []string{clone.String()}, get(t, h, ref).Clones)
 	err = rbdutil.NewImages(h.Store).Delete(ctxOf(t), h.Cluster, ref, preconditionOf(spec), 0)
 	wantErr(t, err, rbdutil.ErrHasSnapshots)
-	if want := ref.String() + " has base, of which " + clone.String() + " are clones"; !strings.Contains(err.Error(), want) {
+	if want := ref.String() + " has base with the clones " + clone.String(); !strings.Contains(err.Error(), want) {
 		t.Errorf("error %v does not say: %s", err, want)
 	}
 }
