@@ -106,8 +106,8 @@ func checkReusable(img Image, spec ImageSpec) error {
 	return checkLayout(img, spec)
 }
 
-// checkLayout returns an error if the image has other features than the spec, or has a
-// separate data pool and the spec has none, or the reverse.
+// checkLayout returns an error if the image has other features than the spec, or only one of
+// both has a separate data pool.
 func checkLayout(img Image, spec ImageSpec) error {
 	if got := img.Features.Requested(); !got.SameAs(spec.Features) {
 		return fmt.Errorf("%w: %s already exists with features %s, requested are %s",

@@ -18,7 +18,7 @@ import (
 func (s *Store) Clone(ctx context.Context, c rbdutil.Cluster, parent rbdutil.ImageRef, snapshot string, ref rbdutil.ImageRef, layout rbdutil.Layout) error {
 	return s.do(ctx, operation{name: "clone", image: ref}, c, func(conn *rados.Conn, pool *rados.IOContext) error {
 		if layout.DataPool != "" {
-			// Ceph's answer to the clone would not tell what is missing.
+			// The errno of the clone operation does not show what is missing.
 			if _, err := conn.GetPoolByName(layout.DataPool); err != nil {
 				return createError(ref, layout, err)
 			}
@@ -30,8 +30,8 @@ func (s *Store) Clone(ctx context.Context, c rbdutil.Cluster, parent rbdutil.Ima
 	})
 }
 
-// cloneImage makes a clone that has the object size of its parent, and is not striped even if
-// that is.
+// cloneImage creates a clone with the object size of its parent. The clone has no striping,
+// even if the parent has.
 func cloneImage(from *rados.IOContext, parent rbdutil.ImageRef, snapshot string, pool *rados.IOContext, ref rbdutil.ImageRef, layout rbdutil.Layout) error {
 	image, err := rbd.OpenImageReadOnly(from, parent.Name, snapshot)
 	if err != nil {
@@ -48,8 +48,8 @@ func cloneImage(from *rados.IOContext, parent rbdutil.ImageRef, snapshot string,
 	if err := setLayout(opts, layout); err != nil {
 		return err
 	}
-	// Format 2 would give both images the feature "operations", which kernels before
-	// 4.16 do not map. Ceph's "clone format" has nothing to do with the image format.
+	// Clone format 2 adds the feature "operations" to both images, which kernels before 4.16
+	// do not map. The clone format is independent of the image format.
 	const cloneFormat = 1
 	if err := opts.SetUint64(rbd.ImageOptionCloneFormat, cloneFormat); err != nil {
 		return err
@@ -92,10 +92,10 @@ func (s *Store) CloneDepth(ctx context.Context, c rbdutil.Cluster, ref rbdutil.I
 	return <-result, nil
 }
 
-// grandparentOf returns what a parent is a clone of itself.
+// grandparentOf returns the parent of a parent, or nil.
 func grandparentOf(conn *rados.Conn, parent rbdutil.SnapshotRef) (grandparent *rbdutil.SnapshotRef, err error) {
 	err = onPool(conn, parent.Pool, func(pool *rados.IOContext) error {
-		// The snapshot, not the image, which may have been cut off from its parent since.
+		// Open the snapshot, not the image: the image may have been flattened since.
 		image, err := rbd.OpenImageByIdReadOnly(pool, parent.ImageID, parent.Name)
 		if err != nil {
 			return err

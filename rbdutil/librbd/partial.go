@@ -12,16 +12,16 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-// headerOf is the RADOS object without which there is no image.
+// headerOf returns the name of the RADOS object that every image has.
 func headerOf(id string) string { return "rbd_header." + id }
 
-// exists tells whether there is a RADOS object. When in doubt, there is.
+// exists reports whether a RADOS object exists. If that is unknown, it returns true.
 func exists(pool *rados.IOContext, object string) bool {
 	_, err := pool.Stat(object)
 	return !errors.Is(err, rados.ErrNotFound)
 }
 
-// idOf returns the id of the image that has the name, or nothing if none has.
+// idOf returns the id of the image with the name, or "" if there is none.
 func idOf(pool *rados.IOContext, name string) (string, error) {
 	const lengthPrefix = 4
 	data := make([]byte, 1024) // Ceph's ids are a few dozen characters long
@@ -35,9 +35,10 @@ func idOf(pool *rados.IOContext, name string) (string, error) {
 	return string(data[lengthPrefix:n]), nil
 }
 
-// removePartial takes a name away that has no image. Not by Ceph's own way of removing
-// images: it puts them into the trash as well, and when it is cut short there, they are
-// in no list of the trash, and double in that of the pool once the name is given anew.
+// removePartial removes the name of an image that does not exist. It does not use Ceph's
+// removal of images, which moves the image to the trash as well. If that is interrupted
+// there, `rbd trash ls` does not list the image, and `rbd ls` lists it twice once the name
+// is used again.
 func removePartial(pool *rados.IOContext, ref rbdutil.ImageRef) error {
 	id, err := idOf(pool, ref.Name)
 	if err != nil {
@@ -49,18 +50,18 @@ func removePartial(pool *rados.IOContext, ref rbdutil.ImageRef) error {
 	const noDelay, force = 0, false
 	err = rbd.GetImage(pool, ref.Name).Trash(noDelay)
 	if errnoOf(err) == syscall.ENOENT {
-		// The pool does not list it yet, so that there is nothing but the name.
+		// The pool does not list the image yet, so there is only the name.
 		return removeError("remove", ref, rbd.RemoveImage(pool, ref.Name))
 	}
 	if err != nil {
 		return removeError("remove", ref, err)
 	}
 	if id != "" && exists(pool, headerOf(id)) {
-		// Its creation went on meanwhile.
+		// The creation has continued since.
 		return removeError("restore", ref, cmp.Or(rbd.TrashRestore(pool, id, ref.Name), rbd.ErrExist))
 	}
 	if id == "" {
-		return nil // RemoveFromTrash finds its id in the list
+		return nil // RemoveFromTrash reads the id from the list
 	}
 	return removeError("remove", ref, rbd.TrashRemove(pool, id, force))
 }

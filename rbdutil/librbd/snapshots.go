@@ -17,8 +17,8 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-// snapshotInfo is a snapshot of an image. Ceph moves one that is removed into a namespace of
-// its own first, under another name: there, too, it has here the name that it had.
+// snapshotInfo is a snapshot of an image. To remove a snapshot, Ceph first moves it to a
+// namespace of its own under another name. Here, it still has the original name.
 type snapshotInfo struct {
 	id      uint64
 	name    string
@@ -38,7 +38,7 @@ func snapshotsOf(image *rbd.Image) ([]snapshotInfo, error) {
 			s.trashed = true
 			s.name, err = image.GetSnapTrashNamespace(info.Id)
 		}
-		if err != nil && errnoOf(err) != syscall.ENOENT { // gone meanwhile
+		if err != nil && errnoOf(err) != syscall.ENOENT { // removed since
 			return nil, err
 		}
 		snapshots = append(snapshots, s)
@@ -50,7 +50,7 @@ func snapshotsOf(image *rbd.Image) ([]snapshotInfo, error) {
 //
 // Similar to: rbd snap create POOL/IMAGE@SNAPSHOT; rbd snap protect POOL/IMAGE@SNAPSHOT
 func (s *Store) CreateSnapshot(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef, name string) error {
-	// Many clones may be made of one image at a time.
+	// Not the whole image: many clones of it may be created at the same time.
 	op := operation{name: "snapshot-create", image: rbdutil.ImageRef{Pool: ref.Pool, Name: ref.Name + "@" + name}}
 	return s.do(ctx, op, c, func(_ *rados.Conn, pool *rados.IOContext) error {
 		image, err := rbd.OpenImage(pool, ref.Name, rbd.NoSnapshot)
@@ -59,10 +59,10 @@ func (s *Store) CreateSnapshot(ctx context.Context, c rbdutil.Cluster, ref rbdut
 		}
 		defer closeImage(image)
 		if _, err := image.CreateSnapshot(name); err != nil && errnoOf(err) != syscall.EEXIST {
-			return imageError("take a snapshot of", ref, err)
+			return imageError("create a snapshot of", ref, err)
 		}
 		snapshot := image.GetSnapshot(name)
-		// Protected already: it was there, or somebody else is just as far.
+		// EBUSY: it is already protected, by an earlier attempt or another client.
 		if err := snapshot.Protect(); err != nil && errnoOf(err) != syscall.EBUSY {
 			return imageError("protect the snapshot of", ref, err)
 		}
@@ -78,8 +78,7 @@ func (s *Store) RemoveSnapshot(ctx context.Context, c rbdutil.Cluster, snapshot 
 	return s.do(ctx, op, c, func(_ *rados.Conn, pool *rados.IOContext) error { return removeSnapshot(pool, snapshot) })
 }
 
-// removeSnapshot removes a snapshot that nothing is a clone of. Ceph looks for clones in all
-// pools.
+// removeSnapshot removes a snapshot without clones. Ceph looks for clones in all pools.
 func removeSnapshot(pool *rados.IOContext, ref rbdutil.SnapshotRef) error {
 	image, err := rbd.OpenImageById(pool, ref.ImageID, rbd.NoSnapshot)
 	if err != nil {
@@ -109,13 +108,13 @@ func removeSnapshot(pool *rados.IOContext, ref rbdutil.SnapshotRef) error {
 	return nil
 }
 
-// unprotectAndRemove removes a snapshot that may be protected, or gone.
+// unprotectAndRemove removes a snapshot that may be protected, or may not exist.
 func unprotectAndRemove(snapshot *rbd.Snapshot) error {
 	protected, err := snapshot.IsProtected()
 	if err == nil && protected {
 		err = snapshot.Unprotect()
 	}
-	// Not protected any more: somebody else is just as far.
+	// EINVAL: it is not protected any more, as another client removes it, too.
 	if err == nil || errnoOf(err) == syscall.EINVAL {
 		err = snapshot.Remove()
 	}
@@ -125,15 +124,15 @@ func unprotectAndRemove(snapshot *rbd.Snapshot) error {
 	return err
 }
 
-// removeTrashedSnapshot removes a snapshot that was being removed when somebody was cut off. By
-// its name it cannot be reached any more, and go-ceph knows it by no other.
+// removeTrashedSnapshot removes a snapshot whose removal was interrupted. Its name does not
+// identify it any more, and go-ceph cannot remove a snapshot by its id.
 //
 // Similar to: rbd snap rm --snap-id ID POOL/IMAGE
 func removeTrashedSnapshot(pool *rados.IOContext, imageID string, snapshotID uint64) error {
 	id := C.CString(imageID)
 	defer C.free(unsafe.Pointer(id))
 	var image C.rbd_image_t
-	if ret := C.rbd_open_by_id(C.rados_ioctx_t(pool.Pointer()), id, &image, nil); ret < 0 { //nolint:gocritic // of what cgo makes of it
+	if ret := C.rbd_open_by_id(C.rados_ioctx_t(pool.Pointer()), id, &image, nil); ret < 0 { //nolint:gocritic // in code that cgo generates
 		return syscall.Errno(-ret)
 	}
 	defer C.rbd_close(image)
@@ -149,8 +148,8 @@ func removeSnapshotError(ref rbdutil.SnapshotRef, err error) error {
 	})
 }
 
-// removeParentSnapshot removes the snapshot that an image was a clone of, if it was taken for a
-// clone and has no other.
+// removeParentSnapshot removes the snapshot that an image was a clone of, if it is ours and
+// has no other clones.
 func removeParentSnapshot(conn *rados.Conn, parent *rbdutil.SnapshotRef) error {
 	if parent == nil {
 		return nil

@@ -13,27 +13,27 @@ import (
 
 // Options of a Store.
 type Options struct {
-	// Timeout bounds connecting and each operation inside librados. A value
-	// below one second is taken as one second, the least that Ceph knows.
+	// Timeout bounds the connection and each request of librados. The minimum is one second, as
+	// Ceph counts in seconds.
 	Timeout time.Duration
-	// IdleTimeout is how long a connection is kept without use.
+	// IdleTimeout is how long an unused connection is kept.
 	IdleTimeout time.Duration
-	// Observe, if set, is called when an operation starts and its result when it
-	// has come back from Ceph, be it long after its caller has gone.
+	// Observe, if set, is called when an operation starts, and its result when the operation
+	// has ended in Ceph, even if the caller returned long before.
 	Observe func(operation string) func(error)
-	// ConnectionsChanged, if set, is told the number of connections whenever it changes.
+	// ConnectionsChanged, if set, is called with each new number of connections.
 	ConnectionsChanged func(n int)
-	// Clients, if set, records each connection before it is used, and names those to fence.
+	// Clients, if set, records each connection before its use, and returns those to fence.
 	Clients rbdutil.Clients
 	// Limiter, if set, runs each operation, or refuses it.
 	Limiter rbdutil.Limiter
-	// Blocklisted, if set, is called when Ceph refuses all requests of this process: another
-	// process changes images now.
+	// Blocklisted, if set, is called when Ceph refuses all requests of this process: then
+	// another process changes images.
 	Blocklisted func(error)
 }
 
-// Store is the rbdutil.Store over Ceph clusters: any number of them, with one
-// shared connection for each Cluster that it is asked about.
+// Store is the rbdutil.Store over any number of Ceph clusters. Operations with the same
+// Cluster share one connection.
 type Store struct {
 	observe     func(operation string) func(error)
 	limiter     rbdutil.Limiter // nil: no limit
@@ -44,7 +44,7 @@ type Store struct {
 
 var _ rbdutil.Store = (*Store)(nil)
 
-// New returns a Store without connections; they are made as they are needed.
+// New returns a Store, which connects on demand.
 func New(opts Options) *Store {
 	if opts.Observe == nil {
 		opts.Observe = func(string) func(error) { return func(error) {} }
@@ -55,7 +55,7 @@ func New(opts Options) *Store {
 	return &Store{observe: opts.Observe, limiter: opts.Limiter, blocklisted: opts.Blocklisted, conns: newConnections(opts)}
 }
 
-// Close drops all connections. Those in use close when their calls come back.
+// Close drops all connections. Those in use are closed when their operations end.
 func (s *Store) Close() { s.conns.dropAll() }
 
 // Create implements rbdutil.Store.
@@ -80,12 +80,12 @@ func (s *Store) Create(ctx context.Context, c rbdutil.Cluster, ref rbdutil.Image
 //
 // Similar to: rbd info, rbd status, rbd snap ls, rbd image-meta get
 func (s *Store) Get(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef) (rbdutil.Image, error) {
-	// The result is handed over as a whole, because this function may have
-	// returned long before the call comes back.
+	// The result is sent over a channel, as this function may return before the operation
+	// ends.
 	result := make(chan rbdutil.Image, 1)
 	err := s.do(ctx, operation{name: "get", image: ref, reads: true}, c, func(conn *rados.Conn, pool *rados.IOContext) error {
-		// Opened for reading only: an image that is open for writing has a
-		// watcher, and a watcher keeps nodes from mapping it.
+		// Open it read-only: an image that is open for writing has a watcher, and then nodes
+		// do not map it.
 		image, err := rbd.OpenImageReadOnly(pool, ref.Name, rbd.NoSnapshot)
 		if err != nil {
 			return openError(pool, ref, err)
@@ -96,7 +96,7 @@ func (s *Store) Get(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef
 			err = describe(image, &img)
 		}
 		if err == nil {
-			// What this client has open for a moment, for a snapshot say, holds nobody up.
+			// This client's own watchers do not block others: they close soon.
 			img.Watchers, _, err = watchersOf(conn, image)
 		}
 		if err != nil {

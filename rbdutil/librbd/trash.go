@@ -79,8 +79,7 @@ func (s *Store) Restore(ctx context.Context, c rbdutil.Cluster, pool string, img
 	})
 }
 
-// onTrashed runs one operation that changes an image in the trash, on its entry as it is
-// then.
+// onTrashed runs an operation that changes an image in the trash, with its current entry.
 func (s *Store) onTrashed(ctx context.Context, op operation, c rbdutil.Cluster, img rbdutil.TrashedImage, fn func(*rados.Conn, trashEntry) error) error {
 	ref := op.image
 	return s.do(ctx, op, c, func(conn *rados.Conn, ioctx *rados.IOContext) error {
@@ -98,8 +97,8 @@ func (s *Store) onTrashed(ctx context.Context, op operation, c rbdutil.Cluster, 
 	})
 }
 
-// checkMoved returns ErrInProgress while a call is under way that may be moving the image to
-// the trash, or back.
+// checkMoved returns ErrInProgress while an operation runs that may move the image to the
+// trash, or back.
 func (s *Store) checkMoved(conn *rados.Conn, pool string, img rbdutil.TrashedImage) error {
 	fsid, err := conn.GetFSID()
 	if err != nil {
@@ -113,14 +112,14 @@ func (s *Store) checkMoved(conn *rados.Conn, pool string, img rbdutil.TrashedIma
 	return nil
 }
 
-// trashRef names an image in the trash. That is not a name that an image can have: a new
-// one of the old name is another image.
+// trashRef returns the reference of an image in the trash. An image cannot have such a name:
+// a new image with the old name is another one.
 func trashRef(pool string, img rbdutil.TrashedImage) rbdutil.ImageRef {
 	return rbdutil.ImageRef{Pool: pool, Name: "trash/" + img.ID}
 }
 
-// readTrashed reads the record of an image in the trash. One whose removal was interrupted
-// may have nothing left that could have a record, and nothing that could be lost.
+// readTrashed reads the record of an image in the trash. If its removal was interrupted, it
+// may have neither record nor data any more.
 func readTrashed(pool *rados.IOContext, ref rbdutil.ImageRef, id string) (rbdutil.Record, error) {
 	image, err := rbd.OpenImageByIdReadOnly(pool, id, rbd.NoSnapshot)
 	if err != nil {

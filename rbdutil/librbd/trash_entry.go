@@ -18,17 +18,17 @@ type trashEntry struct {
 	ref  rbdutil.ImageRef // for errors
 }
 
-// contents are what the image has that must be known before it is removed.
+// contents is the data of an image that its removal needs.
 type contents struct {
-	// record is nil if the image has nothing left that could have one.
+	// record is nil if only the entry in the trash is left.
 	record *rbdutil.Record
-	// snapshots are those that we took for clones of it.
+	// snapshots are our snapshots of the image.
 	snapshots []string
-	// parent is the snapshot that it is a clone of itself, or nil.
+	// parent is the snapshot that the image is a clone of, or nil.
 	parent *rbdutil.SnapshotRef
 }
 
-// remove removes an image that the maker has moved to the trash, with its data.
+// remove removes an image that the maker moved to the trash, with its data.
 func (e trashEntry) remove(conn *rados.Conn, maker rbdutil.Owner) error {
 	has, err := e.open(maker)
 	if err != nil {
@@ -42,7 +42,7 @@ func (e trashEntry) remove(conn *rados.Conn, maker rbdutil.Owner) error {
 			return err
 		}
 	}
-	const force = false // not before its time
+	const force = false // not before it expires
 	err = rbd.TrashRemove(e.pool, e.ID, force)
 	if errnoOf(err) == syscall.EUCLEAN {
 		if err := e.finishMove(has.record); err != nil {
@@ -50,8 +50,8 @@ func (e trashEntry) remove(conn *rados.Conn, maker rbdutil.Owner) error {
 		}
 		err = rbd.TrashRemove(e.pool, e.ID, force)
 	}
-	// Before the time has come, Ceph answers as to a user without the capabilities. It
-	// compares fractions of seconds, which it does not tell.
+	// Before the image expires, Ceph returns EPERM, as for missing capabilities. It compares
+	// fractions of seconds, but returns whole ones.
 	if errnoOf(err) == syscall.EPERM && time.Now().Before(e.KeepUntil.Add(time.Second)) {
 		return e.notExpired()
 	}
@@ -65,9 +65,8 @@ func (e trashEntry) notExpired() error {
 	return fmt.Errorf("remove image %s: %w until %s", e.ref, rbdutil.ErrNotExpired, e.KeepUntil.UTC().Format(time.RFC3339))
 }
 
-// open reads an image that the maker has moved to the trash. One whose removal was
-// interrupted may have nothing left that could have a record, and nothing that could be
-// lost.
+// open reads an image that the maker moved to the trash. If its removal was interrupted, it
+// may have neither record nor data any more.
 func (e trashEntry) open(maker rbdutil.Owner) (contents, error) {
 	image, err := rbd.OpenImageByIdReadOnly(e.pool, e.ID, rbd.NoSnapshot)
 	if errnoOf(err) == syscall.ENOENT && !exists(e.pool, headerOf(e.ID)) {
@@ -104,8 +103,8 @@ func (e trashEntry) open(maker rbdutil.Owner) (contents, error) {
 	return has, imageError("read", e.ref, err)
 }
 
-// recordOf returns the record of the image, which must say that the maker has moved it to
-// the trash when it came there.
+// recordOf returns the record of the image. The record must say that the maker moved the
+// image to the trash by the move that created the entry.
 func (e trashEntry) recordOf(image *rbd.Image, maker rbdutil.Owner) (*rbdutil.Record, error) {
 	text, err := readRecord(image)
 	if err != nil {
@@ -124,9 +123,9 @@ func (e trashEntry) recordOf(image *rbd.Image, maker rbdutil.Owner) (*rbdutil.Re
 	return &record, nil
 }
 
-// finishMove finishes an interrupted move to the trash. Ceph does so by the name that the
-// image had. Ceph 16 leaves the times of the entry as they are; in case another version
-// sets them anew, the record is given the new time before, beside the entry's.
+// finishMove completes an interrupted move to the trash. Ceph does so by the former name of
+// the image. Ceph 16 does not change the times of the entry. Another version may set them
+// again, so the record gets the new time before, beside that of the entry.
 func (e trashEntry) finishMove(record *rbdutil.Record) error {
 	other, err := idOf(e.pool, e.Name)
 	if err != nil {
@@ -158,7 +157,7 @@ func (e trashEntry) writeRecord(text recordText) error {
 	return imageError("set metadata of", e.ref, writeRecord(image, text))
 }
 
-// restore gives the image the name back that it had, and clears its deletion.
+// restore moves the image back to its name, and removes the deletion from its record.
 func (e trashEntry) restore() error {
 	if err := e.moveBack(); err != nil {
 		return err
@@ -166,14 +165,14 @@ func (e trashEntry) restore() error {
 	return e.clearDeletion()
 }
 
-// moveBack gives the image the name back that it had.
+// moveBack moves the image back to its name.
 func (e trashEntry) moveBack() error {
 	if e.Migrating {
 		return fmt.Errorf("restore image %s: %w", e.ref, rbdutil.ErrMigrating)
 	}
 	err := rbd.TrashRestore(e.pool, e.ID, e.Name)
-	// Ceph says that of an image that is half in the trash, and of one whose removal was
-	// begun. That one cannot be restored: it has no name by which the move could be finished.
+	// The move to the trash was interrupted, or the removal has begun. In the latter case
+	// finishMove fails: the image has no name, by which the move could be completed.
 	if errno := errnoOf(err); errno == syscall.EBUSY || errno == syscall.EUCLEAN {
 		if err := e.finishMove(nil); err != nil {
 			return err
@@ -186,8 +185,8 @@ func (e trashEntry) moveBack() error {
 	})
 }
 
-// clearDeletion takes the deletion out of the record of an image that is restored. A record
-// that says nothing else goes with it. One that cannot be read stays.
+// clearDeletion removes the deletion from the record of a restored image. It removes a
+// record that has nothing else, and does not change one that cannot be parsed.
 func (e trashEntry) clearDeletion() error {
 	image, err := rbd.OpenImageById(e.pool, e.ID, rbd.NoSnapshot)
 	if err != nil {

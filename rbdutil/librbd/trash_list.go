@@ -15,17 +15,17 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-// usualTrash is how many entries of a trash are read without asking for their number.
-const usualTrash = 1024
+// firstTrashRequest is the number of entries that the first request asks for.
+const firstTrashRequest = 1024
 
-// listTrash lists a pool's trash, whatever its length: go-ceph's GetTrashList fails for
-// more than 10,240 entries (ceph/go-ceph#779).
+// listTrash lists a pool's trash, whatever its length. go-ceph's GetTrashList fails for more
+// than 10,240 entries (ceph/go-ceph#779).
 //
 // Similar to: rbd trash ls --all POOL
 func listTrash(pool *rados.IOContext) ([]rbdutil.TrashedImage, error) {
-	for count := C.size_t(usualTrash); ; {
+	for count := C.size_t(firstTrashRequest); ; {
 		entries := make([]C.rbd_trash_image_info_t, count)
-		// If there are more, Ceph says how many. They may become more until the next call.
+		// If there are more, Ceph returns their number, which may grow before the next call.
 		ret := C.rbd_trash_list(C.rados_ioctx_t(pool.Pointer()), &entries[0], &count)
 		if ret < 0 && syscall.Errno(-ret) == syscall.ERANGE && count > C.size_t(len(entries)) {
 			continue
@@ -42,19 +42,19 @@ func listTrash(pool *rados.IOContext) ([]rbdutil.TrashedImage, error) {
 	}
 }
 
-// findTrashed reads one entry of a pool's trash; nil if there is none of that id.
+// findTrashed returns the entry of an image in a pool's trash; nil if there is none.
 func findTrashed(pool *rados.IOContext, id string) (*rbdutil.TrashedImage, error) {
 	cID := C.CString(id)
 	defer C.free(unsafe.Pointer(cID))
 	var entry C.rbd_trash_image_info_t
-	ret := C.rbd_trash_get(C.rados_ioctx_t(pool.Pointer()), cID, &entry) //nolint:gocritic // of what cgo makes of it
+	ret := C.rbd_trash_get(C.rados_ioctx_t(pool.Pointer()), cID, &entry) //nolint:gocritic // in code that cgo generates
 	switch {
 	case syscall.Errno(-ret) == syscall.ENOENT:
 		return nil, nil //nolint:nilnil // there is none
 	case ret < 0:
 		return nil, syscall.Errno(-ret)
 	}
-	defer C.rbd_trash_get_cleanup(&entry) //nolint:gocritic // of what cgo makes of it
+	defer C.rbd_trash_get_cleanup(&entry) //nolint:gocritic // in code that cgo generates
 	img := trashedImage(entry)
 	return &img, nil
 }

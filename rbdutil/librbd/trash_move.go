@@ -19,27 +19,27 @@ type trashMove struct {
 	keep   time.Duration
 }
 
-// run checks the image that it has open, and writes the record to it. Ceph moves images by
-// name only, and does not look who has them open. If a client opens the image after the
-// check, it is removed from the trash after that client has closed it. If the name is given
-// to another image after the check, that image has no record of this deletion, so that it
-// is never removed from the trash.
+// run checks the open image, and writes the record to it. Ceph moves images by name only,
+// and does not check which clients have them open. If a client opens the image after the
+// check, it is removed from the trash after that client has closed it. If another image gets
+// the name after the check, that image has no record of this deletion, so it is never
+// removed from the trash.
 func (m trashMove) run() error {
 	ref := m.seen.ImageRef
 	image, err := rbd.OpenImage(m.pool, ref.Name, rbd.NoSnapshot)
 	if err != nil {
 		return openError(m.pool, ref, err)
 	}
-	img, before, half, err := m.check(image)
-	if err != nil || half != nil || isFormat1(img) {
+	img, before, partial, err := m.check(image)
+	if err != nil || partial != nil || isFormat1(img) {
 		closeImage(image)
 		switch {
 		case err != nil:
 			return err
-		case half != nil:
-			// The entry would keep the times of the interrupted move: they would not be
-			// those of the record, nor of the time to keep the image.
-			if err := half.moveBack(); err != nil {
+		case partial != nil:
+			// The entry has the times of the interrupted move. They match neither the record
+			// nor the time to keep the image.
+			if err := partial.moveBack(); err != nil {
 				return err
 			}
 			return m.run()
@@ -62,9 +62,9 @@ func (m trashMove) run() error {
 	return err
 }
 
-// check returns the open image and the text of its record if nobody holds it and it is the
-// one seen. Half is its entry in the trash if a move of it was interrupted before.
-func (m trashMove) check(image *rbd.Image) (img rbdutil.Image, before recordText, half *trashEntry, err error) {
+// check returns the open image and its record, if it has no holders and is the one seen.
+// Partial is its entry in the trash, if an earlier move was interrupted.
+func (m trashMove) check(image *rbd.Image) (img rbdutil.Image, before recordText, partial *trashEntry, err error) {
 	ref := m.seen.ImageRef
 	img, before, err = identify(image, ref)
 	if err != nil {
@@ -84,12 +84,12 @@ func (m trashMove) check(image *rbd.Image) (img rbdutil.Image, before recordText
 	}
 	trashed, err := findTrashed(m.pool, img.ID)
 	if trashed != nil {
-		half = &trashEntry{TrashedImage: *trashed, pool: m.pool, ref: ref}
+		partial = &trashEntry{TrashedImage: *trashed, pool: m.pool, ref: ref}
 	}
-	return img, before, half, imageError("find in the trash", ref, err)
+	return img, before, partial, imageError("find in the trash", ref, err)
 }
 
-// describeHolders reads who holds the image, apart from its snapshots.
+// describeHolders reads the holders of the image, except its snapshots.
 func (m trashMove) describeHolders(image *rbd.Image, img *rbdutil.Image) (err error) {
 	defer func() { err = imageError("read the holders of", img.ImageRef, err) }()
 	var own int
@@ -97,7 +97,7 @@ func (m trashMove) describeHolders(image *rbd.Image, img *rbdutil.Image) (err er
 		return err
 	}
 	if own > 1 {
-		// Beside the one of this call: a snapshot may be taken, for example.
+		// Another operation of this process has the image open: it may create a snapshot.
 		return rbdutil.ErrInProgress
 	}
 	if img.Locks, err = locksOf(m.pool, *img); err != nil || isFormat1(*img) {
@@ -116,7 +116,7 @@ func (m trashMove) describeHolders(image *rbd.Image, img *rbdutil.Image) (err er
 	return nil
 }
 
-// removeFormat1 removes an image for which Ceph has no trash.
+// removeFormat1 removes an image of format 1, for which Ceph has no trash.
 func (m trashMove) removeFormat1() error {
 	ref := m.seen.ImageRef
 	if m.keep > 0 {
@@ -125,8 +125,8 @@ func (m trashMove) removeFormat1() error {
 	return removeError("remove", ref, rbd.RemoveImage(m.pool, ref.Name))
 }
 
-// undo writes the record back that the image had, unless it has come into the trash in
-// spite of the error, if only halfway: RemoveFromTrash needs the record there.
+// undo restores the record of the image, unless the image is in the trash in spite of the
+// error, if only partly: RemoveFromTrash needs the record there.
 func (m trashMove) undo(id string, before recordText) error {
 	trashed, err := findTrashed(m.pool, id)
 	if err != nil || trashed != nil {
@@ -144,10 +144,10 @@ func (m trashMove) undo(id string, before recordText) error {
 	return writeRecord(image, before)
 }
 
-// isFormat1 reports whether an image that was read is of format 1: only those have no id.
+// isFormat1 reports whether an image is of format 1: only those have no id.
 func isFormat1(img rbdutil.Image) bool { return img.ID == "" }
 
-// wholeSeconds rounds up to what Ceph keeps in a trash.
+// wholeSeconds rounds up to whole seconds, the resolution of Ceph's trash.
 func wholeSeconds(d time.Duration) time.Duration {
 	return (max(d, 0) + time.Second - 1).Truncate(time.Second)
 }
