@@ -100,7 +100,7 @@ func (f *Ceph) Flatten(ctx context.Context, c rbdutil.Cluster, ref rbdutil.Image
 	})
 }
 
-// byID finds an image, in the trash or not.
+// byID finds an image, in the trash or outside.
 func (f *Ceph) byID(pool, id string) *image {
 	if img := f.trash[rbdutil.ImageRef{Pool: pool, Name: id}]; img != nil {
 		return img

@@ -47,7 +47,7 @@ func TestContract(t *testing.T) {
 	})
 }
 
-// on makes a step of the harness of what somebody does to an image.
+// on returns a function of the harness that calls a method of the fake.
 func on(do func(rbdutil.ImageRef) error) func(*testing.T, rbdutil.ImageRef) {
 	return func(t *testing.T, ref rbdutil.ImageRef) {
 		t.Helper()

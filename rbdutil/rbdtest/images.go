@@ -41,7 +41,7 @@ func ensureTwice(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 
 func ensureResumes(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	spec := specOf(ref)
-	spec.Name += "-remains"
+	spec.Name += "-partial"
 	h.LeavePartial(t, spec.ImageRef)
 	_, err := rbdutil.NewImages(h.Store).Ensure(ctxOf(t), h.Cluster, spec)
 	must(t, err)
@@ -49,17 +49,17 @@ func ensureResumes(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 
 	for steps := 0; ; steps++ {
 		spec.Name = ref.Name + "-" + string(rune('a'+steps))
-		_, err := rbdutil.NewImages(&cutter{h.Store, steps}).Ensure(ctxOf(t), h.Cluster, spec)
-		finished := err == nil
-		if !finished {
-			wantErr(t, err, errCut)
+		_, err := rbdutil.NewImages(&interrupter{h.Store, steps}).Ensure(ctxOf(t), h.Cluster, spec)
+		complete := err == nil
+		if !complete {
+			wantErr(t, err, errInterrupted)
 		}
 		_, err = rbdutil.NewImages(h.Store).Ensure(ctxOf(t), h.Cluster, spec)
 		must(t, err)
 		got := get(t, h, spec.ImageRef)
 		equal(t, spec.Size, got.Size)
 		equal(t, spec.Owner, got.Owner())
-		if finished {
+		if complete {
 			return
 		}
 	}
@@ -68,7 +68,7 @@ func ensureResumes(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 func ensureForeign(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	images, spec := rbdutil.NewImages(h.Store), specOf(ref)
 
-	// No owner, but a size: somebody may have written to it.
+	// No owner, but a size: it may have been written to.
 	must(t, h.Store.Create(ctxOf(t), h.Cluster, ref, plain))
 	update(t, h, ref, nil, spec.Size)
 	before := get(t, h, ref)
@@ -76,11 +76,11 @@ func ensureForeign(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	wantErr(t, err, rbdutil.ErrForeignImage)
 	equal(t, before, get(t, h, ref))
 
-	// Another owner, finished or not.
+	// Another owner, complete or not.
 	for _, size := range []uint64{0, spec.Size} {
 		spec.Name += "-x"
 		other := spec
-		other.Owner.ClaimUID, other.Size = "somebody-else", size
+		other.Owner.ClaimUID, other.Size = "another", size
 		_, err := images.Ensure(ctxOf(t), h.Cluster, other)
 		must(t, err)
 		before := get(t, h, spec.ImageRef)
@@ -110,11 +110,11 @@ func ensureMismatch(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	}
 }
 
-func ensureReplacesUnfinished(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+func ensureReplacesIncomplete(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	spec := specOf(ref)
-	unfinished := spec
-	unfinished.Size = 0
-	_, err := rbdutil.NewImages(h.Store).Ensure(ctxOf(t), h.Cluster, unfinished)
+	incomplete := spec
+	incomplete.Size = 0
+	_, err := rbdutil.NewImages(h.Store).Ensure(ctxOf(t), h.Cluster, incomplete)
 	must(t, err)
 	spec.Features |= rbdutil.ExclusiveLock
 	_, err = rbdutil.NewImages(h.Store).Ensure(ctxOf(t), h.Cluster, spec)
@@ -136,7 +136,7 @@ func deleteTwice(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 func deletePartial(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	h.LeavePartial(t, ref)
 	must(t, rbdutil.NewImages(h.Store).Delete(ctxOf(t), h.Cluster, ref, preconditionOf(specOf(ref)), 0))
-	must(t, h.Store.Create(ctxOf(t), h.Cluster, ref, plain)) // the name is free again
+	must(t, h.Store.Create(ctxOf(t), h.Cluster, ref, plain)) // the name is free
 }
 
 func deleteForeign(t *testing.T, h Harness, ref rbdutil.ImageRef) {
@@ -144,9 +144,9 @@ func deleteForeign(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	_, err := images.Ensure(ctxOf(t), h.Cluster, spec)
 	must(t, err)
 	for name, precondition := range map[string]rbdutil.Precondition{
-		"another volume":                       {Owner: rbdutil.Owner{VolumeName: "pvc-other", ClusterID: "here"}},
-		"the same name in another cluster":     {Owner: rbdutil.Owner{VolumeName: "pvc-1e7f", ClusterID: "elsewhere"}},
-		"another volume, though unknown is ok": {Owner: rbdutil.Owner{VolumeName: "pvc-other"}, AllowUnknown: true},
+		"another volume":                    {Owner: rbdutil.Owner{VolumeName: "pvc-other", ClusterID: "here"}},
+		"the same name in another cluster":  {Owner: rbdutil.Owner{VolumeName: "pvc-1e7f", ClusterID: "elsewhere"}},
+		"another volume, with AllowUnknown": {Owner: rbdutil.Owner{VolumeName: "pvc-other"}, AllowUnknown: true},
 	} {
 		if err := images.Delete(ctxOf(t), h.Cluster, ref, precondition, 0); !errors.Is(err, rbdutil.ErrForeignImage) {
 			t.Errorf("%s: %v, want %v", name, err, rbdutil.ErrForeignImage)
@@ -154,7 +154,7 @@ func deleteForeign(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	}
 	equal(t, spec.Owner, get(t, h, ref).Owner())
 
-	ref.Name += "-nameless"
+	ref.Name += "-unrecorded"
 	must(t, h.Store.Create(ctxOf(t), h.Cluster, ref, plain))
 	wantErr(t, images.Delete(ctxOf(t), h.Cluster, ref, preconditionOf(spec), 0), rbdutil.ErrForeignImage)
 	get(t, h, ref)
@@ -189,7 +189,7 @@ func deleteMissingPool(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	wantErr(t, err, rbdutil.ErrPoolNotFound)
 }
 
-// uniqueName returns an image name that no other test, nor an earlier run, has.
+// uniqueName returns an image name that no other test or earlier run uses.
 func uniqueName(t *testing.T) string {
 	t.Helper()
 	var b [8]byte

@@ -27,32 +27,32 @@ func listMissing(t *testing.T, h Harness, _ rbdutil.ImageRef) {
 	wantErr(t, err, rbdutil.ErrPoolNotFound)
 }
 
-func writtenTells(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+func hasChangesReports(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	must(t, h.Store.Create(ctxOf(t), h.Cluster, ref, plain))
 	for _, size := range []uint64{0, 64 * rbdutil.MiB} {
 		update(t, h, ref, nil, size)
 		written, err := h.Store.HasChanges(ctxOf(t), h.Cluster, ref, "")
 		must(t, err)
 		if written {
-			t.Errorf("of a size of %d bytes nothing was written, and yet it is said to be", size)
+			t.Errorf("HasChanges reports true for an image of %d bytes without data", size)
 		}
 	}
 	h.Write(t, ref)
 	written, err := h.Store.HasChanges(ctxOf(t), h.Cluster, ref, "")
 	must(t, err)
 	if !written {
-		t.Error("what was written is not seen")
+		t.Error("HasChanges reports false after a write")
 	}
 }
 
-func writtenMissing(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+func hasChangesMissing(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	_, err := h.Store.HasChanges(ctxOf(t), h.Cluster, ref, "")
 	wantErr(t, err, rbdutil.ErrImageNotFound)
 }
 
-func reclaimTakesAway(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+func removeOrphans(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	images, owner := rbdutil.NewImages(h.Store), specOf(ref).Owner
-	reclaimed := func(name string, ref rbdutil.ImageRef) {
+	removed := func(name string, ref rbdutil.ImageRef) {
 		t.Helper()
 		for range 2 {
 			if err := images.RemoveOrphan(ctxOf(t), h.Cluster, ref, owner); err != nil {
@@ -61,29 +61,29 @@ func reclaimTakesAway(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 		}
 		_, err := h.Store.Get(ctxOf(t), h.Cluster, ref)
 		wantErr(t, err, rbdutil.ErrImageNotFound)
-		must(t, h.Store.Create(ctxOf(t), h.Cluster, ref, plain)) // the name is free as well
+		must(t, h.Store.Create(ctxOf(t), h.Cluster, ref, plain)) // the name is free
 	}
-	finished := specOf(ref)
-	finished.Name += "-finished"
-	_, err := images.Ensure(ctxOf(t), h.Cluster, finished)
+	complete := specOf(ref)
+	complete.Name += "-complete"
+	_, err := images.Ensure(ctxOf(t), h.Cluster, complete)
 	must(t, err)
-	reclaimed("a finished image", finished.ImageRef)
+	removed("a complete image", complete.ImageRef)
 
-	nameless := rbdutil.ImageRef{Pool: ref.Pool, Name: ref.Name + "-nameless"}
-	must(t, h.Store.Create(ctxOf(t), h.Cluster, nameless, plain))
-	reclaimed("the beginning of an image", nameless)
+	unrecorded := rbdutil.ImageRef{Pool: ref.Pool, Name: ref.Name + "-unrecorded"}
+	must(t, h.Store.Create(ctxOf(t), h.Cluster, unrecorded, plain))
+	removed("an image without a record", unrecorded)
 
-	half := rbdutil.ImageRef{Pool: ref.Pool, Name: ref.Name + "-half"}
-	must(t, h.Store.Create(ctxOf(t), h.Cluster, half, plain))
-	update(t, h, half, &rbdutil.Record{Owner: owner, Size: rbdutil.MiB}, 0)
-	reclaimed("an image that has a record and no size", half)
+	sizeless := rbdutil.ImageRef{Pool: ref.Pool, Name: ref.Name + "-sizeless"}
+	must(t, h.Store.Create(ctxOf(t), h.Cluster, sizeless, plain))
+	update(t, h, sizeless, &rbdutil.Record{Owner: owner, Size: rbdutil.MiB}, 0)
+	removed("an image with a record and without a size", sizeless)
 
-	remains := rbdutil.ImageRef{Pool: ref.Pool, Name: ref.Name + "-remains"}
-	h.LeavePartial(t, remains)
-	reclaimed("remains", remains)
+	partial := rbdutil.ImageRef{Pool: ref.Pool, Name: ref.Name + "-partial"}
+	h.LeavePartial(t, partial)
+	removed("a partial image", partial)
 }
 
-func reclaimSpares(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+func keepNonOrphans(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	images, spec := rbdutil.NewImages(h.Store), specOf(ref)
 	_, err := images.Ensure(ctxOf(t), h.Cluster, spec)
 	must(t, err)
@@ -95,7 +95,7 @@ func reclaimSpares(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 		owner := spec.Owner
 		change(&owner)
 		if err := images.RemoveOrphan(ctxOf(t), h.Cluster, ref, owner); err == nil {
-			t.Errorf("the image of %s was taken away", name)
+			t.Errorf("the image of %s was removed", name)
 		} else {
 			wantErr(t, err, rbdutil.ErrForeignImage)
 		}
