@@ -17,7 +17,7 @@ const (
 	dataPool = "contract-data"
 )
 
-// newStore returns a Store with room for a slow machine.
+// newStore returns a Store with timeouts for a slow machine.
 func newStore(t *testing.T, opts librbd.Options) *librbd.Store {
 	t.Helper()
 	if opts.Timeout == 0 {
@@ -31,13 +31,13 @@ func newStore(t *testing.T, opts librbd.Options) *librbd.Store {
 	return store
 }
 
-// newCluster makes the pools and a user with the documented capabilities.
+// newCluster creates the pools and a user with the documented capabilities.
 func newCluster(t *testing.T) (cephcli.Admin, rbdutil.Cluster) {
 	t.Helper()
 	return newClusterWith(t, pool, dataPool)
 }
 
-// newClusterWith does so with pools of other names. The user has the first one's.
+// newClusterWith is newCluster with other pools. The user has the name of the first one.
 func newClusterWith(t *testing.T, pools ...string) (cephcli.Admin, rbdutil.Cluster) {
 	t.Helper()
 	ceph := cephcli.FromEnv(t)
