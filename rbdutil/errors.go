@@ -76,3 +76,20 @@ var (
 	// ErrInvalid: Ceph rejects the request as invalid.
 	ErrInvalid = errors.New("invalid request")
 )
+
+// IsPoolUnavailable reports whether the error means that the pool does not answer, or that
+// an operation was refused because too many others run.
+func IsPoolUnavailable(err error) bool {
+	return OutageCause(err) != nil || errors.Is(err, ErrPoolUnavailable)
+}
+
+// OutageCause returns the error by which Ceph did not answer: ErrUnreachable,
+// ErrUnknownMonitor, ErrConnectionLost, ErrTimeout, or nil.
+func OutageCause(err error) error {
+	for _, cause := range []error{ErrUnreachable, ErrUnknownMonitor, ErrConnectionLost, ErrTimeout} {
+		if errors.Is(err, cause) {
+			return cause
+		}
+	}
+	return nil
+}

@@ -103,3 +103,9 @@ type CloneStore interface {
 	// Errors: ErrImageNotFound, ErrPoolNotFound, ErrNoSpace.
 	Flatten(ctx context.Context, c Cluster, ref ImageRef) error
 }
+
+// Limiter runs operations on pools, or refuses them with ErrPoolUnavailable. A lengthy
+// operation is one whose duration grows with the size of the image.
+type Limiter interface {
+	Run(ctx context.Context, c Cluster, pool string, lengthy bool, operation func() error) error
+}

@@ -114,11 +114,11 @@ func (f *Ceph) byID(pool, id string) *image {
 }
 
 // clonesOf lists the clones of a snapshot, as POOL/NAME.
-func (f *Ceph) clonesOf(snapshot rbdutil.SnapshotRef) []string {
+func (f *Ceph) clonesOf(parent rbdutil.SnapshotRef) []string {
 	var clones []string
 	for _, images := range []map[rbdutil.ImageRef]*image{f.images, f.trash} {
 		for _, img := range images {
-			if img.Parent != nil && *img.Parent == snapshot {
+			if img.Parent != nil && *img.Parent == parent {
 				clones = append(clones, img.String())
 			}
 		}

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/poollimit"
 )
 
 // check is one named condition of health.
@@ -71,7 +71,7 @@ func serveChecks(checks []check) http.HandlerFunc {
 
 // cephCheck names the pools that do not answer. It fails if no pool in use answers: then
 // this process cannot do anything.
-func cephCheck(limiter *rbdutil.PoolLimiter) check {
+func cephCheck(limiter *poollimit.Limiter) check {
 	return check{name: "ceph", run: func(*http.Request) error {
 		outages, answering := limiter.Outages()
 		if len(outages) == 0 {

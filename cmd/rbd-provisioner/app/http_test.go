@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/poollimit"
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/rbdfake"
 )
 
@@ -183,7 +184,7 @@ func TestCephHealth(t *testing.T) {
 		}
 		return nil
 	}
-	limiter := rbdutil.NewPoolLimiter(1, time.Hour)
+	limiter := poollimit.New(1, time.Hour)
 	ceph.Limiter = limiter
 	ask := func(monitor string) {
 		_, _ = ceph.List(t.Context(), rbdutil.Cluster{Monitors: []string{monitor, "b"}, User: "kube"}, "kube")

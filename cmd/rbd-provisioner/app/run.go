@@ -13,6 +13,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/poollimit"
 )
 
 // idleTimeout is how long a connection to Ceph is kept without use.
@@ -43,7 +44,7 @@ func Run(ctx context.Context, opts *Options, newStore func(StoreOptions) Store, 
 	if err != nil {
 		return err
 	}
-	limiter := rbdutil.NewPoolLimiter(poolLimit, poolMaxWait)
+	limiter := poollimit.New(poolLimit, poolMaxWait)
 	store := newStore(StoreOptions{
 		// Ceph gives up before the claim is told that it has not answered, so that
 		// the claim is told why.

@@ -1,4 +1,4 @@
-package rbdutil_test
+package poollimit_test
 
 import (
 	"context"
@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/poollimit"
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/rbdfake"
 )
 
@@ -35,10 +36,10 @@ func newHanging(limiter rbdutil.Limiter) *hanging {
 
 func clusterAt(monitor string) rbdutil.Cluster { return rbdutil.Cluster{Monitors: []string{monitor}} }
 
-func TestPoolLimiterRefusesToWaitForADeadCluster(t *testing.T) {
+func TestLimiterRefusesToWaitForADeadCluster(t *testing.T) {
 	t.Parallel()
 	const limit = 3
-	ceph := newHanging(rbdutil.NewPoolLimiter(limit, time.Millisecond))
+	ceph := newHanging(poollimit.New(limit, time.Millisecond))
 	ref := rbdutil.ImageRef{Pool: "kube", Name: "x"}
 	ended := make(chan error, limit)
 	for range limit {
@@ -63,7 +64,7 @@ func TestPoolLimiterRefusesToWaitForADeadCluster(t *testing.T) {
 	}
 }
 
-func TestPoolLimiterWaitsForABusyCluster(t *testing.T) {
+func TestLimiterWaitsForABusyCluster(t *testing.T) {
 	t.Parallel()
 	const limit, callers = 2, 50
 	var running, most atomic.Int32
@@ -78,7 +79,7 @@ func TestPoolLimiterWaitsForABusyCluster(t *testing.T) {
 		running.Add(-1)
 		return nil
 	}
-	ceph.Limiter = rbdutil.NewPoolLimiter(limit, time.Minute)
+	ceph.Limiter = poollimit.New(limit, time.Minute)
 	ended := make(chan error, callers)
 	for i := range callers {
 		go func() {
@@ -96,8 +97,8 @@ func TestPoolLimiterWaitsForABusyCluster(t *testing.T) {
 	}
 }
 
-// answering returns a fake whose pool "kube" on "mon" returns the error that answer points to.
-func answering(answer *error, limiter rbdutil.Limiter) *rbdfake.Ceph {
+// fakeReturning returns a fake whose pool "kube" on "mon" returns the error that answer points to.
+func fakeReturning(answer *error, limiter rbdutil.Limiter) *rbdfake.Ceph {
 	ceph := rbdfake.New("kube", "other")
 	ceph.Limiter = limiter
 	ceph.Before = func(_ context.Context, _ string, c rbdutil.Cluster, ref rbdutil.ImageRef) error {
@@ -109,15 +110,15 @@ func answering(answer *error, limiter rbdutil.Limiter) *rbdfake.Ceph {
 	return ceph
 }
 
-func TestPoolLimiterRunsOneOperationAtATimeDuringAnOutage(t *testing.T) {
+func TestLimiterRunsOneOperationAtATimeDuringAnOutage(t *testing.T) {
 	t.Parallel()
 	ref := rbdutil.ImageRef{Pool: "kube", Name: "x"}
 	for _, cause := range []error{rbdutil.ErrUnreachable, rbdutil.ErrUnknownMonitor, rbdutil.ErrConnectionLost, rbdutil.ErrTimeout} {
 		t.Run(cause.Error(), func(t *testing.T) {
 			t.Parallel()
 			answer := fmt.Errorf("create image kube/x: %w", cause)
-			limiter := rbdutil.NewPoolLimiter(3, time.Hour)
-			ceph := answering(&answer, limiter)
+			limiter := poollimit.New(3, time.Hour)
+			ceph := fakeReturning(&answer, limiter)
 			if err := ceph.Update(t.Context(), clusterAt("mon"), rbdutil.Image{ImageRef: ref}, nil, 0); !errors.Is(err, cause) || errors.Is(err, rbdutil.ErrPoolUnavailable) {
 				t.Fatalf("error %v, want that of the operation", err)
 			}
@@ -160,11 +161,11 @@ func TestPoolLimiterRunsOneOperationAtATimeDuringAnOutage(t *testing.T) {
 	}
 }
 
-func TestPoolLimiterReportsOutages(t *testing.T) {
+func TestLimiterReportsOutages(t *testing.T) {
 	t.Parallel()
 	answer := fmt.Errorf("connect: %w", rbdutil.ErrUnreachable)
-	limiter := rbdutil.NewPoolLimiter(3, time.Hour)
-	ceph := answering(&answer, limiter)
+	limiter := poollimit.New(3, time.Hour)
+	ceph := fakeReturning(&answer, limiter)
 	if outages, answering := limiter.Outages(); len(outages) > 0 || answering {
 		t.Errorf("outages %v, answering %t before the first operation", outages, answering)
 	}
@@ -208,13 +209,13 @@ func TestPoolLimiterReportsOutages(t *testing.T) {
 }
 
 // To remove a large image takes long; that is not an outage.
-func TestPoolLimiterDoesNotReportALengthyOperationAsAnOutage(t *testing.T) {
+func TestLimiterDoesNotReportALengthyOperationAsAnOutage(t *testing.T) {
 	t.Parallel()
 	answer := fmt.Errorf("remove: %w (%w)", rbdutil.ErrTimeout, context.DeadlineExceeded)
-	limiter := rbdutil.NewPoolLimiter(3, time.Hour)
-	ceph := answering(&answer, limiter)
+	limiter := poollimit.New(3, time.Hour)
+	ceph := fakeReturning(&answer, limiter)
 	ref := rbdutil.ImageRef{Pool: "kube", Name: "x"}
-	if err := ceph.RemoveFromTrash(t.Context(), clusterAt("mon"), "kube", rbdutil.TrashedImage{ID: "x"}, owner); !errors.Is(err, rbdutil.ErrTimeout) {
+	if err := ceph.RemoveFromTrash(t.Context(), clusterAt("mon"), "kube", rbdutil.TrashedImage{ID: "x"}, rbdutil.Owner{}); !errors.Is(err, rbdutil.ErrTimeout) {
 		t.Error(err)
 	}
 	if _, err := ceph.HasChanges(t.Context(), clusterAt("mon"), ref, ""); !errors.Is(err, rbdutil.ErrTimeout) {
@@ -233,7 +234,7 @@ func TestPoolLimiterDoesNotReportALengthyOperationAsAnOutage(t *testing.T) {
 }
 
 // An operation that runs for hours must not block the one that shows that the pool answers again.
-func TestPoolLimiterDoesNotCountLengthyOperations(t *testing.T) {
+func TestLimiterDoesNotCountLengthyOperations(t *testing.T) {
 	t.Parallel()
 	ceph := rbdfake.New("kube")
 	entered, release, ended := make(chan struct{}), make(chan struct{}), make(chan error)
@@ -248,16 +249,16 @@ func TestPoolLimiterDoesNotCountLengthyOperations(t *testing.T) {
 		}
 		return nil
 	}
-	ceph.Limiter = rbdutil.NewPoolLimiter(1, time.Hour)
+	ceph.Limiter = poollimit.New(1, time.Hour)
 	go func() {
-		ended <- ceph.RemoveFromTrash(t.Context(), clusterAt("mon"), "kube", rbdutil.TrashedImage{ID: "1"}, owner)
+		ended <- ceph.RemoveFromTrash(t.Context(), clusterAt("mon"), "kube", rbdutil.TrashedImage{ID: "1"}, rbdutil.Owner{})
 	}()
 	<-entered
 	answer = rbdutil.ErrUnreachable
 	if _, err := ceph.List(t.Context(), clusterAt("mon"), "kube"); !errors.Is(err, answer) {
 		t.Errorf("error %v, want %v", err, answer)
 	}
-	if err := ceph.RemoveFromTrash(t.Context(), clusterAt("mon"), "kube", rbdutil.TrashedImage{ID: "2"}, owner); !errors.Is(err, rbdutil.ErrPoolUnavailable) {
+	if err := ceph.RemoveFromTrash(t.Context(), clusterAt("mon"), "kube", rbdutil.TrashedImage{ID: "2"}, rbdutil.Owner{}); !errors.Is(err, rbdutil.ErrPoolUnavailable) {
 		t.Errorf("error %v, want %v: a lengthy operation shows too late that the pool answers", err, rbdutil.ErrPoolUnavailable)
 	}
 	answer = nil
@@ -271,11 +272,11 @@ func TestPoolLimiterDoesNotCountLengthyOperations(t *testing.T) {
 }
 
 // An operation with a short deadline shows nothing about Ceph.
-func TestPoolLimiterDoesNotReportAShortDeadlineAsAnOutage(t *testing.T) {
+func TestLimiterDoesNotReportAShortDeadlineAsAnOutage(t *testing.T) {
 	t.Parallel()
 	answer := fmt.Errorf("list: %w (%w)", rbdutil.ErrTimeout, context.DeadlineExceeded)
-	limiter := rbdutil.NewPoolLimiter(3, time.Hour)
-	ceph := answering(&answer, limiter)
+	limiter := poollimit.New(3, time.Hour)
+	ceph := fakeReturning(&answer, limiter)
 	if _, err := ceph.List(t.Context(), clusterAt("mon"), "kube"); !errors.Is(err, rbdutil.ErrTimeout) {
 		t.Error(err)
 	}
@@ -284,9 +285,9 @@ func TestPoolLimiterDoesNotReportAShortDeadlineAsAnOutage(t *testing.T) {
 	}
 }
 
-func TestPoolLimiterStopsWaitingWhenTheContextIsDone(t *testing.T) {
+func TestLimiterStopsWaitingWhenTheContextIsDone(t *testing.T) {
 	t.Parallel()
-	ceph := newHanging(rbdutil.NewPoolLimiter(1, time.Hour))
+	ceph := newHanging(poollimit.New(1, time.Hour))
 	ref := rbdutil.ImageRef{Pool: "kube", Name: "x"}
 	ended := make(chan error)
 	go func() { ended <- ceph.Update(t.Context(), clusterAt("dead"), rbdutil.Image{ImageRef: ref}, nil, 0) }()

@@ -1,4 +1,6 @@
-package rbdutil
+// Package poollimit limits the operations that run on one pool, so that an unresponsive pool
+// does not block other pools.
+package poollimit
 
 import (
 	"cmp"
@@ -9,17 +11,16 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-// Limiter runs operations on pools, or refuses them. PoolLimiter implements it.
-type Limiter interface {
-	Run(ctx context.Context, c Cluster, pool string, lengthy bool, operation func() error) error
-}
+var _ rbdutil.Limiter = (*Limiter)(nil)
 
-// PoolLimiter isolates pools from each other. It limits the operations that run on one
-// pool at the same time. On a pool that has stopped answering it runs one operation at a
-// time and refuses the others. So workers that serve all pools do not all wait for one.
-type PoolLimiter struct {
+// Limiter isolates pools from each other. It limits the operations that run on one pool at
+// the same time. On a pool that has stopped answering it runs one operation at a time and
+// refuses the others. So workers that serve all pools do not all wait for one.
+type Limiter struct {
 	limit   int
 	maxWait time.Duration
 
@@ -47,7 +48,7 @@ type poolState struct {
 // Outage describes a pool that does not answer.
 type Outage struct {
 	Monitors, User, Pool string
-	// Err is ErrUnreachable, ErrUnknownMonitor, ErrConnectionLost or ErrTimeout.
+	// Err is what rbdutil.OutageCause returned for the latest failure.
 	Err error
 	// Since is the time of the first failure, Last that of the latest one.
 	Since, Last time.Time
@@ -62,19 +63,20 @@ const (
 	maxWaitFactor = 3
 )
 
-// NewPoolLimiter returns a limiter of so many operations on each pool.
-func NewPoolLimiter(limit int, maxWait time.Duration) *PoolLimiter {
-	return &PoolLimiter{limit: limit, maxWait: maxWait, pools: map[poolKey]*poolState{}}
+// New returns a limiter of so many operations on each pool.
+func New(limit int, maxWait time.Duration) *Limiter {
+	return &Limiter{limit: limit, maxWait: maxWait, pools: map[poolKey]*poolState{}}
 }
 
-// Run runs an operation on a pool and returns its error. If the limit is reached, it waits
-// until another operation ends. It returns ErrPoolUnavailable without running the operation
-// in these cases: no operation was answered for maxWait, it has waited maxWaitFactor times
-// as long, or ctx is done.
+// Run implements rbdutil.Limiter. If the limit is reached, it waits until another operation
+// ends. It returns rbdutil.ErrPoolUnavailable without running the operation in three cases:
+//  1. No operation was answered for maxWait.
+//  2. This one has waited maxWaitFactor times as long.
+//  3. ctx is done.
 //
-// A lengthy operation is one whose duration grows with the size of the image. It does not
-// count towards the limit and does not wait; during an outage it is refused.
-func (l *PoolLimiter) Run(ctx context.Context, c Cluster, pool string, lengthy bool, operation func() error) error {
+// A lengthy operation does not count towards the limit and does not wait. During an outage
+// it is refused.
+func (l *Limiter) Run(ctx context.Context, c rbdutil.Cluster, pool string, lengthy bool, operation func() error) error {
 	key := poolKey{strings.Join(c.Monitors, ","), c.User, pool}
 	if lengthy {
 		return l.runLengthy(key, c, operation)
@@ -98,7 +100,7 @@ func (l *PoolLimiter) Run(ctx context.Context, c Cluster, pool string, lengthy b
 }
 
 // runLengthy does not record an exceeded deadline: the operation may only be slow.
-func (l *PoolLimiter) runLengthy(key poolKey, c Cluster, operation func() error) error {
+func (l *Limiter) runLengthy(key poolKey, c rbdutil.Cluster, operation func() error) error {
 	l.mu.Lock()
 	outage := l.stateOf(key).outage
 	l.mu.Unlock()
@@ -117,7 +119,7 @@ func (l *PoolLimiter) runLengthy(key poolKey, c Cluster, operation func() error)
 
 // Outages lists the pools that do not answer, in a stable order. It also reports whether
 // any other pool answered its last operation.
-func (l *PoolLimiter) Outages() (outages []Outage, answering bool) {
+func (l *Limiter) Outages() (outages []Outage, answering bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for key, state := range l.pools {
@@ -137,7 +139,7 @@ func (l *PoolLimiter) Outages() (outages []Outage, answering bool) {
 }
 
 // acquire waits until one more operation may run on the pool.
-func (l *PoolLimiter) acquire(ctx context.Context, key poolKey, c Cluster) error {
+func (l *Limiter) acquire(ctx context.Context, key poolKey, c rbdutil.Cluster) error {
 	deadline := time.Now().Add(maxWaitFactor * l.maxWait)
 	for {
 		changed, left, outage := l.tryAcquire(key)
@@ -148,7 +150,7 @@ func (l *PoolLimiter) acquire(ctx context.Context, key poolKey, c Cluster) error
 		case outage != nil:
 			return outageError(key, c, outage)
 		case left <= 0:
-			return fmt.Errorf("%w: pool %s on %s is busy with %d operations: %w", ErrPoolUnavailable, key.pool, c, l.limit, ErrTimeout)
+			return fmt.Errorf("%w: %s on %s is busy with %d operations: %w", rbdutil.ErrPoolUnavailable, key.pool, c, l.limit, rbdutil.ErrTimeout)
 		}
 		timer := time.NewTimer(left)
 		select {
@@ -158,14 +160,14 @@ func (l *PoolLimiter) acquire(ctx context.Context, key poolKey, c Cluster) error
 		}
 		timer.Stop()
 		if err := ctx.Err(); err != nil {
-			return fmt.Errorf("%w: pool %s on %s is busy: %w", ErrPoolUnavailable, key.pool, c, err)
+			return fmt.Errorf("%w: %s on %s is busy: %w", rbdutil.ErrPoolUnavailable, key.pool, c, err)
 		}
 	}
 }
 
 // tryAcquire returns no channel if the operation may run. Otherwise it returns the channel
 // to wait for, how long to wait for it, and the error of an outage.
-func (l *PoolLimiter) tryAcquire(key poolKey) (changed chan struct{}, left time.Duration, outage error) {
+func (l *Limiter) tryAcquire(key poolKey) (changed chan struct{}, left time.Duration, outage error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	state, limit := l.stateOf(key), l.limit
@@ -183,7 +185,7 @@ func (l *PoolLimiter) tryAcquire(key poolKey) (changed chan struct{}, left time.
 	return state.changed, l.maxWait - time.Since(state.progress), outage
 }
 
-func (l *PoolLimiter) stateOf(key poolKey) *poolState {
+func (l *Limiter) stateOf(key poolKey) *poolState {
 	state := l.pools[key]
 	if state == nil {
 		state = &poolState{changed: make(chan struct{}), progress: time.Now()}
@@ -195,7 +197,7 @@ func (l *PoolLimiter) stateOf(key poolKey) *poolState {
 // record updates the state with the result of an operation.
 func (s *poolState) record(key poolKey, err error) {
 	now := time.Now()
-	switch cause := outageCause(err); {
+	switch cause := rbdutil.OutageCause(err); {
 	case cause == nil && isAnswer(err):
 		s.progress, s.answered, s.outage = now, now, nil
 	case cause == nil:
@@ -207,28 +209,12 @@ func (s *poolState) record(key poolKey, err error) {
 	}
 }
 
-func outageError(key poolKey, c Cluster, cause error) error {
-	return fmt.Errorf("%w: pool %s on %s does not answer: %w", ErrPoolUnavailable, key.pool, c, cause)
-}
-
-// IsPoolUnavailable reports whether the error means that the pool does not answer, or has
-// no capacity for one more operation.
-func IsPoolUnavailable(err error) bool {
-	return outageCause(err) != nil || errors.Is(err, ErrPoolUnavailable)
-}
-
-// outageCause returns the error by which Ceph did not answer, or nil.
-func outageCause(err error) error {
-	for _, cause := range []error{ErrUnreachable, ErrUnknownMonitor, ErrConnectionLost, ErrTimeout} {
-		if errors.Is(err, cause) {
-			return cause
-		}
-	}
-	return nil
+func outageError(key poolKey, c rbdutil.Cluster, cause error) error {
+	return fmt.Errorf("%w: %s on %s does not answer: %w", rbdutil.ErrPoolUnavailable, key.pool, c, cause)
 }
 
 // isAnswer reports whether a result came from Ceph. These errors are returned without a
 // request to Ceph.
 func isAnswer(err error) bool {
-	return !errors.Is(err, ErrInProgress) && !errors.Is(err, ErrInvalidKey)
+	return !errors.Is(err, rbdutil.ErrInProgress) && !errors.Is(err, rbdutil.ErrInvalidKey)
 }
