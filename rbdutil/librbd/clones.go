@@ -68,11 +68,10 @@ func cloneError(parent rbdutil.ImageRef, snapshot string, ref rbdutil.ImageRef, 
 //
 // Similar to: rbd info POOL/IMAGE, and of its parent, and so on
 func (s *Store) CloneDepth(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef) (int, error) {
-	result := make(chan int, 1)
-	err := s.do(ctx, operation{name: "clone-depth", image: ref, reads: true}, c, func(conn *rados.Conn, pool *rados.IOContext) error {
+	return read(ctx, s, operation{name: "clone-depth", image: ref}, c, func(conn *rados.Conn, pool *rados.IOContext) (int, error) {
 		image, err := rbd.OpenImageReadOnly(pool, ref.Name, rbd.NoSnapshot)
 		if err != nil {
-			return openError(pool, ref, err)
+			return 0, openError(pool, ref, err)
 		}
 		parent, err := parentOf(image)
 		closeImage(image)
@@ -80,16 +79,8 @@ func (s *Store) CloneDepth(ctx context.Context, c rbdutil.Cluster, ref rbdutil.I
 		for ; err == nil && parent != nil; depth++ {
 			parent, err = grandparentOf(conn, *parent)
 		}
-		if err != nil {
-			return imageError("read the parents of", ref, err)
-		}
-		result <- depth
-		return nil
+		return depth, imageError("read the parents of", ref, err)
 	})
-	if err != nil {
-		return 0, err
-	}
-	return <-result, nil
 }
 
 // grandparentOf returns the parent of a parent, or nil.

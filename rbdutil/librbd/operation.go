@@ -27,9 +27,21 @@ func (s *Store) write(ctx context.Context, name string, c rbdutil.Cluster, ref r
 	return s.do(ctx, operation{name: name, image: ref}, c, func(_ *rados.Conn, pool *rados.IOContext) error { return fn(pool) })
 }
 
-// read runs an operation that changes nothing, on the pool of the image.
-func (s *Store) read(ctx context.Context, name string, c rbdutil.Cluster, ref rbdutil.ImageRef, fn func(*rados.IOContext) error) error {
-	return s.do(ctx, operation{name: name, image: ref, reads: true}, c, func(_ *rados.Conn, pool *rados.IOContext) error { return fn(pool) })
+// read runs an operation that returns a value. The value is sent over a channel, as read may
+// return before the operation ends.
+func read[T any](ctx context.Context, s *Store, op operation, c rbdutil.Cluster, fn func(*rados.Conn, *rados.IOContext) (T, error)) (T, error) {
+	op.reads = true
+	result := make(chan T, 1)
+	err := s.do(ctx, op, c, func(conn *rados.Conn, pool *rados.IOContext) error {
+		value, err := fn(conn, pool)
+		result <- value
+		return err
+	})
+	if err != nil {
+		var none T
+		return none, err
+	}
+	return <-result, nil
 }
 
 // do runs an operation, unless the limiter refuses it. It returns the operation's error, or

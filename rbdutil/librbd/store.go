@@ -80,15 +80,12 @@ func (s *Store) Create(ctx context.Context, c rbdutil.Cluster, ref rbdutil.Image
 //
 // Similar to: rbd info, rbd status, rbd snap ls, rbd image-meta get
 func (s *Store) Get(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef) (rbdutil.Image, error) {
-	// The result is sent over a channel, as this function may return before the operation
-	// ends.
-	result := make(chan rbdutil.Image, 1)
-	err := s.do(ctx, operation{name: "get", image: ref, reads: true}, c, func(conn *rados.Conn, pool *rados.IOContext) error {
+	return read(ctx, s, operation{name: "get", image: ref}, c, func(conn *rados.Conn, pool *rados.IOContext) (rbdutil.Image, error) {
 		// Open it read-only: an image that is open for writing has a watcher, and then nodes
 		// do not map it.
 		image, err := rbd.OpenImageReadOnly(pool, ref.Name, rbd.NoSnapshot)
 		if err != nil {
-			return openError(pool, ref, err)
+			return rbdutil.Image{}, openError(pool, ref, err)
 		}
 		defer closeImage(image)
 		img, _, err := identify(image, ref)
@@ -99,16 +96,8 @@ func (s *Store) Get(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef
 			// This client's own watchers do not block others: they close soon.
 			img.Watchers, _, err = watchersOf(conn, image)
 		}
-		if err != nil {
-			return imageError("read", ref, err)
-		}
-		result <- img
-		return nil
+		return img, imageError("read", ref, err)
 	})
-	if err != nil {
-		return rbdutil.Image{}, err
-	}
-	return <-result, nil
 }
 
 // Update implements rbdutil.Store.
@@ -129,42 +118,25 @@ func (s *Store) RemovePartial(ctx context.Context, c rbdutil.Cluster, ref rbduti
 //
 // Similar to: rbd ls POOL
 func (s *Store) List(ctx context.Context, c rbdutil.Cluster, pool string) ([]string, error) {
-	result := make(chan []string, 1)
-	err := s.read(ctx, "list", c, rbdutil.ImageRef{Pool: pool}, func(ioctx *rados.IOContext) error {
+	op := operation{name: "list", image: rbdutil.ImageRef{Pool: pool}}
+	return read(ctx, s, op, c, func(_ *rados.Conn, ioctx *rados.IOContext) ([]string, error) {
 		names, err := rbd.GetImageNames(ioctx)
-		if err != nil {
-			return wrap("list pool "+pool, err, nil)
-		}
-		result <- names
-		return nil
+		return names, wrap("list pool "+pool, err, nil)
 	})
-	if err != nil {
-		return nil, err
-	}
-	return <-result, nil
 }
 
 // HasChanges implements rbdutil.Store.
 //
 // Similar to: rbd diff [--from-snap SNAPSHOT] POOL/IMAGE
 func (s *Store) HasChanges(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef, since string) (bool, error) {
-	result := make(chan bool, 1)
-	op := operation{name: "diff", image: ref, reads: true, lengthy: true}
-	err := s.do(ctx, op, c, func(_ *rados.Conn, pool *rados.IOContext) error {
+	op := operation{name: "diff", image: ref, lengthy: true}
+	return read(ctx, s, op, c, func(_ *rados.Conn, pool *rados.IOContext) (bool, error) {
 		image, err := rbd.OpenImageReadOnly(pool, ref.Name, rbd.NoSnapshot)
 		if err != nil {
-			return imageError("open", ref, err)
+			return false, imageError("open", ref, err)
 		}
 		defer closeImage(image)
 		has, err := hasChanges(image, since)
-		if err != nil {
-			return imageError("read", ref, err)
-		}
-		result <- has
-		return nil
+		return has, imageError("read", ref, err)
 	})
-	if err != nil {
-		return false, err
-	}
-	return <-result, nil
 }

@@ -24,39 +24,21 @@ func (s *Store) MoveToTrash(ctx context.Context, c rbdutil.Cluster, seen rbdutil
 //
 // Similar to: rbd trash ls --all POOL
 func (s *Store) ListTrash(ctx context.Context, c rbdutil.Cluster, pool string) ([]rbdutil.TrashedImage, error) {
-	result := make(chan []rbdutil.TrashedImage, 1)
-	err := s.read(ctx, "trash-list", c, rbdutil.ImageRef{Pool: pool}, func(ioctx *rados.IOContext) error {
+	op := operation{name: "trash-list", image: rbdutil.ImageRef{Pool: pool}}
+	return read(ctx, s, op, c, func(_ *rados.Conn, ioctx *rados.IOContext) ([]rbdutil.TrashedImage, error) {
 		trashed, err := listTrash(ioctx)
-		if err != nil {
-			return wrap("list the trash of pool "+pool, err, nil)
-		}
-		result <- trashed
-		return nil
+		return trashed, wrap("list the trash of pool "+pool, err, nil)
 	})
-	if err != nil {
-		return nil, err
-	}
-	return <-result, nil
 }
 
 // GetTrashed implements rbdutil.Store.
 //
 // Similar to: rbd image-meta get --image-id ID --pool POOL KEY
 func (s *Store) GetTrashed(ctx context.Context, c rbdutil.Cluster, pool string, img rbdutil.TrashedImage) (rbdutil.Record, error) {
-	result := make(chan rbdutil.Record, 1)
-	ref := trashRef(pool, img)
-	err := s.read(ctx, "trash-get", c, ref, func(ioctx *rados.IOContext) error {
-		record, err := readTrashed(ioctx, ref, img.ID)
-		if err != nil {
-			return err
-		}
-		result <- record
-		return nil
+	op := operation{name: "trash-get", image: trashRef(pool, img)}
+	return read(ctx, s, op, c, func(_ *rados.Conn, ioctx *rados.IOContext) (rbdutil.Record, error) {
+		return readTrashed(ioctx, op.image, img.ID)
 	})
-	if err != nil {
-		return rbdutil.Record{}, err
-	}
-	return <-result, nil
 }
 
 // RemoveFromTrash implements rbdutil.Store.
