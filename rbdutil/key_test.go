@@ -54,10 +54,10 @@ func TestKeyCheck(t *testing.T) {
 		valid  bool
 	}{
 		"a key":                      {exampleKey, true},
-		"nothing":                    {"", false},
+		"empty":                      {"", false},
 		"not base64":                 {"not-base64!", false},
-		"cut short":                  {exampleKey[:20], false},
-		"cut short, without padding": {strings.TrimRight(exampleKey, "="), false},
+		"truncated":                  {exampleKey[:20], false},
+		"without padding":            {strings.TrimRight(exampleKey, "="), false},
 		"twice":                      {exampleKey + exampleKey, false},
 		"with a newline at the end":  {exampleKey + "\n", false},
 		"with a newline in it":       {exampleKey[:10] + "\n" + exampleKey[10:], false},

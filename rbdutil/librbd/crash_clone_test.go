@@ -208,18 +208,18 @@ func TestClonesKilledAtEveryMessage(t *testing.T) {
 			return true
 		})
 	}
-	c.wantNothingLeft(t)
+	c.wantEmpty(t)
 }
 
-// wantNothingLeft empties the trash, and checks that the pool has no objects.
-func (c *cloneCrashes) wantNothingLeft(t *testing.T) {
+// wantEmpty empties the trash, and checks that the pool has no objects.
+func (c *cloneCrashes) wantEmpty(t *testing.T) {
 	t.Helper()
 	someAtATime(func(n int) bool { // each snapshot takes the monitors up to a second
 		c.purge(t.Context())
 		return n < 3*atATime
 	})
 	c.awaitPurged(t)
-	eventually(t, "have nothing left in the pool", func(context.Context) error {
+	eventually(t, "wait until the pool is empty", func(context.Context) error {
 		// Ceph removes the objects of snapshots some time after the snapshots.
 		if left := c.objects(t); len(left) > 0 {
 			return fmt.Errorf("objects %s remain", strings.Join(left, " "))

@@ -272,7 +272,7 @@ func (p *pause) takeOver(t *testing.T) {
 	p.successor = rbdutil.NewImages(store)
 	// This connects, and therefore fences.
 	if p.done, err = p.isDone(t.Context()); err != nil {
-		p.failf(t, "look at the image: %v", err)
+		p.failf(t, "read the image: %v", err)
 	}
 	if p.done && !p.registered {
 		p.failf(t, "it has done its work without a registered client")
@@ -493,7 +493,7 @@ func TestPausedAtEveryMessage(t *testing.T) {
 	if p.fenced.Load() == 0 || p.fenced.Load() < p.stopped.Load()/3 {
 		t.Error("too few stops to interrupt each step")
 	}
-	p.wantNothingLeft(t)
+	p.wantEmpty(t)
 }
 
 // tryEvenly tries a number of messages of each operation, evenly distributed.

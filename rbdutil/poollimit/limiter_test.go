@@ -122,7 +122,7 @@ func TestLimiterRunsOneOperationAtATimeDuringAnOutage(t *testing.T) {
 			if err := ceph.Update(t.Context(), clusterAt("mon"), rbdutil.Image{ImageRef: ref}, nil, 0); !errors.Is(err, cause) || errors.Is(err, rbdutil.ErrPoolUnavailable) {
 				t.Fatalf("error %v, want that of the operation", err)
 			}
-			// One operation runs, and the others are refused meanwhile.
+			// While one operation runs, the others are refused.
 			entered, release, ended := make(chan struct{}), make(chan struct{}), make(chan error)
 			before := ceph.Before
 			ceph.Before = func(ctx context.Context, op string, c rbdutil.Cluster, ref rbdutil.ImageRef) error {

@@ -46,8 +46,8 @@ func longCtxOf(t *testing.T) context.Context {
 	return ctx
 }
 
-// wantNothingLeft checks that no image has the prefix, in the trash or outside.
-func wantNothingLeft(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+// wantEmpty checks that no image has the prefix, in the trash or outside.
+func wantEmpty(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	t.Helper()
 	names, err := h.Store.List(ctxOf(t), h.Cluster, ref.Pool)
 	must(t, err)
@@ -193,7 +193,7 @@ func cloneOutlivesSource(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 			t.Errorf("after clone %d the source is in the trash: %t", n+1, !last)
 		}
 	}
-	wantNothingLeft(t, h, ref)
+	wantEmpty(t, h, ref)
 }
 
 // chain creates a chain of clones, and returns their specs.
@@ -244,7 +244,7 @@ func cloneDepth(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 		must(t, rbdutil.NewImages(h.Store).Delete(ctxOf(t), h.Cluster, spec.ImageRef, preconditionOf(spec), 0))
 	}
 	emptyTrash(t, h, ref)
-	wantNothingLeft(t, h, ref)
+	wantEmpty(t, h, ref)
 }
 
 // inParallel calls f with each number below n.
@@ -362,7 +362,7 @@ func cloneOrphaned(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 			emptyTrash(t, h, spec.ImageRef)
 			must(t, images.RemoveOrphanSnapshots(ctxOf(t), h.Cluster, source.ImageRef, owner, only(spec.Name)))
 			emptyTrash(t, h, spec.ImageRef)
-			wantNothingLeft(t, h, spec.ImageRef)
+			wantEmpty(t, h, spec.ImageRef)
 		}
 		for _, snapshot := range get(t, h, source.ImageRef).Snapshots {
 			if strings.Contains(snapshot, "-clone-") {

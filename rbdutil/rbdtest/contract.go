@@ -66,14 +66,14 @@ type testCase func(t *testing.T, h Harness, ref rbdutil.ImageRef)
 // storeCases test rbdutil.Store.
 func storeCases() map[string]testCase {
 	return map[string]testCase{
-		"create makes an empty image of the layout asked for":               createMakesLayout,
+		"create makes an empty image of the requested layout":               createMakesLayout,
 		"create puts data objects into the data pool":                       createWithDataPool,
 		"create names the pool that is missing":                             createMissingPool,
 		"create names the data pool that is missing":                        createMissingDataPool,
 		"create refuses a name that is taken":                               createTaken,
 		"get names what is missing":                                         getMissing,
 		"get shows watchers and snapshots":                                  getShowsHolders,
-		"update: record and size are set, and again nothing changes":        updateSets,
+		"update: record and size are set, and a repetition has no effect":   updateSets,
 		"update: an image never shrinks":                                    updateNeverShrinks,
 		"update: a missing image or pool is named":                          updateMissing,
 		"update: an image with a lock is not resized":                       updateLocked,
@@ -85,7 +85,7 @@ func storeCases() map[string]testCase {
 		"trash: an image has no name there, and its maker removes it":       trashAndRemove,
 		"trash: an image with a holder is not moved there":                  trashWithHolders,
 		"trash: a missing image or pool is named":                           trashMissing,
-		"trash: an image is kept for the time asked for":                    trashKeeps,
+		"trash: an image is kept for the requested time":                    trashKeeps,
 		"trash: images that others moved there are not removed":             trashOfOthers,
 		"trash: a move that is completed later still belongs to its maker":  trashFinishedLater,
 		"trash: a missing entry is not found":                               removeMissing,

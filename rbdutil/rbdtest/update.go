@@ -159,7 +159,7 @@ func cloneHasRecord(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	equal(t, record, recordIn(t, get(t, h, ref)))
 }
 
-// wantSame wants an image to be as it was. Errors differ in nothing but their address.
+// wantSame checks that an image is unchanged. Record errors differ only by their address.
 func wantSame(t *testing.T, want, got rbdutil.Image) {
 	t.Helper()
 	if (want.RecordError == nil) != (got.RecordError == nil) {
