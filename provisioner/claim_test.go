@@ -8,13 +8,9 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
-)
 
-func requesting(quantity string) func(*corev1.PersistentVolumeClaim) {
-	return func(c *corev1.PersistentVolumeClaim) {
-		c.Spec.Resources.Requests = corev1.ResourceList{corev1.ResourceStorage: resource.MustParse(quantity)}
-	}
-}
+	"github.com/rbd-provisioner/rbd-provisioner/provisioner/fixture"
+)
 
 func TestClaimSize(t *testing.T) {
 	t.Parallel()
@@ -69,7 +65,7 @@ func TestClaimSize(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w, class, claim := newInputWorld(t), leastClass(map[string]string{"objectSize": test.objectSize}), claimOf(requesting(test.request))
+			w, class, claim := newInputWorld(t), leastClass(map[string]string{"objectSize": test.objectSize}), fixture.Claim(fixture.Requesting(test.request))
 			if test.err != "" {
 				w.wantRefused(t, class, claim, test.err)
 				return
@@ -127,7 +123,7 @@ func TestClaims(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w, claim := newInputWorld(t), claimOf(test.change)
+			w, claim := newInputWorld(t), fixture.Claim(test.change)
 			if test.err != "" {
 				w.wantRefused(t, leastClass(nil), claim, test.err)
 				return
@@ -161,7 +157,7 @@ func TestClaimAccessModes(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w, claim := newInputWorld(t), claimOf(func(c *corev1.PersistentVolumeClaim) { c.Spec.AccessModes = test.modes })
+			w, claim := newInputWorld(t), fixture.Claim(func(c *corev1.PersistentVolumeClaim) { c.Spec.AccessModes = test.modes })
 			if test.err != "" {
 				w.wantRefused(t, leastClass(nil), claim, "claim: "+test.err)
 				return
@@ -212,7 +208,7 @@ func TestClaimSources(t *testing.T) {
 		},
 		"all that can be wrong": {
 			change: func(c *corev1.PersistentVolumeClaim) {
-				requesting("0")(c)
+				fixture.Requesting("0")(c)
 				c.Spec.AccessModes = []corev1.PersistentVolumeAccessMode{"x"}
 				c.Spec.DataSource, c.Spec.Selector = snapshot, &metav1.LabelSelector{}
 			},
@@ -224,7 +220,7 @@ func TestClaimSources(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			newInputWorld(t).wantRefused(t, leastClass(nil), claimOf(test.change), "claim: "+test.err)
+			newInputWorld(t).wantRefused(t, leastClass(nil), fixture.Claim(test.change), "claim: "+test.err)
 		})
 	}
 }

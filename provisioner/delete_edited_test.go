@@ -7,6 +7,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/rbd-provisioner/rbd-provisioner/provisioner/fixture"
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
@@ -114,30 +115,30 @@ func TestDeleteOfVolumesEditedByHand(t *testing.T) {
 			t.Parallel()
 			w, others := newEditedWorld(t)
 			if test.class {
-				add(t, w.classes, classWith(nil))
+				fixture.Add(t, w.Classes, fixture.Class(nil))
 			}
-			volume := w.released(t, w.provision(t, optionsFor(classWith(nil), claimOf())))
+			volume := w.Release(t, w.provision(t, fixture.Options(fixture.Class(nil), fixture.Claim())))
 			volume.Spec.StorageClassName = "rbd" // as the library does
 			for _, edit := range test.edits {
 				edit(volume)
 			}
-			w.store(t, volume)
-			w.ceph.Before = func(_ context.Context, op string, c rbdutil.Cluster, _ rbdutil.ImageRef) error {
+			w.Store(t, volume)
+			w.Ceph.Before = func(_ context.Context, op string, c rbdutil.Cluster, _ rbdutil.ImageRef) error {
 				if want := "Ceph at 10.0.0.1:6789,10.0.0.2:6789 as client.kube"; c.String() != want {
 					t.Errorf("%s on %s", op, c)
 				}
 				return nil
 			}
 			err := w.Delete(t.Context(), volume)
-			if diff := cmp.Diff(test.err, textOf(err)); diff != "" {
+			if diff := cmp.Diff(test.err, fixture.TextOf(err)); diff != "" {
 				t.Errorf("event (-want +got):\n%s", diff)
 			}
-			wantNoKey(t, textOf(err))
+			fixture.WantNoKey(t, fixture.TextOf(err))
 			want := others
 			if err != nil || test.stays {
 				want = append([]string{image}, others...)
 			}
-			w.wantImages(t, want...)
+			w.WantImages(t, want...)
 		})
 	}
 }
@@ -146,12 +147,12 @@ func TestDeleteOfVolumesEditedByHand(t *testing.T) {
 func newEditedWorld(t *testing.T) (w *world, images []string) {
 	t.Helper()
 	w = newWorld(t)
-	w.provision(t, optionsFor(classWith(nil), claimOf(func(c *corev1.PersistentVolumeClaim) { c.UID = "2" })))
+	w.provision(t, fixture.Options(fixture.Class(nil), fixture.Claim(func(c *corev1.PersistentVolumeClaim) { c.UID = "2" })))
 	for name, owner := range map[string]rbdutil.Owner{
 		"kubernetes-dynamic-pvc-3": {ClaimUID: "3", VolumeName: "pvc-1e7f", ClusterID: "there"},
 		"vm":                       {},
 	} {
-		w.ceph.Put(rbdutil.Image{ImageRef: rbdutil.ImageRef{Pool: "kube", Name: name}, Size: 1 << 30, Record: rbdutil.Record{Owner: owner}})
+		w.Ceph.Put(rbdutil.Image{ImageRef: rbdutil.ImageRef{Pool: "kube", Name: name}, Size: 1 << 30, Record: rbdutil.Record{Owner: owner}})
 	}
-	return w, w.ceph.Names()
+	return w, w.Ceph.Names()
 }

@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	storagelisters "k8s.io/client-go/listers/storage/v1"
 
+	"github.com/rbd-provisioner/rbd-provisioner/provisioner/fixture"
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
@@ -38,7 +39,7 @@ func predecessors(annotations map[string]string) *corev1.PersistentVolume {
 
 // oldClass is a class of the predecessor's: its pool and monitors have changed since.
 func oldClass(changes map[string]string) *storagev1.StorageClass {
-	class := classWith(map[string]string{"monitors": "10.9.9.9:6789", "pool": "data"})
+	class := fixture.Class(map[string]string{"monitors": "10.9.9.9:6789", "pool": "data"})
 	maps.Copy(class.Parameters, changes)
 	class.Name = "old"
 	return class
@@ -82,24 +83,24 @@ func TestDeleteServesVolumesOfThePredecessor(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
 			if test.class != nil {
-				add(t, w.classes, test.class)
+				fixture.Add(t, w.Classes, test.class)
 			}
-			volume := w.released(t, predecessors(test.annotations))
-			w.ceph.Put(rbdutil.Image{ImageRef: rbdutil.ImageRef{Pool: "kube", Name: "kubernetes-dynamic-pvc-aaaa"}, Size: 1 << 30})
-			w.ceph.Before = func(_ context.Context, op string, c rbdutil.Cluster, _ rbdutil.ImageRef) error {
+			volume := w.Release(t, predecessors(test.annotations))
+			w.Ceph.Put(rbdutil.Image{ImageRef: rbdutil.ImageRef{Pool: "kube", Name: "kubernetes-dynamic-pvc-aaaa"}, Size: 1 << 30})
+			w.Ceph.Before = func(_ context.Context, op string, c rbdutil.Cluster, _ rbdutil.ImageRef) error {
 				if want := "Ceph at 10.1.0.1:6789 as client." + test.user; c.String() != want {
 					t.Errorf("%s on %s, want %s", op, c, want)
 				}
 				return nil
 			}
 			err := w.Delete(t.Context(), volume)
-			if textOf(err) != test.err {
+			if fixture.TextOf(err) != test.err {
 				t.Errorf("error %v\nwant  %s", err, test.err)
 			}
 			if err == nil {
-				w.wantImages(t)
+				w.WantImages(t)
 			} else {
-				w.wantImages(t, "kube/kubernetes-dynamic-pvc-aaaa")
+				w.WantImages(t, "kube/kubernetes-dynamic-pvc-aaaa")
 			}
 		})
 	}
@@ -108,10 +109,10 @@ func TestDeleteServesVolumesOfThePredecessor(t *testing.T) {
 func TestDeleteKnowsAClassByItsOldAnnotationToo(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	add(t, w.classes, oldClass(nil))
+	fixture.Add(t, w.Classes, oldClass(nil))
 	volume := predecessors(map[string]string{"volume.beta.kubernetes.io/storage-class": "old"})
 	volume.Spec.StorageClassName = ""
-	w.released(t, volume)
+	w.Release(t, volume)
 	if err := w.Delete(t.Context(), volume); err != nil {
 		t.Error(err)
 	}
@@ -120,15 +121,15 @@ func TestDeleteKnowsAClassByItsOldAnnotationToo(t *testing.T) {
 func TestDeleteOfThePredecessorsVolumeSparesAnImageOfAnothers(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	add(t, w.classes, oldClass(nil))
-	w.ceph.Put(rbdutil.Image{
+	fixture.Add(t, w.Classes, oldClass(nil))
+	w.Ceph.Put(rbdutil.Image{
 		ImageRef: rbdutil.ImageRef{Pool: "kube", Name: "kubernetes-dynamic-pvc-aaaa"}, Size: 1 << 30,
 		Record: rbdutil.Record{Owner: rbdutil.Owner{VolumeName: "pvc-2020"}},
 	})
-	if err := w.Delete(t.Context(), w.released(t, predecessors(nil))); !errors.Is(err, rbdutil.ErrForeignImage) {
+	if err := w.Delete(t.Context(), w.Release(t, predecessors(nil))); !errors.Is(err, rbdutil.ErrForeignImage) {
 		t.Errorf("error %v, want %v", err, rbdutil.ErrForeignImage)
 	}
-	w.wantImages(t, "kube/kubernetes-dynamic-pvc-aaaa")
+	w.WantImages(t, "kube/kubernetes-dynamic-pvc-aaaa")
 }
 
 // brokenClasses is a lister that cannot get.
@@ -143,9 +144,9 @@ func (brokenClasses) Get(string) (*storagev1.StorageClass, error) {
 func TestDeleteSaysThatTheClassCouldNotBeRead(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.Provisioner.classes = brokenClasses{}
+	w.clusters.Classes = brokenClasses{}
 	want := "the volume lacks annotations and its class does not help (cache is broken)" + annotate
-	if err := w.Delete(t.Context(), predecessors(nil)); textOf(err) != want {
+	if err := w.Delete(t.Context(), predecessors(nil)); fixture.TextOf(err) != want {
 		t.Errorf("error %v\nwant  %s", err, want)
 	}
 }

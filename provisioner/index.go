@@ -12,12 +12,11 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-// volumesByImage is the index of PersistentVolumes by the images that they show. Two
-// volumes may show one image, and an image may be needed by a volume of another name or
-// another driver than the one that it was made for.
+// volumesByImage is the index of PersistentVolumes by their images. Two volumes may have
+// the same image. A volume with another name or driver may need the image of a deleted one.
 const volumesByImage = "image"
 
-// VolumeIndexers are the indexers that the cache of PersistentVolumes must have.
+// VolumeIndexers returns the indexers that the cache of PersistentVolumes must have.
 func VolumeIndexers() cache.Indexers {
 	return cache.Indexers{volumesByImage: func(obj any) ([]string, error) {
 		volume, ok := obj.(*corev1.PersistentVolume)
@@ -25,7 +24,7 @@ func VolumeIndexers() cache.Indexers {
 			return nil, fmt.Errorf("%T is not a PersistentVolume", obj)
 		}
 		var keys []string
-		for _, ref := range imagesOf(volume) {
+		for _, ref := range ImagesOf(volume) {
 			keys = append(keys, ref.String())
 		}
 		return keys, nil
@@ -35,7 +34,7 @@ func VolumeIndexers() cache.Indexers {
 // imagesOf returns the images that a volume may show. The Ceph cluster is not compared: one
 // cluster may have several sets of monitor addresses, so that a volume that seems to be in
 // another cluster may show the same image.
-func imagesOf(volume *corev1.PersistentVolume) []rbdutil.ImageRef {
+func ImagesOf(volume *corev1.PersistentVolume) []rbdutil.ImageRef {
 	switch spec := volume.Spec; {
 	case spec.RBD != nil:
 		return []rbdutil.ImageRef{{Pool: spec.RBD.RBDPool, Name: spec.RBD.RBDImage}}
@@ -45,9 +44,9 @@ func imagesOf(volume *corev1.PersistentVolume) []rbdutil.ImageRef {
 	return nil
 }
 
-// imagesOfCSI understands what ceph-csi does: volumes that it made itself, static ones
-// (whose handle is the name of the image), and those of the CSI migration. Drivers bear
-// many names, so that a volume of any driver counts that has such attributes.
+// imagesOfCSI returns the images of volumes of ceph-csi: dynamic volumes, static volumes
+// (their handle is the name of the image) and migrated ones. The driver is not compared,
+// because its name can be configured.
 func imagesOfCSI(source *corev1.CSIPersistentVolumeSource) []rbdutil.ImageRef {
 	refs := imagesOfMigration(source.VolumeHandle)
 	if pool := source.VolumeAttributes["pool"]; pool != "" {
@@ -61,9 +60,9 @@ func imagesOfCSI(source *corev1.CSIPersistentVolumeSource) []rbdutil.ImageRef {
 	return slices.Compact(refs)
 }
 
-// imagesOfMigration reads a handle that csi-translation-lib makes of an in-tree volume:
-// mig_mons-MD5_image-NAME_POOL, with the pool in hexadecimal and the prefix of the image's
-// name left out, if it had that.
+// imagesOfMigration parses the handle that csi-translation-lib gives an in-tree volume:
+// mig_mons-MD5_image-NAME_POOL. The pool is in hexadecimal. NAME lacks the prefix of our
+// images, if it had one.
 func imagesOfMigration(handle string) []rbdutil.ImageRef {
 	rest, ok := strings.CutPrefix(handle, "mig_mons-")
 	if !ok {
@@ -84,8 +83,8 @@ func imagesOfMigration(handle string) []rbdutil.ImageRef {
 	}
 }
 
-// volumesOver returns the volumes that show the image, by name.
-func volumesOver(index cache.Indexer, ref rbdutil.ImageRef) ([]*corev1.PersistentVolume, error) {
+// VolumesWithImage returns the volumes that may have the image, sorted by name.
+func VolumesWithImage(index cache.Indexer, ref rbdutil.ImageRef) ([]*corev1.PersistentVolume, error) {
 	objects, err := index.ByIndex(volumesByImage, ref.String())
 	if err != nil {
 		return nil, fmt.Errorf("look up the volumes of image %s: %w", ref, err)
@@ -100,8 +99,8 @@ func volumesOver(index cache.Indexer, ref rbdutil.ImageRef) ([]*corev1.Persisten
 	return volumes, nil
 }
 
-// isDeletable reports whether the volume is about to be deleted together with its image.
-func isDeletable(volume *corev1.PersistentVolume) bool {
+// IsDeletable reports whether the volume is about to be deleted together with its image.
+func IsDeletable(volume *corev1.PersistentVolume) bool {
 	return volume.Status.Phase == corev1.VolumeReleased &&
 		volume.Spec.PersistentVolumeReclaimPolicy == corev1.PersistentVolumeReclaimDelete
 }

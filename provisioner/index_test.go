@@ -8,6 +8,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/rbd-provisioner/rbd-provisioner/provisioner/fixture"
 )
 
 // kubeHex is the name of pool kube as csi-translation-lib writes it.
@@ -18,27 +20,27 @@ func TestVolumesAreFoundByTheImagesThatTheyShow(t *testing.T) {
 	const uid = "0b5c9f1e-5b3c-4a2d-9f57-3d4a0a3c8f11"
 	hostPath := &corev1.PersistentVolume{}
 	hostPath.Spec.HostPath = &corev1.HostPathVolumeSource{Path: "/"}
-	bare := csiVolume("x", "handle", "", "")
+	bare := fixture.CSIVolume("x", "handle", "", "")
 	bare.Spec.CSI.VolumeAttributes = nil
-	otherDriver := csiVolume("x", "0001-2", "kube", "csi-vol-1")
+	otherDriver := fixture.CSIVolume("x", "0001-2", "kube", "csi-vol-1")
 	otherDriver.Spec.CSI.Driver = "rook.rbd.csi.ceph.com"
 	for name, test := range map[string]struct {
 		volume *corev1.PersistentVolume
 		want   []string
 	}{
-		"in the tree":                        {rbdVolume("x", "kube", "by-hand"), []string{"kube/by-hand"}},
-		"ceph-csi's own":                     {csiVolume("x", "0001-0009-rook-ceph-2-1e7f", "kube", "csi-vol-1"), []string{"kube/0001-0009-rook-ceph-2-1e7f", "kube/csi-vol-1"}},
+		"in the tree":                        {fixture.RBDVolume("x", "kube", "by-hand"), []string{"kube/by-hand"}},
+		"ceph-csi's own":                     {fixture.CSIVolume("x", "0001-0009-rook-ceph-2-1e7f", "kube", "csi-vol-1"), []string{"kube/0001-0009-rook-ceph-2-1e7f", "kube/csi-vol-1"}},
 		"ceph-csi's own, of another driver":  {otherDriver, []string{"kube/0001-2", "kube/csi-vol-1"}},
-		"static":                             {csiVolume("x", "by-hand", "kube", ""), []string{"kube/by-hand"}},
-		"static, with the name given twice":  {csiVolume("x", "by-hand", "kube", "by-hand"), []string{"kube/by-hand"}},
-		"without a pool":                     {csiVolume("x", "by-hand", "", "by-hand"), nil},
+		"static":                             {fixture.CSIVolume("x", "by-hand", "kube", ""), []string{"kube/by-hand"}},
+		"static, with the name given twice":  {fixture.CSIVolume("x", "by-hand", "kube", "by-hand"), []string{"kube/by-hand"}},
+		"without a pool":                     {fixture.CSIVolume("x", "by-hand", "", "by-hand"), nil},
 		"without attributes":                 {bare, nil},
-		"migrated":                           {csiVolume("x", "mig_mons-0123_image-"+uid+"_"+kubeHex, "", ""), []string{"kube/" + uid, "kube/kubernetes-dynamic-pvc-" + uid}},
-		"migrated, with attributes":          {csiVolume("x", "mig_mons-0123_image-"+uid+"_"+kubeHex, "kube", "kubernetes-dynamic-pvc-"+uid), []string{"kube/" + uid, "kube/kubernetes-dynamic-pvc-" + uid, "kube/mig_mons-0123_image-" + uid + "_" + kubeHex}},
-		"migrated, a name with underscores":  {csiVolume("x", "mig_mons-0123_image-my_image-1_"+kubeHex, "", ""), []string{"kube/kubernetes-dynamic-pvc-my_image-1", "kube/my_image-1"}},
-		"migrated, a pool that is no number": {csiVolume("x", "mig_mons-0123_image-"+uid+"_kube", "", ""), nil},
-		"migrated, without a pool":           {csiVolume("x", "mig_mons-0123_image-1e7f", "", ""), nil},
-		"migrated, without an image":         {csiVolume("x", "mig_mons-0123_"+kubeHex, "", ""), nil},
+		"migrated":                           {fixture.CSIVolume("x", "mig_mons-0123_image-"+uid+"_"+kubeHex, "", ""), []string{"kube/" + uid, "kube/kubernetes-dynamic-pvc-" + uid}},
+		"migrated, with attributes":          {fixture.CSIVolume("x", "mig_mons-0123_image-"+uid+"_"+kubeHex, "kube", "kubernetes-dynamic-pvc-"+uid), []string{"kube/" + uid, "kube/kubernetes-dynamic-pvc-" + uid, "kube/mig_mons-0123_image-" + uid + "_" + kubeHex}},
+		"migrated, a name with underscores":  {fixture.CSIVolume("x", "mig_mons-0123_image-my_image-1_"+kubeHex, "", ""), []string{"kube/kubernetes-dynamic-pvc-my_image-1", "kube/my_image-1"}},
+		"migrated, a pool that is no number": {fixture.CSIVolume("x", "mig_mons-0123_image-"+uid+"_kube", "", ""), nil},
+		"migrated, without a pool":           {fixture.CSIVolume("x", "mig_mons-0123_image-1e7f", "", ""), nil},
+		"migrated, without an image":         {fixture.CSIVolume("x", "mig_mons-0123_"+kubeHex, "", ""), nil},
 		"another kind of volume":             {hostPath, nil},
 		"no source":                          {&corev1.PersistentVolume{}, nil},
 	} {
@@ -62,14 +64,14 @@ func TestMigratedVolumeShowsTheImageOfTheVolume(t *testing.T) {
 	for _, pool := range []string{"kube", "Kube.ssd_1-a", "image-pool", "möhre"} {
 		for _, uid := range []string{"0b5c9f1e-5b3c-4a2d-9f57-3d4a0a3c8f11", "1e7f"} {
 			w := newWorld(t)
-			w.ceph.AddPool(pool)
-			claim := claimOf(func(c *corev1.PersistentVolumeClaim) { c.UID = "x" })
-			volume := w.provision(t, optionsFor(classWith(map[string]string{"pool": pool}), claim))
+			w.Ceph.AddPool(pool)
+			claim := fixture.Claim(func(c *corev1.PersistentVolumeClaim) { c.UID = "x" })
+			volume := w.provision(t, fixture.Options(fixture.Class(map[string]string{"pool": pool}), claim))
 			volume.Spec.RBD.RBDImage = "kubernetes-dynamic-pvc-" + uid
 			csi := migrated(t, volume)
 			csi.Spec.CSI.VolumeAttributes = nil // what its handle says must suffice
-			if got := imagesOf(csi); !slices.Contains(got, imagesOf(volume)[0]) {
-				t.Errorf("%s: %v, want %v among them", csi.Spec.CSI.VolumeHandle, got, imagesOf(volume)[0])
+			if got := ImagesOf(csi); !slices.Contains(got, ImagesOf(volume)[0]) {
+				t.Errorf("%s: %v, want %v among them", csi.Spec.CSI.VolumeHandle, got, ImagesOf(volume)[0])
 			}
 		}
 	}

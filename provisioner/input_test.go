@@ -13,6 +13,7 @@ import (
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/sig-storage-lib-external-provisioner/v10/controller"
 
+	"github.com/rbd-provisioner/rbd-provisioner/provisioner/fixture"
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
@@ -51,13 +52,13 @@ func leastClass(changes map[string]string) *storagev1.StorageClass {
 func newInputWorld(t *testing.T) *world {
 	t.Helper()
 	w := newWorld(t,
-		secretOf("default", "ceph-admin", map[string]string{"key": adminKeyText}),
-		secretOf("default", "ceph.admin.v2", map[string]string{"key": adminKeyText}),
-		secretOf("ceph", "ceph-admin", map[string]string{"key": adminKeyText}),
-		secretOf("shop", "ceph-user", map[string]string{"key": userKeyText}),
-		secretOf("ceph", "ceph-user", map[string]string{"key": userKeyText}),
+		fixture.Secret("default", "ceph-admin", map[string]string{"key": fixture.AdminKey}),
+		fixture.Secret("default", "ceph.admin.v2", map[string]string{"key": fixture.AdminKey}),
+		fixture.Secret("ceph", "ceph-admin", map[string]string{"key": fixture.AdminKey}),
+		fixture.Secret("shop", "ceph-user", map[string]string{"key": fixture.UserKey}),
+		fixture.Secret("ceph", "ceph-user", map[string]string{"key": fixture.UserKey}),
 	)
-	w.ceph.AddPool("rbd")
+	w.Ceph.AddPool("rbd")
 	return w
 }
 
@@ -65,19 +66,19 @@ func newInputWorld(t *testing.T) *world {
 // anything.
 func (w *world) wantRefused(t *testing.T, class *storagev1.StorageClass, claim *corev1.PersistentVolumeClaim, want string) {
 	t.Helper()
-	w.ceph.Before = func(_ context.Context, op string, _ rbdutil.Cluster, _ rbdutil.ImageRef) error {
+	w.Ceph.Before = func(_ context.Context, op string, _ rbdutil.Cluster, _ rbdutil.ImageRef) error {
 		t.Errorf("Ceph was asked to %s", op)
 		return nil
 	}
-	add(t, w.claims, claim)
-	volume, state, err := w.Provision(t.Context(), optionsFor(class, claim))
-	if diff := cmp.Diff(want, textOf(err)); diff != "" {
+	fixture.Add(t, w.Claims, claim)
+	volume, state, err := w.Provision(t.Context(), fixture.Options(class, claim))
+	if diff := cmp.Diff(want, fixture.TextOf(err)); diff != "" {
 		t.Errorf("event (-want +got):\n%s", diff)
 	}
 	if volume != nil || state != controller.ProvisioningNoChange {
 		t.Errorf("state %s, volume %v", state, volume)
 	}
-	wantNoKey(t, textOf(err))
+	fixture.WantNoKey(t, fixture.TextOf(err))
 }
 
 // inClass is the text of an event about a class.
@@ -102,7 +103,7 @@ func asLeast() *made {
 		Image: rbdutil.Image{
 			ImageRef: rbdutil.ImageRef{Pool: "rbd", Name: image},
 			Size:     1 << 30, Features: rbdutil.Layering, ObjectSize: 4 << 20,
-			Record: recordFor(1 << 30),
+			Record: fixture.Record(1 << 30),
 		},
 		Volume: corev1.PersistentVolume{
 			ObjectMeta: metav1.ObjectMeta{
@@ -152,16 +153,16 @@ func (w *world) wantMade(t *testing.T, class *storagev1.StorageClass, claim *cor
 	observed := &observedImages{Images: w.images}
 	w.images = observed
 	for range 2 {
-		volume := w.provision(t, optionsFor(class, claim))
+		volume := w.provision(t, fixture.Options(class, claim))
 		got := &made{
 			Asked: observed.cluster.String(), DataPool: observed.spec.DataPool,
-			Image: w.image(t, observed.spec.ImageRef), Volume: *volume, Events: w.sent(),
+			Image: w.Image(t, observed.spec.ImageRef), Volume: *volume, Events: w.Sent(),
 		}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Fatalf("what came of it (-want +got):\n%s", diff)
 		}
 	}
-	if observed.cluster.Key.Reveal() != adminKeyText {
+	if observed.cluster.Key.Reveal() != fixture.AdminKey {
 		t.Error("Ceph was asked with another key")
 	}
 }

@@ -11,6 +11,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	csitranslation "k8s.io/csi-translation-lib"
+
+	"github.com/rbd-provisioner/rbd-provisioner/provisioner/fixture"
 )
 
 // migrated is the volume as nodes see it where CSIMigrationRBD is on.
@@ -30,11 +32,11 @@ func migrated(t *testing.T, volume *corev1.PersistentVolume) *corev1.PersistentV
 func TestVolumeMigratesToCSI(t *testing.T) {
 	t.Parallel()
 	const uid = "0b5c9f1e-5b3c-4a2d-9f57-3d4a0a3c8f11"
-	claim := claimOf(func(c *corev1.PersistentVolumeClaim) { c.UID = uid })
-	class := classWith(map[string]string{
+	claim := fixture.Claim(func(c *corev1.PersistentVolumeClaim) { c.UID = uid })
+	class := fixture.Class(map[string]string{
 		"monitors": "mon-b:6789, 10.0.0.1:6789", "fsType": "xfs", "imageFeatures": "layering,exclusive-lock", "userSecretNamespace": "ceph",
 	})
-	volume := newWorld(t).provision(t, optionsFor(class, claim))
+	volume := newWorld(t).provision(t, fixture.Options(class, claim))
 	csi := migrated(t, volume)
 
 	hash := md5.Sum([]byte("mon-b:6789,10.0.0.1:6789"))
@@ -64,9 +66,9 @@ func TestCephCSIFindsTheImageOfAMigratedVolume(t *testing.T) {
 		t.Run(pool, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
-			w.ceph.AddPool(pool)
-			claim := claimOf(func(c *corev1.PersistentVolumeClaim) { c.UID = "0b5c9f1e-5b3c-4a2d-9f57-3d4a0a3c8f11" })
-			volume := w.provision(t, optionsFor(classWith(map[string]string{"pool": pool}), claim))
+			w.Ceph.AddPool(pool)
+			claim := fixture.Claim(func(c *corev1.PersistentVolumeClaim) { c.UID = "0b5c9f1e-5b3c-4a2d-9f57-3d4a0a3c8f11" })
+			volume := w.provision(t, fixture.Options(fixture.Class(map[string]string{"pool": pool}), claim))
 			handle := migrated(t, volume).Spec.CSI.VolumeHandle
 
 			// As ceph-csi's internal/rbd/migration.go takes it apart.
@@ -79,8 +81,8 @@ func TestCephCSIFindsTheImageOfAMigratedVolume(t *testing.T) {
 				t.Fatal(err)
 			}
 			got := string(decoded) + "/kubernetes-dynamic-pvc-" + strings.TrimPrefix(parts[2], "image-")
-			if !slices.Equal([]string{got}, w.ceph.Names()) {
-				t.Errorf("ceph-csi looks for %s, there is %v", got, w.ceph.Names())
+			if !slices.Equal([]string{got}, w.Ceph.Names()) {
+				t.Errorf("ceph-csi looks for %s, there is %v", got, w.Ceph.Names())
 			}
 		})
 	}
@@ -90,8 +92,8 @@ func TestCephCSIFindsTheImageOfAMigratedVolume(t *testing.T) {
 // is; for our volumes by one over the list. Both are the same for a plain list.
 func TestClassAndVolumeMigrateToTheSameCluster(t *testing.T) {
 	t.Parallel()
-	class := classWith(map[string]string{"monitors": "mon-b:6789,10.0.0.1:6789,[2001:db8::1]:6789"})
-	volume := newWorld(t).provision(t, optionsFor(class, claimOf()))
+	class := fixture.Class(map[string]string{"monitors": "mon-b:6789,10.0.0.1:6789,[2001:db8::1]:6789"})
+	volume := newWorld(t).provision(t, fixture.Options(class, fixture.Claim()))
 	inTree := &storagev1.StorageClass{Provisioner: "kubernetes.io/rbd", Parameters: class.Parameters}
 	translated, err := csitranslation.New().TranslateInTreeStorageClassToCSI("kubernetes.io/rbd", inTree)
 	if err != nil {

@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/rbd-provisioner/rbd-provisioner/provisioner/fixture"
+	"github.com/rbd-provisioner/rbd-provisioner/provisioner/storageclass"
 )
 
 func TestMonitors(t *testing.T) {
@@ -130,10 +133,10 @@ func TestMonitors(t *testing.T) {
 			t.Parallel()
 			w, class := newInputWorld(t), leastClass(map[string]string{"monitors": test.list})
 			if test.err != "" {
-				w.wantRefused(t, class, claimOf(), inClass(invalid("monitors", cut(test.list), test.err)))
+				w.wantRefused(t, class, fixture.Claim(), inClass(invalid("monitors", storageclass.Truncate(test.list), test.err)))
 				return
 			}
-			w.wantMade(t, class, claimOf(), monitorsAre(test.want...))
+			w.wantMade(t, class, fixture.Claim(), monitorsAre(test.want...))
 		})
 	}
 }

@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/rbd-provisioner/rbd-provisioner/provisioner/fixture"
+	"github.com/rbd-provisioner/rbd-provisioner/provisioner/storageclass"
 )
 
 // unfit are all characters that have a meaning to the kubelet, to rbd or to Ceph where
@@ -26,13 +29,13 @@ func TestNamesWithUnfitCharacters(t *testing.T) {
 			name := "a" + c + "b"
 			t.Run(fmt.Sprintf("%s %q", key, name), func(t *testing.T) {
 				t.Parallel()
-				newInputWorld(t).wantRefused(t, leastClass(map[string]string{key: name}), claimOf(), inClass(invalid(key, name, why)))
+				newInputWorld(t).wantRefused(t, leastClass(map[string]string{key: name}), fixture.Claim(), inClass(invalid(key, name, why)))
 			})
 		}
 		for _, name := range []string{"-", "-a", "--id"} {
 			t.Run(key+" like the flag "+name, func(t *testing.T) {
 				t.Parallel()
-				newInputWorld(t).wantRefused(t, leastClass(map[string]string{key: name}), claimOf(), inClass(invalid(key, name, why)))
+				newInputWorld(t).wantRefused(t, leastClass(map[string]string{key: name}), fixture.Claim(), inClass(invalid(key, name, why)))
 			})
 		}
 	}
@@ -49,7 +52,7 @@ func TestNamesWithUnfitCharacters(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			newInputWorld(t).wantRefused(t, leastClass(map[string]string{test.key: test.value}), claimOf(), inClass(invalid(test.key, cut(test.value), test.why)))
+			newInputWorld(t).wantRefused(t, leastClass(map[string]string{test.key: test.value}), fixture.Claim(), inClass(invalid(test.key, storageclass.Truncate(test.value), test.why)))
 		})
 	}
 }
@@ -67,10 +70,10 @@ func TestSecretNamesThatKubernetesDoesNotHave(t *testing.T) {
 		t.Run(fmt.Sprintf("%q", name), func(t *testing.T) {
 			t.Parallel()
 			for _, key := range []string{"adminSecretName", "userSecretName"} {
-				newInputWorld(t).wantRefused(t, leastClass(map[string]string{key: name}), claimOf(), inClass(invalid(key, name, notASubdomain)))
+				newInputWorld(t).wantRefused(t, leastClass(map[string]string{key: name}), fixture.Claim(), inClass(invalid(key, name, notASubdomain)))
 			}
 			for _, key := range []string{"adminSecretNamespace", "userSecretNamespace"} {
-				newInputWorld(t).wantRefused(t, leastClass(map[string]string{key: name}), claimOf(), inClass(invalid(key, name, notALabel)))
+				newInputWorld(t).wantRefused(t, leastClass(map[string]string{key: name}), fixture.Claim(), inClass(invalid(key, name, notALabel)))
 			}
 		})
 	}

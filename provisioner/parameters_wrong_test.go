@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
+	"github.com/rbd-provisioner/rbd-provisioner/provisioner/fixture"
 )
 
 func TestParametersThatAreWrong(t *testing.T) {
@@ -120,7 +120,7 @@ func TestParametersThatAreWrong(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			newInputWorld(t).wantRefused(t, leastClass(test.change), claimOf(), inClass(test.want))
+			newInputWorld(t).wantRefused(t, leastClass(test.change), fixture.Claim(), inClass(test.want))
 		})
 	}
 }
@@ -128,37 +128,4 @@ func TestParametersThatAreWrong(t *testing.T) {
 // invalid is the text of one error about a value.
 func invalid(key, value, why string) string {
 	return "parameters." + key + ": Invalid value: " + strconv.Quote(value) + ": " + why
-}
-
-func TestAllMistakesAreReportedAtOnce(t *testing.T) {
-	t.Parallel()
-	_, errs := parseParameters(map[string]string{
-		"Monitors": "", "adminId": "client.kube", "userId": "a b", "adminSecretNamespace": "x.y",
-		"keyring": "here", "pool": "a/b", "dataPool": "-ec", "imageFormat": "1", "imageFeatures": "magic",
-		"objectSize": "3", "fsType": "ntfs", "unknown": "x", "POOL": "twice",
-	})
-	var fields []string
-	for _, err := range errs {
-		fields = append(fields, strings.TrimPrefix(err.Field, "parameters."))
-	}
-	want := []string{
-		"pool", "unknown", // while the keys are sorted
-		"monitors", "adminId", "adminSecretNamespace", "keyring", "imageFeatures", "objectSize", "dataPool",
-		"fsType", "userId", "adminSecretName", "imageFormat",
-	}
-	if diff := cmp.Diff(want, fields); diff != "" {
-		t.Errorf("mistakes in (-want +got):\n%s", diff)
-	}
-}
-
-func TestTheSameMistakesReadTheSameEachTime(t *testing.T) {
-	t.Parallel()
-	raw := map[string]string{"a": "1", "b": "2", "c": "3", "POOL": "x", "Pool": "y", "pool": "z"}
-	_, first := parseParameters(raw)
-	for range 20 {
-		_, again := parseParameters(raw)
-		if diff := cmp.Diff(textOf(first.ToAggregate()), textOf(again.ToAggregate())); diff != "" {
-			t.Fatalf("the events would not add up (-first +again):\n%s", diff)
-		}
-	}
 }

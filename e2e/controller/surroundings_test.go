@@ -203,7 +203,7 @@ func dataSource(t *testing.T, s *surroundings, name string) {
 func missingUserSecret(t *testing.T, s *surroundings, name string) {
 	class := s.Class(t, name, framework.Parameter("userSecretName", name))
 	claim := s.Claim(t, name, class)
-	event := s.AwaitEvent(t, claim, framework.Patience, "UserSecretDoubtful",
+	event := s.AwaitEvent(t, claim, framework.Patience, "InvalidUserSecret",
 		"user secret "+s.Namespace+"/"+name+" does not exist", "no node can map the volume")
 	if event.Type != corev1.EventTypeWarning {
 		t.Errorf("the event is of type %s", event.Type)

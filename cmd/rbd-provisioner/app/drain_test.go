@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/sig-storage-lib-external-provisioner/v10/controller"
 
 	"github.com/rbd-provisioner/rbd-provisioner/provisioner"
+	"github.com/rbd-provisioner/rbd-provisioner/provisioner/cleanup"
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/rbdfake"
 )
@@ -32,13 +33,16 @@ func newDrainer(t *testing.T) (*drainer, *rbdfake.Ceph) {
 		return true, volume, nil
 	})
 	return &drainer{Provisioner: provisioner.New(provisioner.Config{
-		Name: "ceph.com/rbd", ClusterID: "here", Timeout: time.Minute,
-		Images: images, Trash: provisioner.NewTrashCleaner(provisioner.TrashCleanerConfig{
+		Clusters: provisioner.Clusters{
+			Provisioner: "ceph.com/rbd", ClusterID: "here", Secrets: client.CoreV1(), Classes: informers.classes.Lister(),
+		},
+		Timeout: time.Minute,
+		Images:  images, Trash: cleanup.NewTrashCleaner(cleanup.TrashCleanerConfig{
 			Images: images, Index: index, Live: client.CoreV1(), Events: &record.FakeRecorder{},
 			Begin: func() (func(), bool) { return nil, false },
 		}),
-		Secrets: client.CoreV1(), Live: client.CoreV1(), Index: index,
-		Classes: informers.classes.Lister(), Nodes: informers.nodes.Lister(), Claims: informers.claims.Lister(),
+		Live: client.CoreV1(), Index: index,
+		Nodes: informers.nodes.Lister(), Claims: informers.claims.Lister(),
 		Events: &record.FakeRecorder{},
 	})}, ceph
 }

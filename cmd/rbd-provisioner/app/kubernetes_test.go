@@ -138,12 +138,12 @@ func TestOurEventsReachTheAPIServer(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	events := newEvents(ctx, client, "ceph.com/rbd")
 	cancel() // what is still sent while stopping must get out
-	events.recorder.Event(exampleClaim("1"), corev1.EventTypeWarning, "UserSecretDoubtful", "it is empty")
+	events.recorder.Event(exampleClaim("1"), corev1.EventTypeWarning, "InvalidUserSecret", "it is empty")
 	event := await(t, "the event", created)
 	got := strings.Join([]string{
 		event.Namespace, event.InvolvedObject.Kind, event.InvolvedObject.Name, event.Source.Component, event.Type, event.Reason, event.Message,
 	}, " ")
-	if want := "shop PersistentVolumeClaim www-1 ceph.com/rbd Warning UserSecretDoubtful it is empty"; got != want {
+	if want := "shop PersistentVolumeClaim www-1 ceph.com/rbd Warning InvalidUserSecret it is empty"; got != want {
 		t.Errorf("event %q, want %q", got, want)
 	}
 	events.shutdown()

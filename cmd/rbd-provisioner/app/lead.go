@@ -15,6 +15,8 @@ import (
 	"sigs.k8s.io/sig-storage-lib-external-provisioner/v10/controller"
 
 	"github.com/rbd-provisioner/rbd-provisioner/provisioner"
+	"github.com/rbd-provisioner/rbd-provisioner/provisioner/cleanup"
+	"github.com/rbd-provisioner/rbd-provisioner/provisioner/expansion"
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
@@ -24,9 +26,9 @@ type replica struct {
 	informers *informers
 	work      *drainer
 	library   *controller.ProvisionController
-	trash     *provisioner.TrashCleaner
-	sweeper   *provisioner.Sweeper
-	expander  *provisioner.Expander
+	trash     *cleanup.TrashCleaner
+	orphans   *cleanup.OrphanCollector
+	expansion *expansion.Controller
 	workers   int
 }
 
@@ -42,31 +44,35 @@ type parts struct {
 func newReplica(ctx context.Context, opts *Options, with parts) *replica {
 	client, informers, images, events := with.client, with.informers, with.images, with.events
 	work, deletions := &drainer{}, &confirmedDeletions{}
-	trash := provisioner.NewTrashCleaner(provisioner.TrashCleanerConfig{
-		Images: images, Maker: rbdutil.Owner{Provisioner: opts.ProvisionerName, ClusterID: opts.ClusterID},
+	clusters := provisioner.Clusters{
+		Provisioner: opts.ProvisionerName, ClusterID: opts.ClusterID, Identities: opts.PredecessorIdentities,
+		Secrets: client.CoreV1(), Classes: informers.classes.Lister(),
+	}
+	trash := cleanup.NewTrashCleaner(cleanup.TrashCleanerConfig{
+		Images: images, Maker: clusters.Maker(),
 		Index: informers.volumes.Informer().GetIndexer(), Live: client.CoreV1(),
 		Begin: work.beginOther, Events: events,
 	})
 	p := provisioner.New(provisioner.Config{
-		Name: opts.ProvisionerName, ClusterID: opts.ClusterID, Timeout: opts.Timeout,
-		Identities: opts.PredecessorIdentities,
-		Images:     images, Trash: trash,
-		Secrets: client.CoreV1(), Live: client.CoreV1(), Confirmed: deletions.add, Index: informers.volumes.Informer().GetIndexer(),
-		Classes: informers.classes.Lister(), Nodes: informers.nodes.Lister(),
-		Claims: informers.claims.Lister(), Volumes: informers.volumes.Lister(),
+		Clusters: clusters, Timeout: opts.Timeout, Images: images, Trash: trash,
+		Live: client.CoreV1(), Confirmed: deletions.add, Index: informers.volumes.Informer().GetIndexer(),
+		Nodes: informers.nodes.Lister(), Claims: informers.claims.Lister(), Volumes: informers.volumes.Lister(),
 		Events: events,
 	})
 	work.Provisioner = p
 	r := &replica{timeout: opts.Timeout, informers: informers, work: work, trash: trash, workers: opts.WorkerThreads}
 	ofLibrary := libraryClient{client, saves{saved: r.work.saved, failed: tellClaim(events)}, deletions, trash.MayRelease}
 	r.library = newLibrary(klog.FromContext(ctx), opts, ofLibrary, r.work, informers, with.metrics)
-	r.sweeper = provisioner.NewSweeper(p, provisioner.SweeperConfig{
-		Images: images, Claims: informers.claims.Lister(), Volumes: informers.volumes.Lister(),
-		Live: client.CoreV1(), Reserve: r.work.reserve, Grace: opts.OrphanGrace, Clock: clock.RealClock{},
+	r.orphans = cleanup.NewOrphanCollector(cleanup.OrphanCollectorConfig{
+		Clusters: clusters, Timeout: opts.Timeout, Images: images, Trash: trash,
+		Claims: informers.claims.Lister(), Volumes: informers.volumes.Lister(), Live: client.CoreV1(), Events: events,
+		Reserve: r.work.reserve, Grace: opts.OrphanGrace, Clock: clock.RealClock{},
 		OrphansChanged: with.metrics.orphansChanged,
 	})
-	r.expander = provisioner.NewExpander(p, provisioner.ExpanderConfig{
-		Images: images, Client: client.CoreV1(), Begin: r.work.beginOther, Limiter: retries(opts),
+	r.expansion = expansion.New(expansion.Config{
+		Clusters: clusters, Timeout: opts.Timeout, Images: images, Client: client.CoreV1(),
+		Claims: informers.claims.Lister(), Volumes: informers.volumes.Lister(), Events: events,
+		Begin: r.work.beginOther, Limiter: retries(opts),
 	})
 	return r
 }
@@ -86,9 +92,9 @@ func (r *replica) lead(ctx context.Context) error {
 	}
 	var beside sync.WaitGroup
 	for _, run := range []func(){
-		func() { r.sweeper.Run(ctx) },
+		func() { r.orphans.Run(ctx) },
 		func() {
-			if err := r.expander.Run(ctx, r.informers.claims.Informer(), r.workers); err != nil {
+			if err := r.expansion.Run(ctx, r.informers.claims.Informer(), r.workers); err != nil {
 				fail(fmt.Errorf("add the event handler of expansion for PersistentVolumeClaims: %w", err))
 			}
 		},

@@ -1,7 +1,6 @@
 package app
 
 import (
-	"errors"
 	"runtime"
 	"time"
 
@@ -12,7 +11,7 @@ import (
 	_ "k8s.io/component-base/metrics/prometheus/workqueue"               // workqueue_*
 	librarymetrics "sigs.k8s.io/sig-storage-lib-external-provisioner/v10/controller/metrics"
 
-	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+	"github.com/rbd-provisioner/rbd-provisioner/provisioner"
 )
 
 // namespace begins the names of our own metrics.
@@ -84,7 +83,7 @@ func (m *metrics) observe(operation string) func(error) {
 	m.inFlight.WithLabelValues(operation).Inc()
 	return func(err error) {
 		m.inFlight.WithLabelValues(operation).Dec()
-		m.durations.WithLabelValues(operation, resultOf(err)).Observe(time.Since(start).Seconds())
+		m.durations.WithLabelValues(operation, provisioner.Result(err)).Observe(time.Since(start).Seconds())
 	}
 }
 
@@ -94,46 +93,4 @@ func (m *metrics) orphansChanged(n int) { m.orphans.Set(float64(n)) }
 
 func (m *metrics) clientsFenced(result string, n int) {
 	m.fenced.WithLabelValues(result).Add(float64(n))
-}
-
-// resultOf is a short name for what came of an operation.
-func resultOf(err error) string {
-	if err == nil {
-		return "ok"
-	}
-	for _, known := range []struct {
-		err  error
-		name string
-	}{
-		{rbdutil.ErrImageExists, "image_exists"},
-		{rbdutil.ErrImageNotFound, "image_not_found"},
-		{rbdutil.ErrImageInUse, "image_in_use"},
-		{rbdutil.ErrHasSnapshots, "has_snapshots"},
-		{rbdutil.ErrInGroup, "in_group"},
-		{rbdutil.ErrLocked, "locked"},
-		{rbdutil.ErrMirrored, "mirrored"},
-		{rbdutil.ErrMigrating, "migrating"},
-		{rbdutil.ErrChanged, "changed"},
-		{rbdutil.ErrInProgress, "in_progress"},
-		{rbdutil.ErrNotEmpty, "not_empty"},
-		{rbdutil.ErrForeignImage, "foreign_image"},
-		{rbdutil.ErrHasClones, "has_clones"},
-		{rbdutil.ErrNotExpired, "not_expired"},
-		{rbdutil.ErrPoolNotFound, "pool_not_found"},
-		{rbdutil.ErrDataPoolNotFound, "pool_not_found"},
-		{rbdutil.ErrAccessDenied, "denied"},
-		{rbdutil.ErrInvalidKey, "denied"},
-		{rbdutil.ErrUnreachable, "unreachable"},
-		{rbdutil.ErrUnknownMonitor, "unreachable"},
-		{rbdutil.ErrConnectionLost, "unreachable"},
-		{rbdutil.ErrBlocklisted, "blocklisted"},
-		{rbdutil.ErrNotFenced, "not_fenced"},
-		{rbdutil.ErrTimeout, "timeout"},
-		{rbdutil.ErrNoSpace, "no_space"},
-	} {
-		if errors.Is(err, known.err) {
-			return known.name
-		}
-	}
-	return "error"
 }

@@ -13,6 +13,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"k8s.io/client-go/util/workqueue"
 
+	"github.com/rbd-provisioner/rbd-provisioner/provisioner"
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
@@ -172,8 +173,8 @@ func TestResultsHaveShortNames(t *testing.T) {
 			if err != nil {
 				err = fmt.Errorf("create image kube/x: %w", err)
 			}
-			if got := resultOf(err); got != want {
-				t.Errorf("resultOf(%v) = %q, want %q", err, got, want)
+			if got := provisioner.Result(err); got != want {
+				t.Errorf("Result(%v) = %q, want %q", err, got, want)
 			}
 		}
 	}

@@ -7,20 +7,17 @@ import (
 	"go/parser"
 	"go/token"
 	"maps"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/sig-storage-lib-external-provisioner/v10/controller"
 
+	"github.com/rbd-provisioner/rbd-provisioner/provisioner/fixture"
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
-)
-
-const (
-	finished   = controller.ProvisioningFinished
-	background = controller.ProvisioningInBackground
-	noChange   = controller.ProvisioningNoChange
 )
 
 // failures says of every sentinel what it means for a claim, and what a person is
@@ -38,112 +35,133 @@ var failures = map[string]struct {
 	"ErrInvalidKey":      {rbdutil.ErrInvalidKey, noChange, "put the output of `ceph auth get-key client.kube` into secret ceph/admin"},
 	"ErrUnreachable":     {rbdutil.ErrUnreachable, noChange, "check the monitor addresses, the network between this provisioner and them, and that a monitor runs"},
 	"ErrUnknownMonitor":  {rbdutil.ErrUnknownMonitor, noChange, "check the spelling of the monitors and the name service of this provisioner's pod"},
-	"ErrNoSpace":         {rbdutil.ErrNoSpace, background, "free space or raise the quota of pool kube (`ceph df`, `ceph osd pool get-quota`); deleted images are kept in its trash for the trashRetention of their class (`rbd trash ls --long kube`)"},
-	"ErrConnectionLost":  {rbdutil.ErrConnectionLost, background, "check the cluster's health (`ceph -s`); it is tried again by itself"},
-	"ErrTimeout":         {rbdutil.ErrTimeout, background, "check the cluster's health (`ceph -s`); it is tried again by itself"},
-	"ErrInProgress":      {rbdutil.ErrInProgress, background, "it is tried again by itself"},
+	"ErrNoSpace":         {rbdutil.ErrNoSpace, inBackground, "free space or raise the quota of pool kube (`ceph df`, `ceph osd pool get-quota`); deleted images are kept in its trash for the trashRetention of their class (`rbd trash ls --long kube`)"},
+	"ErrConnectionLost":  {rbdutil.ErrConnectionLost, inBackground, "check the cluster's health (`ceph -s`); it is tried again by itself"},
+	"ErrTimeout":         {rbdutil.ErrTimeout, inBackground, "check the cluster's health (`ceph -s`); it is tried again by itself"},
+	"ErrInProgress":      {rbdutil.ErrInProgress, inBackground, "it is tried again by itself"},
 	"ErrPoolUnavailable": {rbdutil.ErrPoolUnavailable, noChange, "it is tried again by itself"},
-	"ErrBlocklisted":     {rbdutil.ErrBlocklisted, background, "this provisioner restarts, then it will be retried automatically; if it persists, check `ceph osd blocklist ls`"},
+	"ErrBlocklisted":     {rbdutil.ErrBlocklisted, inBackground, "this provisioner restarts, then it will be retried automatically; if it persists, check `ceph osd blocklist ls`"},
 	"ErrNotFenced": {rbdutil.ErrNotFenced, noChange,
 		"will be retried automatically; to fence the previous leader, client.kube needs mon 'profile rbd' (`ceph auth get client.kube`)"},
-	"ErrImageInUse": {rbdutil.ErrImageInUse, background, "it is deleted when nobody uses it any more"},
-	"ErrNotRemoved": {rbdutil.ErrNotRemoved, background, "check whether the pool is full (`ceph df`, `ceph osd pool get-quota`); it is tried again by itself"},
-	"ErrInGroup":    {rbdutil.ErrInGroup, background, "take it out of its group (`rbd group image rm`)"},
-	"ErrLocked":     {rbdutil.ErrLocked, background, "remove the lock if nobody needs it (`rbd lock ls kube/x`, `rbd lock rm kube/x ID LOCKER`)"},
-	"ErrMirrored":   {rbdutil.ErrMirrored, background, "end its mirroring (`rbd mirror image disable kube/x`)"},
-	"ErrMigrating": {rbdutil.ErrMigrating, background,
+	"ErrImageInUse": {rbdutil.ErrImageInUse, inBackground, "it is deleted when nobody uses it any more"},
+	"ErrNotRemoved": {rbdutil.ErrNotRemoved, inBackground, "check whether the pool is full (`ceph df`, `ceph osd pool get-quota`); it is tried again by itself"},
+	"ErrInGroup":    {rbdutil.ErrInGroup, inBackground, "take it out of its group (`rbd group image rm`)"},
+	"ErrLocked":     {rbdutil.ErrLocked, inBackground, "remove the lock if nobody needs it (`rbd lock ls kube/x`, `rbd lock rm kube/x ID LOCKER`)"},
+	"ErrMirrored":   {rbdutil.ErrMirrored, inBackground, "end its mirroring (`rbd mirror image disable kube/x`)"},
+	"ErrMigrating": {rbdutil.ErrMigrating, inBackground,
 		"end the migration (`rbd migration execute kube/x` and `rbd migration commit kube/x`, or `rbd migration abort kube/x`)"},
-	"ErrNoTrash":      {rbdutil.ErrNoTrash, background, "remove annotation rbd-provisioner.ceph.com/trash-retention from the volume"},
-	"ErrHasSnapshots": {rbdutil.ErrHasSnapshots, background, "remove them (`rbd snap ls --all`, `rbd snap rm`), and flatten clones of them, if their data is not needed"},
+	"ErrNoTrash":      {rbdutil.ErrNoTrash, inBackground, "remove annotation rbd-provisioner.ceph.com/trash-retention from the volume"},
+	"ErrHasSnapshots": {rbdutil.ErrHasSnapshots, inBackground, "remove them (`rbd snap ls --all`, `rbd snap rm`), and flatten clones of them, if their data is not needed"},
 
 	// Their text names the image and what is wrong with it.
 	"ErrForeignImage": {rbdutil.ErrForeignImage, finished, ""},
-	"ErrMismatch":     {rbdutil.ErrMismatch, background, ""},
+	"ErrMismatch":     {rbdutil.ErrMismatch, inBackground, ""},
 	"ErrInvalid":      {rbdutil.ErrInvalid, noChange, "if data pool kube-ec is erasure-coded, it needs `ceph osd pool set kube-ec allow_ec_overwrites true`"},
 	// The hint is that of what kept it from being finished.
-	"ErrIncomplete": {rbdutil.ErrIncomplete, background, ""},
+	"ErrIncomplete": {rbdutil.ErrIncomplete, inBackground, ""},
 	// Images deals with these itself, except where two clients get into each
 	// other's way; the next attempt sorts it out.
-	"ErrImageNotFound": {rbdutil.ErrImageNotFound, background, ""},
-	"ErrImageExists":   {rbdutil.ErrImageExists, background, ""},
+	"ErrImageNotFound": {rbdutil.ErrImageNotFound, inBackground, ""},
+	"ErrImageExists":   {rbdutil.ErrImageExists, inBackground, ""},
 	// Of these, nothing is made of the clone yet.
 	"ErrSourceNotFound":     {rbdutil.ErrSourceNotFound, noChange, "the class must be for the Ceph cluster in which data/base is, and client.kube have the right to its pool"},
 	"ErrSourceIncompatible": {rbdutil.ErrSourceIncompatible, noChange, ""},
 	"ErrFlattening": {rbdutil.ErrFlattening, noChange,
 		"a clone is given all of its data where its source is itself a clone of a clone, and so on, or has very many clones; it goes on by itself"},
 	// It keeps images in the trash, and snapshots.
-	"ErrHasClones": {rbdutil.ErrHasClones, background, ""},
+	"ErrHasClones": {rbdutil.ErrHasClones, inBackground, ""},
 	// The trash is looked at again when the time has passed.
-	"ErrNotExpired": {rbdutil.ErrNotExpired, background, ""},
+	"ErrNotExpired": {rbdutil.ErrNotExpired, inBackground, ""},
 	// The next attempt decides on the image as it is then.
-	"ErrChanged": {rbdutil.ErrChanged, background, "it is tried again by itself"},
+	"ErrChanged": {rbdutil.ErrChanged, inBackground, "it is tried again by itself"},
 	// It keeps images that no volume has.
-	"ErrNotEmpty": {rbdutil.ErrNotEmpty, background, ""},
+	"ErrNotEmpty": {rbdutil.ErrNotEmpty, inBackground, ""},
 }
 
-var exampleCircumstances = circumstances{
-	cluster: rbdutil.Cluster{Monitors: []string{"mon"}, User: "kube", Key: rbdutil.NewKey(adminKeyText)},
+var exampleContext = errorContext{
+	cluster: rbdutil.Cluster{Monitors: []string{"mon"}, User: "kube", Key: rbdutil.NewKey(fixture.AdminKey)},
 	pool:    "kube", dataPool: "kube-ec",
 	image:       rbdutil.ImageRef{Pool: "kube", Name: "x"},
 	source:      &rbdutil.Source{ImageRef: rbdutil.ImageRef{Pool: "data", Name: "base"}},
 	adminSecret: types.NamespacedName{Namespace: "ceph", Name: "admin"},
 }
 
-func TestEverySentinelHasItsMeaning(t *testing.T) {
-	t.Parallel()
-	file, err := parser.ParseFile(token.NewFileSet(), "../rbdutil/errors.go", nil, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var declared []string
-	ast.Inspect(file, func(n ast.Node) bool {
-		if spec, ok := n.(*ast.ValueSpec); ok {
-			for _, name := range spec.Names {
-				declared = append(declared, name.Name)
-			}
+// sentinels returns the names of the error variables that the source of rbdutil declares.
+func sentinels(t *testing.T) []string {
+	t.Helper()
+	files, err := filepath.Glob("../rbdutil/*.go")
+	fixture.Must(t, err)
+	var names []string
+	for _, name := range files {
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
+		fixture.Must(t, err)
+		for _, decl := range file.Decls {
+			ast.Inspect(decl, func(n ast.Node) bool {
+				if spec, ok := n.(*ast.ValueSpec); ok && strings.HasPrefix(spec.Names[0].Name, "Err") {
+					names = append(names, spec.Names[0].Name)
+				}
+				_, isFunc := n.(*ast.FuncDecl)
+				return !isFunc
+			})
 		}
-		return true
-	})
-	slices.Sort(declared)
-	if diff := cmp.Diff(declared, slices.Sorted(maps.Keys(failures))); diff != "" {
-		t.Errorf("sentinels (-declared +in the table above):\n%s", diff)
+	}
+	slices.Sort(names)
+	return names
+}
+
+func TestErrorTableHasEachSentinel(t *testing.T) {
+	t.Parallel()
+	if diff := cmp.Diff(sentinels(t), slices.Sorted(maps.Keys(failures))); diff != "" {
+		t.Errorf("sentinels (-declared +in the test's table):\n%s", diff)
+	}
+	if len(errorTable) != len(failures) {
+		t.Errorf("the error table has %d rows, want %d", len(errorTable), len(failures))
+	}
+	for name, test := range failures {
+		found := false
+		for _, row := range errorTable {
+			found = found || row.err == test.err //nolint:errorlint // the sentinel itself
+		}
+		if !found {
+			t.Errorf("the error table has no row for %s", name)
+		}
 	}
 }
 
-func TestStateOf(t *testing.T) {
+func TestProvisioningState(t *testing.T) {
 	t.Parallel()
 	for name, test := range failures {
 		for how, err := range map[string]error{
 			"bare":      test.err,
 			"wrapped":   fmt.Errorf("create image kube/x: %w (-2)", test.err),
-			"explained": explain(test.err, exampleCircumstances),
+			"explained": withHint(test.err, exampleContext),
 		} {
-			if got := stateOf(err); got != test.state {
+			if got := provisioningState(err); got != test.state {
 				t.Errorf("%s, %s: %v, want %v", name, how, got, test.state)
 			}
 		}
 		// An image of ours is there, whatever kept it from being finished.
-		if got := stateOf(fmt.Errorf("%w: %w", rbdutil.ErrIncomplete, test.err)); got != background {
-			t.Errorf("%s of an unfinished image: %v, want %v", name, got, background)
+		if got := provisioningState(fmt.Errorf("%w: %w", rbdutil.ErrIncomplete, test.err)); got != inBackground {
+			t.Errorf("%s of an unfinished image: %v, want %v", name, got, inBackground)
 		}
 	}
 	for name, test := range map[string]struct {
 		err  error
 		want controller.ProvisioningState
 	}{
-		"an error that nobody has seen before may be of something that runs": {errors.New("rados: ret=-95"), background},
-		"what was found before Ceph was asked changes nothing":               {refusef("no such secret"), noChange},
-		"that too when it is wrapped":                                        {fmt.Errorf("claim: %w", refusef("size 0")), noChange},
+		"an error that nobody has seen before may be of something that runs": {errors.New("rados: ret=-95"), inBackground},
+		"what was found before Ceph was asked changes nothing":               {preflightf("no such secret"), noChange},
+		"that too when it is wrapped":                                        {fmt.Errorf("claim: %w", preflightf("size 0")), noChange},
 		"what Ceph was not asked changes nothing":                            {fmt.Errorf("%w: %w", rbdutil.ErrPoolUnavailable, rbdutil.ErrTimeout), noChange},
-		"a key that is none changes nothing":                                 {refusef("admin secret: %w", rbdutil.ErrInvalidKey), noChange},
+		"a key that is none changes nothing":                                 {preflightf("admin secret: %w", rbdutil.ErrInvalidKey), noChange},
 	} {
-		if got := stateOf(test.err); got != test.want {
+		if got := provisioningState(test.err); got != test.want {
 			t.Errorf("%s: %v, want %v", name, got, test.want)
 		}
 	}
 }
 
-func TestExplain(t *testing.T) {
+func TestWithHint(t *testing.T) {
 	t.Parallel()
 	for name, test := range failures {
 		err := fmt.Errorf("do something to image kube/x: %w", test.err)
@@ -151,47 +169,47 @@ func TestExplain(t *testing.T) {
 		if test.hint != "" {
 			want += ": " + test.hint
 		}
-		got := explain(err, exampleCircumstances)
+		got := withHint(err, exampleContext)
 		if diff := cmp.Diff(want, got.Error()); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
 		if !errors.Is(got, test.err) {
 			t.Errorf("%s is lost in %v", name, got)
 		}
-		wantNoKey(t, got.Error())
+		fixture.WantNoKey(t, got.Error())
 		// The hint of an unfinished image is that of its cause.
 		unfinished := fmt.Errorf("%w: %w", rbdutil.ErrIncomplete, err)
-		if got := hintFor(unfinished, exampleCircumstances); got != test.hint {
+		if got := hint(unfinished, exampleContext); got != test.hint {
 			t.Errorf("%s of an unfinished image: hint %q, want %q", name, got, test.hint)
 		}
 	}
 	odd := errors.New("rados: ret=-95")
-	if got := explain(odd, exampleCircumstances); got != odd { //nolint:errorlint // the very same
+	if got := withHint(odd, exampleContext); got != odd { //nolint:errorlint // the very same
 		t.Errorf("an error without a hint becomes %v", got)
 	}
 }
 
 func TestHintsThatDependOnTheCircumstances(t *testing.T) {
 	t.Parallel()
-	onePool := exampleCircumstances
+	onePool := exampleContext
 	onePool.dataPool, onePool.source = "", nil
-	deleting := exampleCircumstances
+	deleting := exampleContext
 	deleting.deleting = true
 	for name, test := range map[string]struct {
-		err           error
-		circumstances circumstances
-		want          string
+		err          error
+		errorContext errorContext
+		want         string
 	}{
 		"rights in one pool, where there is one": {rbdutil.ErrAccessDenied, onePool,
 			"check that secret ceph/admin holds the key of client.kube and that its capabilities include " +
 				"mon 'profile rbd' and osd 'profile rbd pool=kube' (`ceph auth get client.kube`)"},
-		"the source, if that is what is being migrated": {fmt.Errorf("%w: %w", rbdutil.ErrSourceIncompatible, rbdutil.ErrMigrating), exampleCircumstances,
+		"the source, if that is what is being migrated": {fmt.Errorf("%w: %w", rbdutil.ErrSourceIncompatible, rbdutil.ErrMigrating), exampleContext,
 			"end the migration (`rbd migration execute data/base` and `rbd migration commit data/base`, or `rbd migration abort data/base`)"},
 		"nothing of a data pool, where there is none": {rbdutil.ErrInvalid, onePool, ""},
 		"nothing of the class, when a volume is deleted": {rbdutil.ErrPoolNotFound, deleting,
 			"the volume stays for as long as pool kube may come back; if it never will, take the volume's finalizers away (`kubectl patch`) and delete it"},
 	} {
-		if diff := cmp.Diff(test.want, hintFor(test.err, test.circumstances)); diff != "" {
+		if diff := cmp.Diff(test.want, hint(test.err, test.errorContext)); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
 	}

@@ -1,4 +1,4 @@
-package provisioner
+package cleanup
 
 import (
 	"context"
@@ -14,18 +14,19 @@ import (
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/client-go/informers"
 
+	"github.com/rbd-provisioner/rbd-provisioner/provisioner/fixture"
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/rbdfake"
 )
 
 // maker is who moves images to the trash in a world.
-var maker = rbdutil.Owner{Provisioner: DefaultName, ClusterID: "here"}
+var maker = rbdutil.Owner{Provisioner: fixture.Provisioner, ClusterID: "here"}
 
 // newTrashCleaner returns a TrashCleaner over the world, whose events are the world's.
 func (w *world) newTrashCleaner() *TrashCleaner {
 	return NewTrashCleaner(TrashCleanerConfig{
-		Images: rbdutil.NewImages(w.ceph), Maker: maker, Index: w.volumes, Live: w.client.CoreV1(),
-		Begin: func() (func(), bool) { return func() {}, true }, Events: w.events,
+		Images: rbdutil.NewImages(w.Ceph), Maker: maker, Index: w.Volumes, Live: w.Client.CoreV1(),
+		Begin: func() (func(), bool) { return func() {}, true }, Events: w.Events,
 	})
 }
 
@@ -42,7 +43,7 @@ func (w *world) cleanTrash(t *testing.T) {
 func cleanAll(t *testing.T, cleaner *TrashCleaner) error {
 	t.Helper()
 	cluster := rbdutil.Cluster{Monitors: []string{"mon"}}
-	at := placeOf(cluster, "kube")
+	at := keyOf(cluster, "kube")
 	if cleaner.pools[at] == nil {
 		cleaner.pools[at] = &poolTrash{busy: sets.New[string](), foreign: sets.New[string]()}
 	}
@@ -53,27 +54,14 @@ func cleanAll(t *testing.T, cleaner *TrashCleaner) error {
 	}
 }
 
-// unstore has the API server and the caches forget the volumes.
-func (w *world) unstore(t *testing.T, names ...string) {
-	t.Helper()
-	for _, name := range names {
-		if err := w.client.CoreV1().PersistentVolumes().Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil {
-			t.Fatal(err)
-		}
-		if err := w.volumes.Delete(&corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: name}}); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
 // moveLate moves the volume's image to the trash as a call of Delete does that has timed
 // out, and comes to that only so long after it has written the record.
 func (w *world) moveLate(t *testing.T, late time.Duration, how rbdutil.Deletion, maker rbdutil.Owner, keep time.Duration) {
 	t.Helper()
-	img, err := w.ceph.Get(t.Context(), rbdutil.Cluster{}, imageRef("1e7f"))
-	must(t, err)
+	img, err := w.Ceph.Get(t.Context(), rbdutil.Cluster{}, fixture.ImageRef("1e7f"))
+	fixture.Must(t, err)
 	how.Time = time.Now().Add(-late)
-	must(t, w.ceph.MoveToTrash(t.Context(), rbdutil.Cluster{}, img, img.Record.WithDeletion(maker, how), keep))
+	fixture.Must(t, w.Ceph.MoveToTrash(t.Context(), rbdutil.Cluster{}, img, img.Record.WithDeletion(maker, how), keep))
 }
 
 // retained is the volume as its owner wants to keep it.
@@ -109,7 +97,7 @@ func TestTrashIsCleanedByWhatVolumesNeed(t *testing.T) {
 	}
 	kept := func(t *testing.T, w *world) { w.moveLate(t, 0, rbdutil.Deletion{}, maker, time.Hour) }
 	unused := func(t *testing.T, w *world) { w.moveLate(t, 0, rbdutil.Deletion{Unused: true}, maker, 0) }
-	byHand := func(t *testing.T, w *world) { must(t, w.ceph.TrashByHand(imageRef("1e7f"))) }
+	byHand := func(t *testing.T, w *world) { fixture.Must(t, w.Ceph.TrashByHand(fixture.ImageRef("1e7f"))) }
 	by := func(change func(*rbdutil.Owner)) func(t *testing.T, w *world) {
 		return func(t *testing.T, w *world) {
 			other := maker
@@ -118,7 +106,7 @@ func TestTrashIsCleanedByWhatVolumesNeed(t *testing.T) {
 		}
 	}
 	taken := func(_ *testing.T, w *world) {
-		w.ceph.Put(rbdutil.Image{ImageRef: imageRef("1e7f"), Size: 1 << 20, Record: recordFor(1 << 20)})
+		w.Ceph.Put(rbdutil.Image{ImageRef: fixture.ImageRef("1e7f"), Size: 1 << 20, Record: fixture.Record(1 << 20)})
 	}
 	const restored, inTrash = "ImageRestored pvc-1e7f", "ImageInTrash pvc-1e7f"
 	for name, test := range map[string]trashRow{
@@ -130,11 +118,11 @@ func TestTrashIsCleanedByWhatVolumesNeed(t *testing.T) {
 		"the cache does not know the volume":                {server: retained, live: true, gets: 1, event: restored},
 		"nor does it know it of a move that took very long": {move: late(time.Hour), server: retained, live: true, gets: 1, event: restored},
 		"the cache still says that it is to be deleted":     {caches: same, server: retained, trash: true},
-		"the API server does not answer":                    {change: func(_ *testing.T, w *world) { w.failVolumes(errors.New("etcd is slow")) }, trash: true, gets: 1, err: "etcd is slow"},
-		"created again under another name":                  {caches: as(rbdVolume("again", "kube", image)), live: true, event: "ImageRestored again"},
-		"created again for ceph-csi":                        {caches: as(csiVolume("again", image, "kube", "")), live: true, event: "ImageRestored again"},
-		"created again as a migrated volume":                {caches: as(csiVolume("again", "mig_mons-0_image-1e7f_6b756265", "", "")), live: true, event: "ImageRestored again"},
-		"created again over another image":                  {server: as(rbdVolume("pvc-1e7f", "kube", "by-hand")), gets: 1},
+		"the API server does not answer":                    {change: func(_ *testing.T, w *world) { w.FailVolumes(errors.New("etcd is slow")) }, trash: true, gets: 1, err: "etcd is slow"},
+		"created again under another name":                  {caches: as(fixture.RBDVolume("again", "kube", image)), live: true, event: "ImageRestored again"},
+		"created again for ceph-csi":                        {caches: as(fixture.CSIVolume("again", image, "kube", "")), live: true, event: "ImageRestored again"},
+		"created again as a migrated volume":                {caches: as(fixture.CSIVolume("again", "mig_mons-0_image-1e7f_6b756265", "", "")), live: true, event: "ImageRestored again"},
+		"created again over another image":                  {server: as(fixture.RBDVolume("pvc-1e7f", "kube", "by-hand")), gets: 1},
 
 		"its name is taken":                              {caches: retained, server: retained, change: taken, live: true, trash: true, event: inTrash},
 		"its name is taken, and it was never used":       {move: unused, unwritten: true, caches: retained, server: retained, change: taken, live: true},
@@ -143,7 +131,7 @@ func TestTrashIsCleanedByWhatVolumesNeed(t *testing.T) {
 		"it was never used, but holds data":              {move: unused, trash: true, gets: 1},
 		"its time in the trash is not over":              {move: kept, trash: true},
 		"that neither, but its owner has set Retain":     {move: kept, caches: retained, server: retained, live: true, event: restored},
-		"its time in the trash is over":                  {move: kept, change: func(_ *testing.T, w *world) { w.ceph.ExpireTrash(image) }, gets: 1},
+		"its time in the trash is over":                  {move: kept, change: func(_ *testing.T, w *world) { w.Ceph.ExpireTrash(image) }, gets: 1},
 		"a person has moved it there":                    {move: byHand, trash: true},
 		"a person has, though a volume needs it":         {move: byHand, caches: retained, server: retained, live: true, event: restored},
 		"a person has, long after a failed move of ours": {move: late(time.Hour), trash: true, gets: 1},
@@ -151,9 +139,9 @@ func TestTrashIsCleanedByWhatVolumesNeed(t *testing.T) {
 		"another provisioner has":                        {move: by(func(o *rbdutil.Owner) { o.Provisioner = "example.com/rbd" }), trash: true},
 		"another cluster has, though a volume needs it":  {move: by(func(o *rbdutil.Owner) { o.ClusterID = "there" }), caches: retained, server: retained, live: true, event: restored},
 		"it is the source of a migration that is prepared": {move: func(t *testing.T, w *world) {
-			_, err := w.ceph.Migrate(imageRef("1e7f"))
-			must(t, err)
-			must(t, w.ceph.TrashByHand(rbdutil.ImageRef{Pool: "kube", Name: image + "-migrated"}))
+			_, err := w.Ceph.Migrate(fixture.ImageRef("1e7f"))
+			fixture.Must(t, err)
+			fixture.Must(t, w.Ceph.TrashByHand(rbdutil.ImageRef{Pool: "kube", Name: image + "-migrated"}))
 		}, trash: true},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -166,38 +154,38 @@ func TestTrashIsCleanedByWhatVolumesNeed(t *testing.T) {
 func (row trashRow) run(t *testing.T) {
 	w, volume := provisioned(t)
 	if !row.unwritten {
-		must(t, w.ceph.Write(imageRef("1e7f")))
+		fixture.Must(t, w.Ceph.Write(fixture.ImageRef("1e7f")))
 	}
 	if row.move != nil {
 		row.move(t, w)
 	} else {
-		must(t, w.Delete(t.Context(), volume))
+		fixture.Must(t, w.Delete(t.Context(), volume))
 	}
-	w.client.ClearActions()
+	w.Client.ClearActions()
 	if row.caches != nil {
-		add(t, w.volumes, row.caches(volume))
+		fixture.Add(t, w.Volumes, row.caches(volume))
 	}
-	must(t, w.client.Tracker().Delete(corev1.SchemeGroupVersion.WithResource("persistentvolumes"), "", volume.Name))
+	fixture.Must(t, w.Client.Tracker().Delete(corev1.SchemeGroupVersion.WithResource("persistentvolumes"), "", volume.Name))
 	if row.server != nil {
-		w.store(t, row.server(volume))
+		w.Store(t, row.server(volume))
 	}
 	if row.change != nil {
 		row.change(t, w)
 	}
-	if err := cleanAll(t, w.newTrashCleaner()); textOf(err) != row.err {
+	if err := cleanAll(t, w.newTrashCleaner()); fixture.TextOf(err) != row.err {
 		t.Errorf("error %v, want %s", err, row.err)
 	}
-	if n := w.gets(); n != row.gets {
+	if n := w.VolumeGets(); n != row.gets {
 		t.Errorf("%d GETs of volumes, want %d", n, row.gets)
 	}
-	live, trash := len(w.ceph.Names()) > 0, len(w.ceph.TrashedNames()) > 0
+	live, trash := len(w.Ceph.Names()) > 0, len(w.Ceph.TrashedNames()) > 0
 	if live != row.live || trash != row.trash {
 		t.Errorf("under its name: %t, want %t; in the trash: %t, want %t", live, row.live, trash, row.trash)
 	}
-	if written, err := w.ceph.HasChanges(t.Context(), rbdutil.Cluster{}, imageRef("1e7f"), ""); strings.HasPrefix(row.event, reasonRestored) && (err != nil || !written) {
+	if written, err := w.Ceph.HasChanges(t.Context(), rbdutil.Cluster{}, fixture.ImageRef("1e7f"), ""); strings.HasPrefix(row.event, reasonRestored) && (err != nil || !written) {
 		t.Errorf("what was written to the image is not there: %t, %v", written, err)
 	}
-	row.wantEvent(t, w.sent())
+	row.wantEvent(t, w.Sent())
 }
 
 func (row trashRow) wantEvent(t *testing.T, events []string) {
@@ -221,20 +209,20 @@ func (row trashRow) wantEvent(t *testing.T, events []string) {
 func TestAMoveThatIsCompletedAfterItsVolumeWasRescuedIsUndone(t *testing.T) {
 	t.Parallel()
 	w, volume := provisioned(t)
-	must(t, w.ceph.Write(imageRef("1e7f")))
-	add(t, w.volumes, volume)
-	w.failOnce(rbdfake.OpMoveToTrash, true, rbdutil.ErrTimeout) // it does go on
+	fixture.Must(t, w.Ceph.Write(fixture.ImageRef("1e7f")))
+	fixture.Add(t, w.Volumes, volume)
+	w.FailOnce(rbdfake.OpMoveToTrash, true, rbdutil.ErrTimeout) // it does go on
 	if err := w.Delete(t.Context(), volume); !errors.Is(err, rbdutil.ErrTimeout) {
 		t.Fatalf("error %v, want a timeout", err)
 	}
-	if diff := cmp.Diff(notedTrash{after: []string{"pvc-1e7f in kube"}}, *w.trash, cmp.AllowUnexported(notedTrash{})); diff != "" {
+	if diff := cmp.Diff(fixture.Trash{After: []string{"pvc-1e7f in kube"}}, *w.Trash); diff != "" {
 		t.Errorf("pools whose trash is cleaned (-want +got):\n%s", diff)
 	}
-	add(t, w.volumes, retained(volume))
-	w.store(t, retained(volume))
+	fixture.Add(t, w.Volumes, retained(volume))
+	w.Store(t, retained(volume))
 	w.cleanTrash(t)
-	w.wantImages(t, "kube/kubernetes-dynamic-pvc-1e7f")
-	if img := w.image(t, imageRef("1e7f")); img.Record.Deleted != nil || img.Size != 1<<30 {
+	w.WantImages(t, "kube/kubernetes-dynamic-pvc-1e7f")
+	if img := w.Image(t, fixture.ImageRef("1e7f")); img.Record.Deleted != nil || img.Size != 1<<30 {
 		t.Errorf("image %+v", img)
 	}
 }
@@ -242,12 +230,12 @@ func TestAMoveThatIsCompletedAfterItsVolumeWasRescuedIsUndone(t *testing.T) {
 func TestNothingIsDoneToTheTrashWhenNoMoreIsToBegin(t *testing.T) {
 	t.Parallel()
 	w, volume := provisioned(t)
-	must(t, w.Delete(t.Context(), volume))
-	w.unstore(t, volume.Name)
+	fixture.Must(t, w.Delete(t.Context(), volume))
+	w.Remove(t, volume.Name)
 	cleaner := w.newTrashCleaner()
 	cleaner.Begin = func() (func(), bool) { return nil, false }
-	must(t, cleanAll(t, cleaner))
-	if diff := cmp.Diff([]string{"kube/kubernetes-dynamic-pvc-1e7f"}, w.ceph.TrashedNames()); diff != "" {
+	fixture.Must(t, cleanAll(t, cleaner))
+	if diff := cmp.Diff([]string{"kube/kubernetes-dynamic-pvc-1e7f"}, w.Ceph.TrashedNames()); diff != "" {
 		t.Errorf("in the trash (-want +got):\n%s", diff)
 	}
 }
@@ -256,9 +244,9 @@ func TestNothingIsDoneToTheTrashWhenNoMoreIsToBegin(t *testing.T) {
 func TestImagesInTheTrashOfOthersAreReadOnce(t *testing.T) {
 	t.Parallel()
 	w, _ := provisioned(t)
-	must(t, w.ceph.TrashByHand(imageRef("1e7f")))
+	fixture.Must(t, w.Ceph.TrashByHand(fixture.ImageRef("1e7f")))
 	reads := 0
-	w.ceph.Before = func(_ context.Context, op string, _ rbdutil.Cluster, _ rbdutil.ImageRef) error {
+	w.Ceph.Before = func(_ context.Context, op string, _ rbdutil.Cluster, _ rbdutil.ImageRef) error {
 		if op == rbdfake.OpGetTrashed {
 			reads++
 		}
@@ -266,16 +254,16 @@ func TestImagesInTheTrashOfOthersAreReadOnce(t *testing.T) {
 	}
 	cleaner := w.newTrashCleaner()
 	for range 3 {
-		must(t, cleanAll(t, cleaner))
+		fixture.Must(t, cleanAll(t, cleaner))
 	}
 	if reads != 1 {
 		t.Errorf("read %d times", reads)
 	}
-	trashed, err := w.ceph.ListTrash(t.Context(), rbdutil.Cluster{}, "kube")
-	must(t, err)
-	must(t, w.ceph.Restore(t.Context(), rbdutil.Cluster{}, "kube", trashed[0]))
-	must(t, cleanAll(t, cleaner))
-	if known := cleaner.pools[placeOf(rbdutil.Cluster{Monitors: []string{"mon"}}, "kube")].foreign; known.Len() > 0 {
+	trashed, err := w.Ceph.ListTrash(t.Context(), rbdutil.Cluster{}, "kube")
+	fixture.Must(t, err)
+	fixture.Must(t, w.Ceph.Restore(t.Context(), rbdutil.Cluster{}, "kube", trashed[0]))
+	fixture.Must(t, cleanAll(t, cleaner))
+	if known := cleaner.pools[keyOf(rbdutil.Cluster{Monitors: []string{"mon"}}, "kube")].foreign; known.Len() > 0 {
 		t.Errorf("%v are still known, though they are gone", known)
 	}
 }
@@ -294,9 +282,9 @@ func TestTrashIsLookedAtAgainUnlessThatIsOfNoUse(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
-			w.ceph.Before = func(context.Context, string, rbdutil.Cluster, rbdutil.ImageRef) error { return test.err }
+			w.Ceph.Before = func(context.Context, string, rbdutil.Cluster, rbdutil.ImageRef) error { return test.err }
 			cleaner, cluster := w.newTrashCleaner(), rbdutil.Cluster{Monitors: []string{"mon"}}
-			at := placeOf(cluster, "kube")
+			at := keyOf(cluster, "kube")
 			cleaner.pools[at] = &poolTrash{workers: 1, busy: sets.New[string](), foreign: sets.New[string]()}
 			cleaner.work(t.Context(), at, cluster)
 			if got := cleaner.pools[at]; got.retry != test.retry || got.workers != 0 {
@@ -308,7 +296,7 @@ func TestTrashIsLookedAtAgainUnlessThatIsOfNoUse(t *testing.T) {
 
 // blockedTrash says when a trash is listed, and waits until it may go on.
 type blockedTrash struct {
-	TrashedImages
+	TrashImages
 	called  chan string // the pool
 	proceed chan error
 
@@ -390,12 +378,12 @@ func TestTrashIsCleanedWhenTheVolumeIsGoneOrRescued(t *testing.T) {
 	w, rescued := provisioned(t)
 	gone, unrelated := rescued.DeepCopy(), rescued.DeepCopy()
 	gone.Name, unrelated.Name = "gone", "unrelated"
-	w.store(t, gone)
-	w.store(t, unrelated)
+	w.Store(t, gone)
+	w.Store(t, unrelated)
 	cleaner := NewTrashCleaner(TrashCleanerConfig{Images: b})
-	factory := informers.NewSharedInformerFactory(w.client, 0)
+	factory := informers.NewSharedInformerFactory(w.Client, 0)
 	volumes := factory.Core().V1().PersistentVolumes().Informer()
-	must(t, cleaner.Watch(t.Context(), volumes))
+	fixture.Must(t, cleaner.Watch(t.Context(), volumes))
 	ctx, cancel := context.WithCancel(t.Context())
 	factory.Start(ctx.Done())
 	factory.WaitForCacheSync(ctx.Done())
@@ -404,13 +392,13 @@ func TestTrashIsCleanedWhenTheVolumeIsGoneOrRescued(t *testing.T) {
 	cleaner.CleanAfter(rescued.Name, cluster, "of-rescued")
 	change := func(volume *corev1.PersistentVolume) {
 		t.Helper()
-		_, err := w.client.CoreV1().PersistentVolumes().Update(t.Context(), volume, metav1.UpdateOptions{})
-		must(t, err)
+		_, err := w.Client.CoreV1().PersistentVolumes().Update(t.Context(), volume, metav1.UpdateOptions{})
+		fixture.Must(t, err)
 	}
 	rescued.Labels = map[string]string{"a": "b"}
 	change(rescued) // is still to be deleted
-	must(t, w.client.CoreV1().PersistentVolumes().Delete(t.Context(), unrelated.Name, metav1.DeleteOptions{}))
-	must(t, w.client.CoreV1().PersistentVolumes().Delete(t.Context(), gone.Name, metav1.DeleteOptions{}))
+	fixture.Must(t, w.Client.CoreV1().PersistentVolumes().Delete(t.Context(), unrelated.Name, metav1.DeleteOptions{}))
+	fixture.Must(t, w.Client.CoreV1().PersistentVolumes().Delete(t.Context(), gone.Name, metav1.DeleteOptions{}))
 	if got := <-b.called; got != "mon of-gone" {
 		t.Errorf("cleaned is %s", got)
 	}
@@ -432,15 +420,15 @@ func TestTrashIsCleanedWhenTheVolumeIsGoneOrRescued(t *testing.T) {
 func TestTheFinalizerStaysUntilTheTrashWasSearched(t *testing.T) {
 	t.Parallel()
 	w, volume := provisioned(t)
-	must(t, w.ceph.Write(imageRef("1e7f")))
-	must(t, w.Delete(t.Context(), volume))
-	rescued := retained(w.released(t, volume))
-	add(t, w.volumes, rescued)
+	fixture.Must(t, w.Ceph.Write(fixture.ImageRef("1e7f")))
+	fixture.Must(t, w.Delete(t.Context(), volume))
+	rescued := retained(w.Release(t, volume))
+	fixture.Add(t, w.Volumes, rescued)
 	cleaner := w.newTrashCleaner() // of the next leader
 	if err := cleaner.MayRelease(t.Context(), volume.Name); err == nil {
 		t.Fatal("the volume may be released, though its image is in the trash")
 	}
-	w.ceph.Before = func(_ context.Context, op string, _ rbdutil.Cluster, _ rbdutil.ImageRef) error {
+	w.Ceph.Before = func(_ context.Context, op string, _ rbdutil.Cluster, _ rbdutil.ImageRef) error {
 		if op == rbdfake.OpRestore {
 			return rbdutil.ErrNoSpace
 		}
@@ -452,10 +440,10 @@ func TestTheFinalizerStaysUntilTheTrashWasSearched(t *testing.T) {
 	if err := cleaner.mayReleaseAfterPass(t, rescued); err == nil {
 		t.Fatal("the volume may be released, though its image could not be restored")
 	}
-	w.ceph.Before = nil
-	must(t, cleanAll(t, cleaner))
-	must(t, cleaner.mayReleaseAfterPass(t, rescued))
-	w.wantImages(t, "kube/kubernetes-dynamic-pvc-1e7f")
+	w.Ceph.Before = nil
+	fixture.Must(t, cleanAll(t, cleaner))
+	fixture.Must(t, cleaner.mayReleaseAfterPass(t, rescued))
+	w.WantImages(t, "kube/kubernetes-dynamic-pvc-1e7f")
 	for name, change := range map[string]func(v *corev1.PersistentVolume){
 		"that is to be deleted": func(v *corev1.PersistentVolume) {
 			v.Spec.PersistentVolumeReclaimPolicy = corev1.PersistentVolumeReclaimDelete
@@ -465,7 +453,7 @@ func TestTheFinalizerStaysUntilTheTrashWasSearched(t *testing.T) {
 	} {
 		other := rescued.DeepCopy()
 		change(other)
-		add(t, w.volumes, other)
+		fixture.Add(t, w.Volumes, other)
 		if err := w.newTrashCleaner().MayRelease(t.Context(), volume.Name); err != nil {
 			t.Errorf("a volume %s: %v", name, err)
 		}
@@ -476,10 +464,35 @@ func TestTheFinalizerStaysUntilTheTrashWasSearched(t *testing.T) {
 func (t *TrashCleaner) mayReleaseAfterPass(tb *testing.T, volume *corev1.PersistentVolume) error {
 	tb.Helper()
 	cluster := rbdutil.Cluster{Monitors: volume.Spec.RBD.CephMonitors}
-	at := placeOf(cluster, volume.Spec.RBD.RBDPool)
+	at := keyOf(cluster, volume.Spec.RBD.RBDPool)
 	t.mu.Lock()
-	t.pools[at] = t.pools[placeOf(rbdutil.Cluster{Monitors: []string{"mon"}}, "kube")]
+	t.pools[at] = t.pools[keyOf(rbdutil.Cluster{Monitors: []string{"mon"}}, "kube")]
 	t.pools[at].workers, t.pools[at].cluster = trashWorkers, cluster
 	t.mu.Unlock()
 	return t.MayRelease(tb.Context(), volume.Name)
+}
+
+// Two volumes over one image that are both to be deleted do not block each other. The data
+// stays until both are gone.
+func TestTheImageOfTwoReleasedVolumesGoesWithTheLast(t *testing.T) {
+	t.Parallel()
+	w, volume := provisioned(t)
+	other := fixture.RBDVolume("other", "kube", "kubernetes-dynamic-pvc-1e7f")
+	other.Status.Phase, other.Spec.PersistentVolumeReclaimPolicy = corev1.VolumeReleased, corev1.PersistentVolumeReclaimDelete
+	fixture.Add(t, w.Volumes, other)
+	if err := w.Delete(t.Context(), volume); err != nil {
+		t.Fatal(err)
+	}
+	w.Remove(t, volume.Name)
+	w.cleanTrash(t)
+	if got := w.Ceph.TrashedNames(); len(got) != 1 {
+		t.Errorf("in the trash are %q, want the image that the other volume shows", got)
+	}
+	if err := w.Volumes.Delete(other); err != nil {
+		t.Fatal(err)
+	}
+	w.cleanTrash(t)
+	if got := w.Ceph.TrashedNames(); len(got) != 0 {
+		t.Errorf("in the trash are %q, though both volumes are gone", got)
+	}
 }

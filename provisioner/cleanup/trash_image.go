@@ -1,4 +1,4 @@
-package provisioner
+package cleanup
 
 import (
 	"context"
@@ -11,27 +11,28 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/klog/v2"
 
+	"github.com/rbd-provisioner/rbd-provisioner/provisioner"
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-// clean removes one image, if nothing speaks against it, or restores it. An image that is
-// known to be foreign is not read again, unless a volume needs it.
+// clean removes or restores one image, or does nothing. An image that is known to be
+// foreign is not read again, unless a volume needs it.
 func (t *TrashCleaner) clean(ctx context.Context, c rbdutil.Cluster, pool string, img rbdutil.TrashedImage, foreign bool) (removed bool, err error) {
 	ref := rbdutil.ImageRef{Pool: pool, Name: img.Name}
-	volumes, err := volumesOver(t.Index, ref)
+	volumes, err := provisioner.VolumesWithImage(t.Index, ref)
 	if err != nil {
 		return false, err
 	}
-	needs := firstThatNeeds(volumes)
+	needs := firstNeeding(volumes)
 	if needs == nil && (foreign || len(volumes) > 0 || time.Now().Before(img.KeepUntil)) {
-		return false, nil // until the volume is gone, or the time has passed
+		return false, nil // wait until the volume is gone and the retention has passed
 	}
 	record, err := t.Images.GetTrashed(ctx, c, pool, img)
 	if errors.Is(err, rbdutil.ErrImageNotFound) && (needs == nil || t.hasName(ctx, c, ref, img)) {
-		return t.remove(ctx, c, pool, img) // nothing is left of it that could be lost
+		return t.remove(ctx, c, pool, img) // only remains without data
 	}
 	if err != nil {
-		t.tellUnknown(needs, ref, img, err)
+		t.reportUnknownOwner(needs, ref, img, err)
 		return false, err
 	}
 	needs, wait, err := t.decide(ctx, ref, img, record, needs)
@@ -44,29 +45,30 @@ func (t *TrashCleaner) clean(ctx context.Context, c rbdutil.Cluster, pool string
 	return t.restore(ctx, c, ref, img, record, needs)
 }
 
-// tellUnknown says that the image of a volume is in the trash without saying whose it is.
-func (t *TrashCleaner) tellUnknown(needs *corev1.PersistentVolume, ref rbdutil.ImageRef, img rbdutil.TrashedImage, err error) {
+// reportUnknownOwner sends an event if the image of a volume is in the trash, but has no
+// record that names its owner.
+func (t *TrashCleaner) reportUnknownOwner(needs *corev1.PersistentVolume, ref rbdutil.ImageRef, img rbdutil.TrashedImage, err error) {
 	if needs != nil && errors.Is(err, rbdutil.ErrForeignImage) {
 		t.Events.Eventf(needs, corev1.EventTypeWarning, reasonInTrash,
 			"image %s of this volume is in the trash (id %s), and does not say that it is this volume's: if it is, `rbd trash restore %s/%s`", ref, img.ID, ref.Pool, img.ID)
 	}
 }
 
-// restore gives an image its name back that a volume needs. One that was never used is
-// removed in place of that, if another image has the name.
+// restore moves an image that a volume needs out of the trash. It removes an image that
+// was never used if another image has its name.
 func (t *TrashCleaner) restore(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef, img rbdutil.TrashedImage, record rbdutil.Record, needs *corev1.PersistentVolume) (removed bool, err error) {
 	neverUsed := record.DeletedBy(t.Maker, img) && record.Deleted.Unused
 	if neverUsed && t.hasTwin(ctx, c, ref.Pool, img) {
-		return false, nil // the other one is what the volume needs
+		return false, nil // the volume needs the other one
 	}
 	err = t.Images.Restore(ctx, c, ref.Pool, img)
 	if neverUsed && errors.Is(err, rbdutil.ErrImageExists) {
 		return t.remove(ctx, c, ref.Pool, img)
 	}
-	return false, t.tellRestored(ctx, ref, img, needs, err)
+	return false, t.reportRestored(ctx, ref, img, needs, err)
 }
 
-// hasName reports whether another image has the name by now.
+// hasName reports whether another image has the name now.
 func (t *TrashCleaner) hasName(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef, img rbdutil.TrashedImage) bool {
 	other, err := t.Images.Get(ctx, c, ref)
 	return err == nil && other.ID != img.ID
@@ -86,12 +88,13 @@ func (t *TrashCleaner) remove(ctx context.Context, c rbdutil.Cluster, pool strin
 	return err == nil, err
 }
 
-// decide returns the volume that needs the image, if one does. It may be known already.
-// Wait: the volume is still to be deleted. Otherwise the image may be removed.
+// decide returns the volume that needs the image, if there is one. The caller may know it
+// already. If wait is true, the volume still exists and is to be deleted. If needs is nil
+// and wait is false, the image may be removed.
 func (t *TrashCleaner) decide(ctx context.Context, ref rbdutil.ImageRef, img rbdutil.TrashedImage, record rbdutil.Record, known *corev1.PersistentVolume) (needs *corev1.PersistentVolume, wait bool, err error) {
 	switch {
 	case known != nil && record.SameMaker(t.Maker):
-		return known, false, nil // whoever has moved it there
+		return known, false, nil // also if somebody else moved it to the trash
 	case !record.DeletionBegunBy(t.Maker):
 		return nil, false, rbdutil.ErrForeignImage
 	case known != nil:
@@ -100,26 +103,26 @@ func (t *TrashCleaner) decide(ctx context.Context, ref rbdutil.ImageRef, img rbd
 	if !record.DeletedBy(t.Maker, img) {
 		klog.FromContext(ctx).Info("Image came into the trash long after this provisioner began to move it there, not removing", "image", ref, "id", img.ID)
 	}
-	if volume := t.wasRescued(record.VolumeName); volume != nil {
+	if volume := t.cancelledDeletion(record.VolumeName); volume != nil {
 		return volume, false, nil
 	}
-	needs, gone, err := t.askForVolume(ctx, ref, record.VolumeName)
+	needs, gone, err := t.findVolume(ctx, ref, record.VolumeName)
 	return needs, needs == nil && !gone, err
 }
 
-// firstThatNeeds returns a volume that needs its image, if one of them does.
-func firstThatNeeds(volumes []*corev1.PersistentVolume) *corev1.PersistentVolume {
+// firstNeeding returns the first volume that needs its image, or nil.
+func firstNeeding(volumes []*corev1.PersistentVolume) *corev1.PersistentVolume {
 	for _, volume := range volumes {
-		if !isDeletable(volume) {
+		if !provisioner.IsDeletable(volume) {
 			return volume
 		}
 	}
 	return nil
 }
 
-// askForVolume asks the API server for the volume that the image was made for, as the
-// cache may be old. It returns the volume if that needs the image, and whether it is gone.
-func (t *TrashCleaner) askForVolume(ctx context.Context, ref rbdutil.ImageRef, name string) (needs *corev1.PersistentVolume, gone bool, err error) {
+// findVolume reads the volume of the image from the API server, as the cache may be
+// stale. It returns the volume if it needs the image, and whether it is gone.
+func (t *TrashCleaner) findVolume(ctx context.Context, ref rbdutil.ImageRef, name string) (needs *corev1.PersistentVolume, gone bool, err error) {
 	if name == "" {
 		return nil, true, nil
 	}
@@ -130,16 +133,16 @@ func (t *TrashCleaner) askForVolume(ctx context.Context, ref rbdutil.ImageRef, n
 	if err != nil {
 		return nil, false, err
 	}
-	for _, shown := range imagesOf(volume) {
-		if shown == ref {
-			return firstThatNeeds([]*corev1.PersistentVolume{volume}), false, nil
+	for _, image := range provisioner.ImagesOf(volume) {
+		if image == ref {
+			return firstNeeding([]*corev1.PersistentVolume{volume}), false, nil
 		}
 	}
-	return nil, true, nil // a volume of that name, over another image
+	return nil, true, nil // the volume of that name has another image
 }
 
-// tellRestored reports what came of restoring an image that the volume needs.
-func (t *TrashCleaner) tellRestored(ctx context.Context, ref rbdutil.ImageRef, img rbdutil.TrashedImage, volume *corev1.PersistentVolume, err error) error {
+// reportRestored reports the result of restoring the image of a volume.
+func (t *TrashCleaner) reportRestored(ctx context.Context, ref rbdutil.ImageRef, img rbdutil.TrashedImage, volume *corev1.PersistentVolume, err error) error {
 	switch {
 	case errors.Is(err, rbdutil.ErrImageExists):
 		t.Events.Eventf(volume, corev1.EventTypeWarning, reasonInTrash,
@@ -149,7 +152,7 @@ func (t *TrashCleaner) tellRestored(ctx context.Context, ref rbdutil.ImageRef, i
 		return err
 	}
 	t.mu.Lock()
-	delete(t.rescued, volume.Name)
+	delete(t.cancelled, volume.Name)
 	t.mu.Unlock()
 	klog.FromContext(ctx).Info("Restored image from the trash", "image", ref, "volume", volume.Name)
 	t.Events.Eventf(volume, corev1.EventTypeWarning, reasonRestored,

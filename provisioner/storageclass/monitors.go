@@ -1,4 +1,4 @@
-package provisioner
+package storageclass
 
 import (
 	"errors"
@@ -11,10 +11,10 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-// parseMonitors reads the parameter monitors: a comma-separated list of host,
-// host:port or [IPv6]:port. The entries keep their order and their spelling, since
-// csi-translation-lib derives the CSI cluster id from them; names are not resolved,
-// so that a monitor may move without a change to any volume.
+// parseMonitors parses the parameter monitors: a comma-separated list of host,
+// host:port or [IPv6]:port. The entries keep their order and spelling, because
+// csi-translation-lib derives the CSI cluster id from them. Names are not resolved: the
+// address of a monitor may change, but a volume cannot.
 func parseMonitors(list string) ([]string, error) {
 	if typedAddress.MatchString(list) {
 		return nil, errors.New("the kubelet's client takes plain addresses only: " +
@@ -27,7 +27,7 @@ func parseMonitors(list string) ([]string, error) {
 			continue
 		}
 		if err := checkMonitor(monitor); err != nil {
-			return nil, fmt.Errorf("%q: %w", cut(monitor), err)
+			return nil, fmt.Errorf("%q: %w", Truncate(monitor), err)
 		}
 		monitors = append(monitors, monitor)
 	}
@@ -41,8 +41,8 @@ func parseMonitors(list string) ([]string, error) {
 }
 
 var (
-	// typedAddress is an entry with a protocol before it, as `ceph mon dump` prints
-	// them: v1:10.0.0.1:6789, alone or in a bracketed list. A host may be called v1.
+	// typedAddress matches an entry with a protocol, as `ceph mon dump` prints it:
+	// v1:10.0.0.1:6789, alone or in a bracketed list. A host may be called v1.
 	typedAddress = regexp.MustCompile(`(^|,)\s*(\[\s*v[12]:|v[12]:[^,]*:)`)
 	hostName     = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*\.?$`)
 	onlyDigits   = regexp.MustCompile(`^[0-9.]+$`)
@@ -61,13 +61,13 @@ func checkMonitor(monitor string) error {
 	}
 	if port != "" {
 		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-			return fmt.Errorf("%q is not a port from 1 to 65535", cut(port))
+			return fmt.Errorf("%q is not a port from 1 to 65535", Truncate(port))
 		}
 	}
 	return checkHost(host)
 }
 
-// splitHostPort is net.SplitHostPort for addresses whose port may be left out.
+// splitHostPort is net.SplitHostPort with an optional port.
 func splitHostPort(monitor string) (host, port string, err error) {
 	if rest, bracketed := strings.CutPrefix(monitor, "["); bracketed {
 		host, after, closed := strings.Cut(rest, "]")
@@ -112,10 +112,10 @@ func checkHost(host string) error {
 		return nil
 	}
 	if onlyDigits.MatchString(host) {
-		return fmt.Errorf("%q is not an IPv4 address", cut(host))
+		return fmt.Errorf("%q is not an IPv4 address", Truncate(host))
 	}
 	if len(host) > 253 || !hostName.MatchString(host) {
-		return fmt.Errorf(`%q is not a host name (letters, digits, "-" and "_", with dots between)`, cut(host))
+		return fmt.Errorf(`%q is not a host name (letters, digits, "-" and "_", with dots between)`, Truncate(host))
 	}
 	return nil
 }

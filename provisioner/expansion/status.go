@@ -1,4 +1,4 @@
-package provisioner
+package expansion
 
 import (
 	"context"
@@ -13,29 +13,30 @@ import (
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
 )
 
-// kubeletsTurn is what is left to be done of the expansion of a file system.
-const kubeletsTurn = "the kubelet grows the file system, where it is mounted or when it is mounted next"
+// fileSystemPending says what is left of the expansion of a volume with a file system.
+const fileSystemPending = "the kubelet grows the file system, where it is mounted or when it is mounted next"
 
-// markResizing says on the claim that its image is being grown.
-func (e *Expander) markResizing(ctx context.Context, claim *corev1.PersistentVolumeClaim, volume *corev1.PersistentVolume) (*corev1.PersistentVolumeClaim, error) {
+// markResizing sets the condition Resizing on the claim.
+func (c *Controller) markResizing(ctx context.Context, claim *corev1.PersistentVolumeClaim, volume *corev1.PersistentVolume) (*corev1.PersistentVolumeClaim, error) {
 	if hasCondition(claim, corev1.PersistentVolumeClaimResizing) {
 		return claim, nil
 	}
 	request := claim.Spec.Resources.Requests[corev1.ResourceStorage]
-	marked, err := e.patchStatus(ctx, claim, func(status *corev1.PersistentVolumeClaimStatus) {
+	marked, err := c.patchStatus(ctx, claim, func(status *corev1.PersistentVolumeClaimStatus) {
 		status.Conditions = withResizeCondition(status.Conditions, corev1.PersistentVolumeClaimResizing, "")
 	})
 	if err == nil {
-		e.p.events.Eventf(claim, corev1.EventTypeNormal, reasonResizing, "growing the image of volume %s to %s", volume.Name, request.String())
+		c.Events.Eventf(claim, corev1.EventTypeNormal, reasonResizing, "growing the image of volume %s to %s", volume.Name, request.String())
 	}
 	return marked, err
 }
 
-// handOver says on the claim what is left to be done, now that the image and the volume
-// have the capacity: the file system, or nothing.
-func (e *Expander) handOver(ctx context.Context, claim *corev1.PersistentVolumeClaim, capacity resource.Quantity) error {
-	if modeOf(claim) == corev1.PersistentVolumeBlock {
-		_, err := e.patchStatus(ctx, claim, func(status *corev1.PersistentVolumeClaimStatus) {
+// finishControllerExpansion updates the claim when the image and the volume have the
+// capacity. A claim with a file system gets the condition FileSystemResizePending. A
+// claim for a block volume gets the capacity.
+func (c *Controller) finishControllerExpansion(ctx context.Context, claim *corev1.PersistentVolumeClaim, capacity resource.Quantity) error {
+	if isBlock(claim) {
+		_, err := c.patchStatus(ctx, claim, func(status *corev1.PersistentVolumeClaimStatus) {
 			if status.Capacity == nil {
 				status.Capacity = corev1.ResourceList{}
 			}
@@ -47,8 +48,8 @@ func (e *Expander) handOver(ctx context.Context, claim *corev1.PersistentVolumeC
 	if hasCondition(claim, corev1.PersistentVolumeClaimFileSystemResizePending) {
 		return nil
 	}
-	_, err := e.patchStatus(ctx, claim, func(status *corev1.PersistentVolumeClaimStatus) {
-		status.Conditions = withResizeCondition(status.Conditions, corev1.PersistentVolumeClaimFileSystemResizePending, kubeletsTurn)
+	_, err := c.patchStatus(ctx, claim, func(status *corev1.PersistentVolumeClaimStatus) {
+		status.Conditions = withResizeCondition(status.Conditions, corev1.PersistentVolumeClaimFileSystemResizePending, fileSystemPending)
 	})
 	return err
 }
@@ -59,8 +60,8 @@ func hasCondition(claim *corev1.PersistentVolumeClaim, kind corev1.PersistentVol
 	})
 }
 
-// withResizeCondition replaces the conditions that have to do with the size by the one
-// given, or by none.
+// withResizeCondition replaces the conditions of an expansion by the one of the kind, or
+// by none if kind is empty.
 func withResizeCondition(conditions []corev1.PersistentVolumeClaimCondition, kind corev1.PersistentVolumeClaimConditionType, message string) []corev1.PersistentVolumeClaimCondition {
 	conditions = slices.DeleteFunc(slices.Clone(conditions), func(c corev1.PersistentVolumeClaimCondition) bool {
 		return c.Type == corev1.PersistentVolumeClaimResizing || c.Type == corev1.PersistentVolumeClaimFileSystemResizePending
@@ -73,12 +74,12 @@ func withResizeCondition(conditions []corev1.PersistentVolumeClaimCondition, kin
 	})
 }
 
-// patchStatus changes the claim's status, unless somebody else has changed the claim
-// since: the kubelet may have finished, and must not be contradicted.
-func (e *Expander) patchStatus(ctx context.Context, claim *corev1.PersistentVolumeClaim, change func(*corev1.PersistentVolumeClaimStatus)) (*corev1.PersistentVolumeClaim, error) {
+// patchStatus changes the claim's status, unless the claim has changed since it was read:
+// the kubelet may have finished the expansion.
+func (c *Controller) patchStatus(ctx context.Context, claim *corev1.PersistentVolumeClaim, change func(*corev1.PersistentVolumeClaimStatus)) (*corev1.PersistentVolumeClaim, error) {
 	before, after := claim.DeepCopy(), claim.DeepCopy()
 	change(&after.Status)
-	// So that the patch names the version it is for.
+	// The patch then contains the resourceVersion and UID of the claim.
 	before.ResourceVersion, before.UID = "", ""
 	old, err := json.Marshal(before)
 	if err != nil {
@@ -92,16 +93,16 @@ func (e *Expander) patchStatus(ctx context.Context, claim *corev1.PersistentVolu
 	if err != nil {
 		return nil, err
 	}
-	patched, err := e.Client.PersistentVolumeClaims(claim.Namespace).Patch(ctx, claim.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
+	patched, err := c.Client.PersistentVolumeClaims(claim.Namespace).Patch(ctx, claim.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
 	if err != nil {
 		return nil, fmt.Errorf("patch the status of the claim: %w", err)
 	}
 	return patched, nil
 }
 
-// setCapacity says on the volume how large its image is, unless somebody else has
-// changed the volume since.
-func (e *Expander) setCapacity(ctx context.Context, volume *corev1.PersistentVolume, capacity resource.Quantity) error {
+// setCapacity sets the capacity of the volume, unless the volume has changed since it was
+// read.
+func (c *Controller) setCapacity(ctx context.Context, volume *corev1.PersistentVolume, capacity resource.Quantity) error {
 	patch, err := json.Marshal(map[string]any{
 		"metadata": map[string]any{"uid": volume.UID, "resourceVersion": volume.ResourceVersion},
 		"spec":     map[string]any{"capacity": corev1.ResourceList{corev1.ResourceStorage: capacity}},
@@ -109,7 +110,7 @@ func (e *Expander) setCapacity(ctx context.Context, volume *corev1.PersistentVol
 	if err != nil {
 		return err
 	}
-	_, err = e.Client.PersistentVolumes().Patch(ctx, volume.Name, types.MergePatchType, patch, metav1.PatchOptions{})
+	_, err = c.Client.PersistentVolumes().Patch(ctx, volume.Name, types.MergePatchType, patch, metav1.PatchOptions{})
 	if err != nil {
 		return fmt.Errorf("patch volume %s: %w", volume.Name, err)
 	}
