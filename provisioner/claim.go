@@ -48,7 +48,7 @@ func parseClaim(claim *corev1.PersistentVolumeClaim, layout rbdutil.Layout) (req
 	errs = append(errs, checkSource(spec, claim)...)
 	if claim.Spec.Selector != nil {
 		errs = append(errs, field.Forbidden(spec.Child("selector"),
-			"a new volume has no labels to select by; remove it, or name an existing volume"))
+			"a new volume has no labels that a selector could match; remove the selector, or name an existing volume"))
 	}
 	storage := spec.Child("resources", "requests", "storage")
 	quantity, ok := claim.Spec.Resources.Requests[corev1.ResourceStorage]
@@ -78,11 +78,11 @@ func checkAccessModes(modesPath *field.Path, modes []corev1.PersistentVolumeAcce
 		case corev1.ReadOnlyMany:
 			if !clone && !slices.Contains(modes, corev1.ReadWriteOnce) {
 				errs = append(errs, field.Invalid(modesPath.Index(i), mode,
-					"a new volume is empty, and nobody could ever write to it, "+allowed))
+					"a new volume is empty, and nodes could never write to it, "+allowed))
 			}
 		case corev1.ReadWriteMany:
 			errs = append(errs, field.Invalid(modesPath.Index(i), mode,
-				"a file system on an RBD image breaks when two nodes write to it, "+allowed))
+				"two nodes that write to a file system on an RBD image corrupt it, "+allowed))
 		case corev1.ReadWriteOncePod:
 			errs = append(errs, field.Invalid(modesPath.Index(i), mode,
 				"Kubernetes enforces it for CSI volumes only, not for rbd volumes, "+allowed))
@@ -106,7 +106,7 @@ func volumeMode(claim *corev1.PersistentVolumeClaim) corev1.PersistentVolumeMode
 // checkSource rejects a data source that is not a PersistentVolumeClaim. An empty volume
 // in its place would look like lost data.
 func checkSource(spec *field.Path, claim *corev1.PersistentVolumeClaim) field.ErrorList {
-	const why = "this provisioner copies PersistentVolumeClaims only; remove it, or choose a class that can copy from it"
+	const why = "this provisioner clones PersistentVolumeClaims only; remove it, or use a class that supports this data source"
 	var errs field.ErrorList
 	if source := claim.Spec.DataSource; source != nil && !isClaim(source.APIGroup, source.Kind) {
 		errs = append(errs, field.Invalid(spec.Child("dataSource"), source.Kind+" "+source.Name, why))

@@ -147,12 +147,12 @@ func TestClaimAccessModes(t *testing.T) {
 		"RWO and ROX":             {modes: []corev1.PersistentVolumeAccessMode{rwo, rox}},
 		"ROX and RWO":             {modes: []corev1.PersistentVolumeAccessMode{rox, rwo}},
 		"none at all":             {},
-		"ROX alone":               {[]corev1.PersistentVolumeAccessMode{rox}, `spec.accessModes[0]: Invalid value: "ReadOnlyMany": a new volume is empty, and nobody could ever write to it, ` + allowed},
-		"RWX":                     {[]corev1.PersistentVolumeAccessMode{rwx}, `spec.accessModes[0]: Invalid value: "ReadWriteMany": a file system on an RBD image breaks when two nodes write to it, ` + allowed},
-		"RWX beside what we have": {[]corev1.PersistentVolumeAccessMode{rwo, rwx}, `spec.accessModes[1]: Invalid value: "ReadWriteMany": a file system on an RBD image breaks when two nodes write to it, ` + allowed},
+		"ROX alone":               {[]corev1.PersistentVolumeAccessMode{rox}, `spec.accessModes[0]: Invalid value: "ReadOnlyMany": a new volume is empty, and nodes could never write to it, ` + allowed},
+		"RWX":                     {[]corev1.PersistentVolumeAccessMode{rwx}, `spec.accessModes[0]: Invalid value: "ReadWriteMany": two nodes that write to a file system on an RBD image corrupt it, ` + allowed},
+		"RWX beside what we have": {[]corev1.PersistentVolumeAccessMode{rwo, rwx}, `spec.accessModes[1]: Invalid value: "ReadWriteMany": two nodes that write to a file system on an RBD image corrupt it, ` + allowed},
 		"RWOP":                    {[]corev1.PersistentVolumeAccessMode{rwop}, `spec.accessModes[0]: Invalid value: "ReadWriteOncePod": Kubernetes enforces it for CSI volumes only, not for rbd volumes, ` + allowed},
 		"a mode of the future":    {[]corev1.PersistentVolumeAccessMode{"ReadWriteSometimes"}, `spec.accessModes[0]: Invalid value: "ReadWriteSometimes": ` + allowed},
-		"each mistake is reported": {[]corev1.PersistentVolumeAccessMode{rox, rwop}, `[spec.accessModes[0]: Invalid value: "ReadOnlyMany": a new volume is empty, and nobody could ever write to it, ` + allowed +
+		"each mistake is reported": {[]corev1.PersistentVolumeAccessMode{rox, rwop}, `[spec.accessModes[0]: Invalid value: "ReadOnlyMany": a new volume is empty, and nodes could never write to it, ` + allowed +
 			`, spec.accessModes[1]: Invalid value: "ReadWriteOncePod": Kubernetes enforces it for CSI volumes only, not for rbd volumes, ` + allowed + "]"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -169,7 +169,7 @@ func TestClaimAccessModes(t *testing.T) {
 
 func TestClaimSources(t *testing.T) {
 	t.Parallel()
-	const why = ": this provisioner copies PersistentVolumeClaims only; remove it, or choose a class that can copy from it"
+	const why = ": this provisioner clones PersistentVolumeClaims only; remove it, or use a class that supports this data source"
 	snapshot := &corev1.TypedLocalObjectReference{APIGroup: ptr.To("snapshot.storage.k8s.io"), Kind: "VolumeSnapshot", Name: "monday"}
 	snapshotRef := &corev1.TypedObjectReference{APIGroup: ptr.To("snapshot.storage.k8s.io"), Kind: "VolumeSnapshot", Name: "monday"}
 	for name, test := range map[string]struct {
@@ -204,7 +204,7 @@ func TestClaimSources(t *testing.T) {
 		},
 		"a selector": {
 			change: func(c *corev1.PersistentVolumeClaim) { c.Spec.Selector = &metav1.LabelSelector{} },
-			err:    "spec.selector: Forbidden: a new volume has no labels to select by; remove it, or name an existing volume",
+			err:    "spec.selector: Forbidden: a new volume has no labels that a selector could match; remove the selector, or name an existing volume",
 		},
 		"all that can be wrong": {
 			change: func(c *corev1.PersistentVolumeClaim) {
@@ -214,7 +214,7 @@ func TestClaimSources(t *testing.T) {
 			},
 			err: `[spec.accessModes[0]: Invalid value: "x": allowed: ReadWriteOnce, alone or with ReadOnlyMany, ` +
 				`spec.dataSource: Invalid value: "VolumeSnapshot monday"` + why +
-				`, spec.selector: Forbidden: a new volume has no labels to select by; remove it, or name an existing volume, ` +
+				`, spec.selector: Forbidden: a new volume has no labels that a selector could match; remove the selector, or name an existing volume, ` +
 				`spec.resources.requests.storage: Invalid value: "0": a volume cannot be so small: ask for 1Mi or more]`,
 		},
 	} {

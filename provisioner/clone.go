@@ -28,13 +28,13 @@ func (p *Provisioner) cloneSource(params storageclass.Parameters, req request) (
 	case volumeMode(claim) != req.mode:
 		return nil, preflightf("source claim %s has volumeMode %s, and a clone must have the same", req.source, volumeMode(claim))
 	case !params.Layout.Features.Has(rbdutil.Layering):
-		return nil, preflightf("imageFeatures of the class has no %s, without which Ceph makes no clones: choose another class", rbdutil.Layering)
+		return nil, preflightf("imageFeatures of the class lacks %s, which clones require: use another class", rbdutil.Layering)
 	case req.mode == corev1.PersistentVolumeFilesystem && volume.Spec.RBD.FSType == "btrfs":
-		return nil, preflightf("source claim %s has file system btrfs, of which no node may see two copies", req.source)
+		return nil, preflightf("source claim %s has file system btrfs, of which a node cannot mount two copies", req.source)
 	case req.readOnly && req.mode == corev1.PersistentVolumeBlock:
-		return nil, preflightf("nothing would keep nodes from writing to a block volume with access mode ReadOnlyMany: ask for ReadWriteOnce, or for volumeMode Filesystem")
+		return nil, preflightf("nodes do not enforce access mode ReadOnlyMany on block volumes: request ReadWriteOnce, or volumeMode Filesystem")
 	case req.readOnly && req.size > unsignedBytes(capacity):
-		return nil, preflightf("a clone with access mode ReadOnlyMany must have the size of its source, %s, as nobody could grow its file system", capacity.String())
+		return nil, preflightf("a clone with access mode ReadOnlyMany must have the size of its source, %s, because its file system cannot be expanded", capacity.String())
 	}
 	if req.unmounted {
 		if err := p.checkNodes(imageOf(volume)); err != nil {
@@ -46,7 +46,7 @@ func (p *Provisioner) cloneSource(params storageclass.Parameters, req request) (
 		Volume: rbdutil.SourceVolume{
 			VolumeName: volume.Name, FSType: volume.Spec.RBD.FSType, FSSize: unsignedBytes(claim.Status.Capacity[corev1.ResourceStorage]),
 		},
-		Precondition: p.clusters.precondition(volume),
+		Precondition: p.Clusters.precondition(volume),
 		Unmounted:    req.unmounted,
 	}, nil
 }
@@ -56,33 +56,33 @@ func unsignedBytes(q resource.Quantity) uint64 { return uint64(max(storageclass.
 // boundSource returns the claim of that name and its volume, which this provisioner must
 // have created.
 func (p *Provisioner) boundSource(namespace, name string) (*corev1.PersistentVolumeClaim, *corev1.PersistentVolume, error) {
-	claim, err := p.claims.PersistentVolumeClaims(namespace).Get(name)
+	claim, err := p.Claims.PersistentVolumeClaims(namespace).Get(name)
 	switch {
 	case apierrors.IsNotFound(err):
-		return nil, nil, preflightf("source claim %s does not exist in namespace %s: the clone is made when it is there and bound", name, namespace)
+		return nil, nil, preflightf("source claim %s does not exist in namespace %s: the clone will be created when the source claim is bound", name, namespace)
 	case err != nil:
 		return nil, nil, preflightf("read source claim %s: %w", name, err)
 	case claim.DeletionTimestamp != nil:
 		return nil, nil, preflightf("source claim %s is being deleted", name)
 	case claim.Status.Phase != corev1.ClaimBound:
-		return nil, nil, preflightf("source claim %s is not bound yet: the clone is made when it is", name)
+		return nil, nil, preflightf("source claim %s is not bound: the clone will be created when it is", name)
 	}
-	volume, err := p.volumes.Get(claim.Spec.VolumeName)
+	volume, err := p.Volumes.Get(claim.Spec.VolumeName)
 	switch {
 	case err != nil:
 		return nil, nil, preflightf("read volume %s of source claim %s: %w", claim.Spec.VolumeName, name, err)
 	case volume.Spec.ClaimRef == nil || volume.Spec.ClaimRef.UID != claim.UID:
-		return nil, nil, preflightf("volume %s of source claim %s is bound to another", volume.Name, name)
-	case !p.clusters.IsManaged(volume):
-		return nil, nil, preflightf("volume %s of source claim %s is not of this provisioner, which clones its own volumes only", volume.Name, name)
+		return nil, nil, preflightf("volume %s of source claim %s is bound to another claim", volume.Name, name)
+	case !p.Clusters.IsManaged(volume):
+		return nil, nil, preflightf("volume %s of source claim %s was not created by this provisioner, which clones only its own volumes", volume.Name, name)
 	}
-	return claim, volume, p.clusters.CheckIdentity(volume)
+	return claim, volume, p.Clusters.CheckIdentity(volume)
 }
 
 // resumeClone completes a clone that an earlier call has begun. It is called if the
 // source cannot be used any more, for the reason given: the image's record suffices.
 func (p *Provisioner) resumeClone(ctx context.Context, spec rbdutil.ImageSpec, req request, known errorContext, reason error) (rbdutil.Image, error) {
-	img, err := p.images.ResumeClone(ctx, known.cluster, spec.ImageRef, spec.Owner)
+	img, err := p.Images.ResumeClone(ctx, known.cluster, spec.ImageRef, spec.Owner)
 	switch {
 	case err == nil:
 		return img, nil
@@ -96,7 +96,7 @@ func (p *Provisioner) resumeClone(ctx context.Context, spec rbdutil.ImageSpec, r
 
 // isGone reports whether the claim was deleted.
 func (p *Provisioner) isGone(req request) bool {
-	now, err := p.claims.PersistentVolumeClaims(req.Namespace).Get(req.Name)
+	now, err := p.Claims.PersistentVolumeClaims(req.Namespace).Get(req.Name)
 	return apierrors.IsNotFound(err) || err == nil && now.UID != req.uid
 }
 

@@ -87,7 +87,7 @@ func TestCloneThatWasInterruptedNeedsItsSourceUntilItHasARecord(t *testing.T) {
 			w.restart()
 			volume, state, err := w.Provision(t.Context(), fixture.Options(fixture.Class(nil), claim))
 			if !test.finished {
-				want := "source claim db does not exist in namespace shop: the clone is made when it is there and bound"
+				want := "source claim db does not exist in namespace shop: the clone will be created when the source claim is bound"
 				if volume != nil || state != noChange || fixture.TextOf(err) != want {
 					t.Errorf("%v, %v\nwant  %s", state, err, want)
 				}

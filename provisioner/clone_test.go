@@ -129,7 +129,7 @@ func TestClonesThatCannotBe(t *testing.T) {
 	held := func(w *cloneWorld) {
 		w.node.Status.VolumesAttached = []corev1.AttachedVolume{{Name: "kubernetes.io/rbd/kube:kubernetes-dynamic-pvc-db-uid"}}
 	}
-	const until = ": a clone that is ReadOnlyMany, or annotated with rbd-provisioner.ceph.com/clone-unmounted, is made when no node has its source mounted"
+	const until = ": a clone that is ReadOnlyMany, or annotated with rbd-provisioner.ceph.com/clone-unmounted, is created when no node has its source mounted"
 	for name, test := range map[string]struct {
 		source map[string]string
 		class  map[string]string
@@ -139,19 +139,19 @@ func TestClonesThatCannotBe(t *testing.T) {
 	}{
 		"of what is not there": {
 			claim: []func(*corev1.PersistentVolumeClaim){func(c *corev1.PersistentVolumeClaim) { c.Spec.DataSource.Name = "lost" }},
-			err:   "source claim lost does not exist in namespace shop: the clone is made when it is there and bound",
+			err:   "source claim lost does not exist in namespace shop: the clone will be created when the source claim is bound",
 		},
 		"of what another namespace has": {
 			claim: []func(*corev1.PersistentVolumeClaim){func(c *corev1.PersistentVolumeClaim) { c.Namespace = "elsewhere" }},
-			err:   "source claim db does not exist in namespace elsewhere: the clone is made when it is there and bound",
+			err:   "source claim db does not exist in namespace elsewhere: the clone will be created when the source claim is bound",
 		},
 		"of what is pending": {
 			change: func(w *cloneWorld) { w.claim.Status.Phase = corev1.ClaimPending },
-			err:    "source claim db is not bound yet: the clone is made when it is",
+			err:    "source claim db is not bound: the clone will be created when it is",
 		},
 		"of what has lost its volume": {
 			change: func(w *cloneWorld) { w.claim.Status.Phase = corev1.ClaimLost },
-			err:    "source claim db is not bound yet: the clone is made when it is",
+			err:    "source claim db is not bound: the clone will be created when it is",
 		},
 		"of what is being deleted": {
 			change: func(w *cloneWorld) { w.claim.DeletionTimestamp = ptr.To(metav1.Now()) },
@@ -163,15 +163,15 @@ func TestClonesThatCannotBe(t *testing.T) {
 		},
 		"of another's volume": {
 			change: func(w *cloneWorld) { w.volume.Spec.ClaimRef.UID = "another" },
-			err:    "volume pvc-db-uid of source claim db is bound to another",
+			err:    "volume pvc-db-uid of source claim db is bound to another claim",
 		},
 		"of another provisioner's volume": {
 			change: func(w *cloneWorld) { w.volume.Annotations[annProvisionedBy] = "kubernetes.io/rbd" },
-			err:    "volume pvc-db-uid of source claim db is not of this provisioner, which clones its own volumes only",
+			err:    "volume pvc-db-uid of source claim db was not created by this provisioner, which clones only its own volumes",
 		},
 		"of what is no image": {
 			change: func(w *cloneWorld) { w.volume.Spec.PersistentVolumeSource = corev1.PersistentVolumeSource{} },
-			err:    "volume pvc-db-uid of source claim db is not of this provisioner, which clones its own volumes only",
+			err:    "volume pvc-db-uid of source claim db was not created by this provisioner, which clones only its own volumes",
 		},
 		"a file system of a device": {
 			source: map[string]string{"volumeMode": "Block"},
@@ -183,11 +183,11 @@ func TestClonesThatCannotBe(t *testing.T) {
 		},
 		"without layering": {
 			class: map[string]string{"imageFeatures": "exclusive-lock"},
-			err:   "imageFeatures of the class has no layering, without which Ceph makes no clones: choose another class",
+			err:   "imageFeatures of the class lacks layering, which clones require: use another class",
 		},
 		"of btrfs": {
 			source: map[string]string{"fsType": "btrfs"},
-			err:    "source claim db has file system btrfs, of which no node may see two copies",
+			err:    "source claim db has file system btrfs, of which a node cannot mount two copies",
 		},
 		"smaller": {
 			claim: []func(*corev1.PersistentVolumeClaim){fixture.Requesting("1023Mi")},
@@ -196,11 +196,11 @@ func TestClonesThatCannotBe(t *testing.T) {
 		"read-only, as a device": {
 			source: map[string]string{"volumeMode": "Block"},
 			claim:  []func(*corev1.PersistentVolumeClaim){fixture.Block, fixture.AccessModes(corev1.ReadOnlyMany)},
-			err:    "nothing would keep nodes from writing to a block volume with access mode ReadOnlyMany: ask for ReadWriteOnce, or for volumeMode Filesystem",
+			err:    "nodes do not enforce access mode ReadOnlyMany on block volumes: request ReadWriteOnce, or volumeMode Filesystem",
 		},
 		"read-only and larger": {
 			claim: []func(*corev1.PersistentVolumeClaim){fixture.AccessModes(corev1.ReadOnlyMany), fixture.Requesting("2Gi")},
-			err:   "a clone with access mode ReadOnlyMany must have the size of its source, 1Gi, as nobody could grow its file system",
+			err:   "a clone with access mode ReadOnlyMany must have the size of its source, 1Gi, because its file system cannot be expanded",
 		},
 		"read-only, of what a node has": {
 			change: held, claim: []func(*corev1.PersistentVolumeClaim){fixture.AccessModes(corev1.ReadOnlyMany)},
@@ -223,13 +223,13 @@ func TestClonesThatCannotBe(t *testing.T) {
 			change: func(w *cloneWorld) {
 				_ = w.Ceph.Change(fixture.ImageRef("db-uid"), func(i *rbdutil.Image) { i.Features |= 1 << 9 })
 			},
-			err: "image cannot be cloned so: image is being migrated: kube/kubernetes-dynamic-pvc-db-uid: end the migration (`rbd migration execute kube/kubernetes-dynamic-pvc-db-uid` " +
-				"and `rbd migration commit kube/kubernetes-dynamic-pvc-db-uid`, or `rbd migration abort kube/kubernetes-dynamic-pvc-db-uid`)",
+			err: "image cannot be cloned so: image is being migrated: kube/kubernetes-dynamic-pvc-db-uid: finish the migration (`rbd migration execute kube/kubernetes-dynamic-pvc-db-uid` " +
+				"and `rbd migration commit kube/kubernetes-dynamic-pvc-db-uid`), or abort it (`rbd migration abort kube/kubernetes-dynamic-pvc-db-uid`)",
 		},
 		"of an image that another Ceph has": {
 			change: func(w *cloneWorld) { w.volume.Spec.RBD.RBDImage += "-lost" },
 			err: "image to clone not found: open image kube/kubernetes-dynamic-pvc-db-uid-lost: image not found: " +
-				"the class must be for the Ceph cluster in which kube/kubernetes-dynamic-pvc-db-uid-lost is, and client.kube have the right to its pool",
+				"the class must use the Ceph cluster that has kube/kubernetes-dynamic-pvc-db-uid-lost, and client.kube must have access to its pool",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -67,9 +67,9 @@ func (c Clusters) CheckIdentity(volume *corev1.PersistentVolume) error {
 		return nil
 	}
 	if identity == "" {
-		return preflightf("annotation %s of the volume is empty: set it to the identity of the rbd-provisioner that made the volume, or remove it", annPredecessor)
+		return preflightf("annotation %s of the volume is empty: set it to the identity of the rbd-provisioner that created the volume, or remove it", annPredecessor)
 	}
-	return preflightf("the volume was made by the rbd-provisioner with identity %q (annotation %s), which this provisioner does not serve: start it with --predecessor-identity=%s if it should",
+	return preflightf("the volume was created by the rbd-provisioner with identity %q (annotation %s), which this provisioner does not serve: to serve it, start this provisioner with --predecessor-identity=%s",
 		storageclass.Truncate(identity), annPredecessor, storageclass.Truncate(identity))
 }
 
@@ -141,7 +141,7 @@ func (c Clusters) adminOf(volume *corev1.PersistentVolume) (admin, error) {
 	}
 	params, err := c.classOf(volume)
 	if err != nil {
-		return admin{}, preflightf("the volume lacks annotations and its class does not help (%w): annotate the volume with %s and %s (the secret with the key) and %s (the cephx user)",
+		return admin{}, preflightf("the volume lacks annotations for its admin user, and its class cannot replace them (%w): annotate the volume with %s and %s (the secret with the key) and %s (the cephx user)",
 			err, annDeletionSecretName, annDeletionSecretNamespace, annAdminID)
 	}
 	return admin{

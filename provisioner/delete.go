@@ -24,18 +24,18 @@ import (
 //  4. The library deletes the volume only if it has not changed since step 2. If it has, the
 //     image is still in the trash, and is restored when the volume needs it.
 func (p *Provisioner) Delete(ctx context.Context, volume *corev1.PersistentVolume) error {
-	ctx, cancel := context.WithTimeout(ctx, p.timeout)
+	ctx, cancel := context.WithTimeout(ctx, p.Timeout)
 	defer cancel()
 	if rbd := volume.Spec.RBD; rbd == nil || rbd.RBDPool == "" || rbd.RBDImage == "" || len(rbd.CephMonitors) == 0 {
-		return preflightf("volume has no rbd source any more, or one without monitors, pool or image, so that its image is unknown: delete the image by hand, then take the volume's finalizers away and delete it")
+		return preflightf("the image of the volume is unknown, because the volume has no rbd source with monitors, pool and image: delete the image (`rbd rm`), remove the volume's finalizers (`kubectl patch`) and delete the volume")
 	}
-	if err := p.clusters.CheckIdentity(volume); err != nil {
+	if err := p.Clusters.CheckIdentity(volume); err != nil {
 		return err
 	}
 	if err := p.checkInUse(volume); err != nil {
 		return err
 	}
-	target, err := p.clusters.ForVolume(ctx, volume)
+	target, err := p.Clusters.ForVolume(ctx, volume)
 	if err != nil {
 		return err
 	}
@@ -43,13 +43,13 @@ func (p *Provisioner) Delete(ctx context.Context, volume *corev1.PersistentVolum
 	if err != nil {
 		if errors.As(err, new(*controller.IgnoredError)) {
 			// An earlier call may have moved the image to the trash.
-			p.trash.Clean(ctx, target.Cluster, target.Pool)
+			p.Trash.Clean(ctx, target.Cluster, target.Pool)
 		}
 		return err
 	}
 	// Before the move: a move that times out may be completed later.
-	p.trash.CleanAfter(volume.Name, target.Cluster, target.Pool)
-	if err := p.images.Delete(ctx, target.Cluster, target.ImageRef, target.Precondition, keep); err != nil {
+	p.Trash.CleanAfter(volume.Name, target.Cluster, target.Pool)
+	if err := p.Images.Delete(ctx, target.Cluster, target.ImageRef, target.Precondition, keep); err != nil {
 		known := target.errorContext()
 		known.deleting = true
 		return withHint(err, known)
@@ -62,7 +62,7 @@ func (p *Provisioner) Delete(ctx context.Context, volume *corev1.PersistentVolum
 // returns for how long its image is to be kept in the trash. If the volume has changed,
 // the error is an IgnoredError: the library sends no event, and the cache will be updated.
 func (p *Provisioner) confirmDeletion(ctx context.Context, cached *corev1.PersistentVolume) (time.Duration, error) {
-	now, err := p.live.PersistentVolumes().Get(ctx, cached.Name, metav1.GetOptions{})
+	now, err := p.Live.PersistentVolumes().Get(ctx, cached.Name, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
 		return 0, &controller.IgnoredError{Reason: "the volume does not exist any more"}
@@ -77,7 +77,7 @@ func (p *Provisioner) confirmDeletion(ctx context.Context, cached *corev1.Persis
 	case claimUIDOf(now) == "":
 		return 0, &controller.IgnoredError{Reason: "the volume was bound to no claim"}
 	case now.Annotations[annProvisionedBy] != cached.Annotations[annProvisionedBy]:
-		return 0, &controller.IgnoredError{Reason: "the volume was handed over to another provisioner"}
+		return 0, &controller.IgnoredError{Reason: "the volume was reassigned to another provisioner"}
 	}
 	claimed, err := p.isClaimed(ctx, now)
 	switch {
@@ -86,7 +86,7 @@ func (p *Provisioner) confirmDeletion(ctx context.Context, cached *corev1.Persis
 	case claimed:
 		return 0, &controller.IgnoredError{Reason: "the claim of the volume exists"}
 	}
-	p.confirmed(now)
+	p.Confirmed(now)
 	return retentionOf(now)
 }
 
@@ -98,10 +98,10 @@ func (p *Provisioner) isClaimed(ctx context.Context, volume *corev1.PersistentVo
 	names := func(claim *corev1.PersistentVolumeClaim, err error) bool {
 		return err == nil && claim.UID == ref.UID && claim.Spec.VolumeName == volume.Name
 	}
-	if !names(p.claims.PersistentVolumeClaims(ref.Namespace).Get(ref.Name)) {
+	if !names(p.Claims.PersistentVolumeClaims(ref.Namespace).Get(ref.Name)) {
 		return false, nil
 	}
-	claim, err := p.live.PersistentVolumeClaims(ref.Namespace).Get(ctx, ref.Name, metav1.GetOptions{})
+	claim, err := p.Live.PersistentVolumeClaims(ref.Namespace).Get(ctx, ref.Name, metav1.GetOptions{})
 	if err != nil && !apierrors.IsNotFound(err) {
 		return false, preflightf("read claim %s/%s: %w", ref.Namespace, ref.Name, err)
 	}

@@ -49,7 +49,7 @@ func TestDeleteDoesNotBelieveALaggingCache(t *testing.T) {
 			"the volume is bound to another claim"},
 		"it is of another provisioner": {
 			func(v *corev1.PersistentVolume) { v.Annotations[annProvisionedBy] = "rbd.csi.ceph.com" },
-			"the volume was handed over to another provisioner"},
+			"the volume was reassigned to another provisioner"},
 		"it is gone": {nil, "the volume does not exist any more"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -147,7 +147,7 @@ func TestDeleteSparesAnImageThatAnotherVolumeShows(t *testing.T) {
 				return
 			}
 			want := "image is in use: kube/kubernetes-dynamic-pvc-1e7f is also the image of volume " + test.names +
-				": delete the other, or keep the image (`kubectl patch pv pvc-1e7f -p '{\"spec\":{\"persistentVolumeReclaimPolicy\":\"Retain\"}}'`)"
+				": delete the other volume, or keep the image (`kubectl patch pv pvc-1e7f -p '{\"spec\":{\"persistentVolumeReclaimPolicy\":\"Retain\"}}'`)"
 			if fixture.TextOf(err) != want || !errors.Is(err, rbdutil.ErrImageInUse) {
 				t.Errorf("error %v\nwant  %s", err, want)
 			}
@@ -159,8 +159,8 @@ func TestDeleteSparesAnImageThatAnotherVolumeShows(t *testing.T) {
 // The data of an image whose migration was prepared is under another name.
 func TestDeleteSparesAnImageThatIsBeingMigrated(t *testing.T) {
 	t.Parallel()
-	const hint = ": end the migration (`rbd migration execute kube/kubernetes-dynamic-pvc-1e7f` and `rbd migration commit kube/kubernetes-dynamic-pvc-1e7f`, " +
-		"or `rbd migration abort kube/kubernetes-dynamic-pvc-1e7f`)"
+	const hint = ": finish the migration (`rbd migration execute kube/kubernetes-dynamic-pvc-1e7f` and `rbd migration commit kube/kubernetes-dynamic-pvc-1e7f`), " +
+		"or abort it (`rbd migration abort kube/kubernetes-dynamic-pvc-1e7f`)"
 	w, volume := provisioned(t)
 	if _, err := w.Ceph.Migrate(fixture.ImageRef("1e7f")); err != nil {
 		t.Fatal(err)
@@ -268,8 +268,8 @@ func TestDeletedImagesAreKeptAsTheVolumeSays(t *testing.T) {
 
 func TestVolumesOfAnotherIdentityAreNotServed(t *testing.T) {
 	t.Parallel()
-	const refused = `the volume was made by the rbd-provisioner with identity "rbd-2" (annotation rbdProvisionerIdentity), ` +
-		"which this provisioner does not serve: start it with --predecessor-identity=rbd-2 if it should"
+	const refused = `the volume was created by the rbd-provisioner with identity "rbd-2" (annotation rbdProvisionerIdentity), ` +
+		"which this provisioner does not serve: to serve it, start this provisioner with --predecessor-identity=rbd-2"
 	for name, test := range map[string]struct {
 		identity string
 		flags    []string
@@ -283,7 +283,7 @@ func TestVolumesOfAnotherIdentityAreNotServed(t *testing.T) {
 		t.Run("deletion: "+name, func(t *testing.T) {
 			t.Parallel()
 			w, volume := provisioned(t)
-			w.clusters.Identities = test.flags
+			w.Clusters.Identities = test.flags
 			volume.Annotations[annPredecessor] = test.identity
 			w.Store(t, volume)
 			if err := w.Delete(t.Context(), volume); fixture.TextOf(err) != test.want {
@@ -296,7 +296,7 @@ func TestVolumesOfAnotherIdentityAreNotServed(t *testing.T) {
 		t.Run("clone: "+name, func(t *testing.T) {
 			t.Parallel()
 			w := newCloneWorld(t, nil, func(w *cloneWorld) { w.volume.Annotations[annPredecessor] = test.identity })
-			w.clusters.Identities = test.flags
+			w.Clusters.Identities = test.flags
 			claim := fixture.Claim(fixture.CloneOf("db"))
 			fixture.Add(t, w.Claims, claim)
 			_, _, err := w.Provision(t.Context(), fixture.Options(fixture.Class(nil), claim))

@@ -17,8 +17,8 @@ func TestDeleteOfVolumesEditedByHand(t *testing.T) {
 	t.Parallel()
 	const (
 		image   = "kube/kubernetes-dynamic-pvc-1e7f"
-		noClass = `the volume lacks annotations and its class does not help (StorageClass "rbd" does not exist)` + annotate
-		noRBD   = "volume has no rbd source any more, or one without monitors, pool or image, so that its image is unknown: delete the image by hand, then take the volume's finalizers away and delete it"
+		noClass = `the volume lacks annotations for its admin user, and its class cannot replace them (StorageClass "rbd" does not exist)` + annotate
+		noRBD   = "the image of the volume is unknown, because the volume has no rbd source with monitors, pool and image: delete the image (`rbd rm`), remove the volume's finalizers (`kubectl patch`) and delete the volume"
 		create  = " does not exist: create it with the output of `ceph auth get-key` under \"key\""
 		owned   = "image has another owner: the metadata of "
 		nobodys = owned + `kube/vm names no owner; if it is the image of volume pvc-1e7f, say so with: rbd image-meta set kube/vm rbd-provisioner.ceph.com/image '{"volumeName":"pvc-1e7f"}'`
@@ -69,7 +69,7 @@ func TestDeleteOfVolumesEditedByHand(t *testing.T) {
 		"an image of other case":     {edits: edits{named("Kubernetes-Dynamic-PVC-1e7f")}, stays: true},
 		"another pool":               {edits: edits{source(func(s *corev1.RBDPersistentVolumeSource) { s.RBDPool = "data" })}, stays: true},
 		"a pool that is not there": {edits: edits{source(func(s *corev1.RBDPersistentVolumeSource) { s.RBDPool = "lost" })},
-			err: "open pool lost: pool not found: the volume stays for as long as pool lost may come back; if it never will, take the volume's finalizers away (`kubectl patch`) and delete it"},
+			err: "open pool lost: pool not found: the volume is kept because pool lost may come back; if it will not, remove the volume's finalizers (`kubectl patch`) and delete the volume"},
 
 		"no image":     {edits: edits{named("")}, err: noRBD},
 		"no pool":      {edits: edits{source(func(s *corev1.RBDPersistentVolumeSource) { s.RBDPool = "" })}, err: noRBD},
@@ -95,8 +95,8 @@ func TestDeleteOfVolumesEditedByHand(t *testing.T) {
 		"a secret of another namespace":        {edits: edits{annotated(annDeletionSecretNamespace, "shop")}, class: true, err: "admin secret shop/admin" + create},
 		"a secret that is a path":              {edits: edits{annotated(annDeletionSecretName, "../admin")}, err: "admin secret ceph/../admin" + create},
 		"a secret in blanks":                   {edits: edits{annotated(annDeletionSecretName, " admin")}, err: "admin secret ceph/ admin" + create},
-		"a class of another name":              {edits: edits{without(annAdminID), func(v *corev1.PersistentVolume) { v.Spec.StorageClassName = "other" }}, class: true, err: `the volume lacks annotations and its class does not help (StorageClass "other" does not exist)` + annotate},
-		"no class's name":                      {edits: edits{without(annAdminID), func(v *corev1.PersistentVolume) { v.Spec.StorageClassName = "" }}, class: true, err: `the volume lacks annotations and its class does not help (StorageClass "" does not exist)` + annotate},
+		"a class of another name":              {edits: edits{without(annAdminID), func(v *corev1.PersistentVolume) { v.Spec.StorageClassName = "other" }}, class: true, err: `the volume lacks annotations for its admin user, and its class cannot replace them (StorageClass "other" does not exist)` + annotate},
+		"no class's name":                      {edits: edits{without(annAdminID), func(v *corev1.PersistentVolume) { v.Spec.StorageClassName = "" }}, class: true, err: `the volume lacks annotations for its admin user, and its class cannot replace them (StorageClass "" does not exist)` + annotate},
 
 		"nonsense in what is for others": {edits: edits{annotated("imageFormat", "1", "imageFeatures", "magic", "pv.kubernetes.io/provisioned-by", "x")}},
 		"nothing in what is for others":  {edits: edits{without("imageFormat", "imageFeatures")}},

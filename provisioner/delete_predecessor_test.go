@@ -69,15 +69,15 @@ func TestDeleteServesVolumesOfThePredecessor(t *testing.T) {
 		"the class fills in the secret's namespace": {
 			annotations: set{name: "admin", id: "root"}, class: oldClass(set{"adminSecretName": "lost"}), user: "root"},
 		"without anything": {
-			err: `the volume lacks annotations and its class does not help (StorageClass "old" does not exist)` + annotate},
+			err: `the volume lacks annotations for its admin user, and its class cannot replace them (StorageClass "old" does not exist)` + annotate},
 		"with half the annotations": {
 			annotations: set{name: "admin"},
-			err:         `the volume lacks annotations and its class does not help (StorageClass "old" does not exist)` + annotate},
+			err:         `the volume lacks annotations for its admin user, and its class cannot replace them (StorageClass "old" does not exist)` + annotate},
 		"with a class that is wrong in what deletion does not need": {
 			class: oldClass(set{"imageFormat": "1", "fsType": "ext2", "colour": "red"}), user: "kube"},
 		"with a class that names no admin secret": {
 			class: oldClass(set{"adminSecretName": ""}),
-			err:   `the volume lacks annotations and its class does not help (StorageClass old has no adminSecretName)` + annotate},
+			err:   `the volume lacks annotations for its admin user, and its class cannot replace them (StorageClass old has no adminSecretName)` + annotate},
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
@@ -144,8 +144,8 @@ func (brokenClasses) Get(string) (*storagev1.StorageClass, error) {
 func TestDeleteSaysThatTheClassCouldNotBeRead(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.clusters.Classes = brokenClasses{}
-	want := "the volume lacks annotations and its class does not help (cache is broken)" + annotate
+	w.Clusters.Classes = brokenClasses{}
+	want := "the volume lacks annotations for its admin user, and its class cannot replace them (cache is broken)" + annotate
 	if err := w.Delete(t.Context(), predecessors(nil)); fixture.TextOf(err) != want {
 		t.Errorf("error %v\nwant  %s", err, want)
 	}

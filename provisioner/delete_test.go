@@ -77,7 +77,7 @@ func TestDeleteSparesTheImageAndSaysWhy(t *testing.T) {
 	const (
 		inUse  = "kubernetes.io/rbd/kube:kubernetes-dynamic-pvc-1e7f"
 		others = "kubernetes.io/rbd/kube:kubernetes-dynamic-pvc-2"
-		free   = ": it is deleted when nobody uses it any more"
+		free   = ": the image will be deleted when it is no longer in use"
 	)
 	for name, test := range map[string]struct {
 		prepare func(t *testing.T, w *world, volume *corev1.PersistentVolume)
@@ -110,14 +110,14 @@ func TestDeleteSparesTheImageAndSaysWhy(t *testing.T) {
 				w.Change(t, func(i *rbdutil.Image) { i.Snapshots = []string{"monday", "tuesday"} })
 			},
 			rbdutil.ErrHasSnapshots,
-			"image has snapshots: kube/kubernetes-dynamic-pvc-1e7f has monday, tuesday: remove them (`rbd snap ls --all`, `rbd snap rm`), and flatten clones of them, if their data is not needed",
+			"image has snapshots: kube/kubernetes-dynamic-pvc-1e7f has monday, tuesday: if their data is not needed, flatten their clones and remove them (`rbd snap ls --all`, `rbd flatten`, `rbd snap rm`)",
 		},
 		"a person has locked it": {
 			func(t *testing.T, w *world, _ *corev1.PersistentVolume) {
 				fixture.Must(t, w.Ceph.Lock(fixture.ImageRef("1e7f")))
 			},
 			rbdutil.ErrLocked,
-			"image is locked: kube/kubernetes-dynamic-pvc-1e7f by maintenance client.4242: remove the lock if nobody needs it " +
+			"image is locked: kube/kubernetes-dynamic-pvc-1e7f by maintenance client.4242: remove the lock if it is no longer needed " +
 				"(`rbd lock ls kube/kubernetes-dynamic-pvc-1e7f`, `rbd lock rm kube/kubernetes-dynamic-pvc-1e7f ID LOCKER`)",
 		},
 		"it is in a group": {
@@ -125,14 +125,14 @@ func TestDeleteSparesTheImageAndSaysWhy(t *testing.T) {
 				fixture.Must(t, w.Ceph.Group(fixture.ImageRef("1e7f")))
 			},
 			rbdutil.ErrInGroup,
-			"image is in a group: kube/kubernetes-dynamic-pvc-1e7f is in group kubernetes-dynamic-pvc-1e7f-group: take it out of its group (`rbd group image rm`)",
+			"image is in a group: kube/kubernetes-dynamic-pvc-1e7f is in group kubernetes-dynamic-pvc-1e7f-group: remove the image from its group (`rbd group image rm`)",
 		},
 		"it is mirrored": {
 			func(t *testing.T, w *world, _ *corev1.PersistentVolume) {
 				fixture.Must(t, w.Ceph.Mirror(fixture.ImageRef("1e7f")))
 			},
 			rbdutil.ErrMirrored,
-			"image is mirrored: kube/kubernetes-dynamic-pvc-1e7f: end its mirroring (`rbd mirror image disable kube/kubernetes-dynamic-pvc-1e7f`)",
+			"image is mirrored: kube/kubernetes-dynamic-pvc-1e7f: disable its mirroring (`rbd mirror image disable kube/kubernetes-dynamic-pvc-1e7f`)",
 		},
 		"its record cannot be read": {
 			func(t *testing.T, w *world, _ *corev1.PersistentVolume) {
@@ -186,7 +186,7 @@ func TestDeleteSparesTheImageAndSaysWhy(t *testing.T) {
 			func(_ *testing.T, _ *world, volume *corev1.PersistentVolume) {
 				volume.Spec.RBD, volume.Spec.CSI = nil, &corev1.CSIPersistentVolumeSource{}
 			},
-			nil, "volume has no rbd source any more, or one without monitors, pool or image, so that its image is unknown: delete the image by hand, then take the volume's finalizers away and delete it",
+			nil, "the image of the volume is unknown, because the volume has no rbd source with monitors, pool and image: delete the image (`rbd rm`), remove the volume's finalizers (`kubectl patch`) and delete the volume",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -222,7 +222,7 @@ func TestDeleteInAMissingPoolIsNoSuccess(t *testing.T) {
 	w, volume := provisioned(t)
 	w.Ceph.DeletePool("kube")
 	err := w.Delete(t.Context(), volume)
-	want := "open pool kube: pool not found: the volume stays for as long as pool kube may come back; if it never will, take the volume's finalizers away (`kubectl patch`) and delete it"
+	want := "open pool kube: pool not found: the volume is kept because pool kube may come back; if it will not, remove the volume's finalizers (`kubectl patch`) and delete the volume"
 	if fixture.TextOf(err) != want || !errors.Is(err, rbdutil.ErrPoolNotFound) {
 		t.Errorf("error %v\nwant  %s", err, want)
 	}
@@ -277,13 +277,13 @@ func TestDeleteHasTheTrashCleanedAfterTheVolume(t *testing.T) {
 func TestDeleteDoesNotWaitForever(t *testing.T) {
 	t.Parallel()
 	w, volume := provisioned(t)
-	w.timeout = 10 * time.Millisecond
+	w.Timeout = 10 * time.Millisecond
 	w.Ceph.Before = func(ctx context.Context, _ string, _ rbdutil.Cluster, _ rbdutil.ImageRef) error {
 		<-ctx.Done()
 		return nil
 	}
 	err := w.Delete(t.Context(), volume)
-	want := "get image kube/kubernetes-dynamic-pvc-1e7f: Ceph did not answer in time: check the cluster's health (`ceph -s`); it is tried again by itself"
+	want := "get image kube/kubernetes-dynamic-pvc-1e7f: Ceph did not answer in time: check the cluster's health (`ceph -s`); will be retried automatically"
 	if fixture.TextOf(err) != want || !errors.Is(err, rbdutil.ErrTimeout) {
 		t.Errorf("error %v\nwant  %s", err, want)
 	}
@@ -299,7 +299,7 @@ func (brokenNodes) List(labels.Selector) ([]*corev1.Node, error) {
 func TestDeleteDoesNotGoOnWithoutKnowingTheNodes(t *testing.T) {
 	t.Parallel()
 	w, volume := provisioned(t)
-	w.Provisioner.nodes = brokenNodes{}
+	w.Provisioner.Nodes = brokenNodes{}
 	if err := w.Delete(t.Context(), volume); err == nil || !strings.Contains(err.Error(), "list nodes: cache is broken") {
 		t.Errorf("error %v", err)
 	}

@@ -28,30 +28,30 @@ var failures = map[string]struct {
 	state controller.ProvisioningState
 	hint  string
 }{
-	"ErrPoolNotFound":     {rbdutil.ErrPoolNotFound, noChange, "create pool kube (`ceph osd pool create`, `rbd pool init`) or name another in the class"},
-	"ErrDataPoolNotFound": {rbdutil.ErrDataPoolNotFound, noChange, "create data pool kube-ec or name another in the class"},
+	"ErrPoolNotFound":     {rbdutil.ErrPoolNotFound, noChange, "create pool kube (`ceph osd pool create`, `rbd pool init`) or name another pool in the class"},
+	"ErrDataPoolNotFound": {rbdutil.ErrDataPoolNotFound, noChange, "create data pool kube-ec or name another data pool in the class"},
 	"ErrAccessDenied": {rbdutil.ErrAccessDenied, noChange, "check that secret ceph/admin holds the key of client.kube and that its capabilities include " +
 		"mon 'profile rbd' and osd 'profile rbd pool=kube, profile rbd pool=kube-ec, profile rbd pool=data' (`ceph auth get client.kube`)"},
 	"ErrInvalidKey":      {rbdutil.ErrInvalidKey, noChange, "put the output of `ceph auth get-key client.kube` into secret ceph/admin"},
-	"ErrUnreachable":     {rbdutil.ErrUnreachable, noChange, "check the monitor addresses, the network between this provisioner and them, and that a monitor runs"},
-	"ErrUnknownMonitor":  {rbdutil.ErrUnknownMonitor, noChange, "check the spelling of the monitors and the name service of this provisioner's pod"},
+	"ErrUnreachable":     {rbdutil.ErrUnreachable, noChange, "check the monitor addresses, the network between this provisioner and the monitors, and that a monitor is running"},
+	"ErrUnknownMonitor":  {rbdutil.ErrUnknownMonitor, noChange, "check the host names of the monitors and the DNS configuration of this provisioner's pod"},
 	"ErrNoSpace":         {rbdutil.ErrNoSpace, inBackground, "free space or raise the quota of pool kube (`ceph df`, `ceph osd pool get-quota`); deleted images are kept in its trash for the trashRetention of their class (`rbd trash ls --long kube`)"},
-	"ErrConnectionLost":  {rbdutil.ErrConnectionLost, inBackground, "check the cluster's health (`ceph -s`); it is tried again by itself"},
-	"ErrTimeout":         {rbdutil.ErrTimeout, inBackground, "check the cluster's health (`ceph -s`); it is tried again by itself"},
-	"ErrInProgress":      {rbdutil.ErrInProgress, inBackground, "it is tried again by itself"},
-	"ErrPoolUnavailable": {rbdutil.ErrPoolUnavailable, noChange, "it is tried again by itself"},
+	"ErrConnectionLost":  {rbdutil.ErrConnectionLost, inBackground, "check the cluster's health (`ceph -s`); will be retried automatically"},
+	"ErrTimeout":         {rbdutil.ErrTimeout, inBackground, "check the cluster's health (`ceph -s`); will be retried automatically"},
+	"ErrInProgress":      {rbdutil.ErrInProgress, inBackground, "will be retried automatically"},
+	"ErrPoolUnavailable": {rbdutil.ErrPoolUnavailable, noChange, "will be retried automatically"},
 	"ErrBlocklisted":     {rbdutil.ErrBlocklisted, inBackground, "this provisioner restarts, then it will be retried automatically; if it persists, check `ceph osd blocklist ls`"},
 	"ErrNotFenced": {rbdutil.ErrNotFenced, noChange,
 		"will be retried automatically; to fence the previous leader, client.kube needs mon 'profile rbd' (`ceph auth get client.kube`)"},
-	"ErrImageInUse": {rbdutil.ErrImageInUse, inBackground, "it is deleted when nobody uses it any more"},
-	"ErrNotRemoved": {rbdutil.ErrNotRemoved, inBackground, "check whether the pool is full (`ceph df`, `ceph osd pool get-quota`); it is tried again by itself"},
-	"ErrInGroup":    {rbdutil.ErrInGroup, inBackground, "take it out of its group (`rbd group image rm`)"},
-	"ErrLocked":     {rbdutil.ErrLocked, inBackground, "remove the lock if nobody needs it (`rbd lock ls kube/x`, `rbd lock rm kube/x ID LOCKER`)"},
-	"ErrMirrored":   {rbdutil.ErrMirrored, inBackground, "end its mirroring (`rbd mirror image disable kube/x`)"},
+	"ErrImageInUse": {rbdutil.ErrImageInUse, inBackground, "the image will be deleted when it is no longer in use"},
+	"ErrNotRemoved": {rbdutil.ErrNotRemoved, inBackground, "check whether the pool is full (`ceph df`, `ceph osd pool get-quota`); will be retried automatically"},
+	"ErrInGroup":    {rbdutil.ErrInGroup, inBackground, "remove the image from its group (`rbd group image rm`)"},
+	"ErrLocked":     {rbdutil.ErrLocked, inBackground, "remove the lock if it is no longer needed (`rbd lock ls kube/x`, `rbd lock rm kube/x ID LOCKER`)"},
+	"ErrMirrored":   {rbdutil.ErrMirrored, inBackground, "disable its mirroring (`rbd mirror image disable kube/x`)"},
 	"ErrMigrating": {rbdutil.ErrMigrating, inBackground,
-		"end the migration (`rbd migration execute kube/x` and `rbd migration commit kube/x`, or `rbd migration abort kube/x`)"},
+		"finish the migration (`rbd migration execute kube/x` and `rbd migration commit kube/x`), or abort it (`rbd migration abort kube/x`)"},
 	"ErrNoTrash":      {rbdutil.ErrNoTrash, inBackground, "remove annotation rbd-provisioner.ceph.com/trash-retention from the volume"},
-	"ErrHasSnapshots": {rbdutil.ErrHasSnapshots, inBackground, "remove them (`rbd snap ls --all`, `rbd snap rm`), and flatten clones of them, if their data is not needed"},
+	"ErrHasSnapshots": {rbdutil.ErrHasSnapshots, inBackground, "if their data is not needed, flatten their clones and remove them (`rbd snap ls --all`, `rbd flatten`, `rbd snap rm`)"},
 
 	// Their text names the image and what is wrong with it.
 	"ErrForeignImage": {rbdutil.ErrForeignImage, finished, ""},
@@ -64,16 +64,16 @@ var failures = map[string]struct {
 	"ErrImageNotFound": {rbdutil.ErrImageNotFound, inBackground, ""},
 	"ErrImageExists":   {rbdutil.ErrImageExists, inBackground, ""},
 	// Of these, nothing is made of the clone yet.
-	"ErrSourceNotFound":     {rbdutil.ErrSourceNotFound, noChange, "the class must be for the Ceph cluster in which data/base is, and client.kube have the right to its pool"},
+	"ErrSourceNotFound":     {rbdutil.ErrSourceNotFound, noChange, "the class must use the Ceph cluster that has data/base, and client.kube must have access to its pool"},
 	"ErrSourceIncompatible": {rbdutil.ErrSourceIncompatible, noChange, ""},
 	"ErrFlattening": {rbdutil.ErrFlattening, noChange,
-		"a clone is given all of its data where its source is itself a clone of a clone, and so on, or has very many clones; it goes on by itself"},
+		"the clone is being flattened because its clone chain is too deep or its source has too many clones; will be retried automatically"},
 	// It keeps images in the trash, and snapshots.
 	"ErrHasClones": {rbdutil.ErrHasClones, inBackground, ""},
 	// The trash is looked at again when the time has passed.
 	"ErrNotExpired": {rbdutil.ErrNotExpired, inBackground, ""},
 	// The next attempt decides on the image as it is then.
-	"ErrChanged": {rbdutil.ErrChanged, inBackground, "it is tried again by itself"},
+	"ErrChanged": {rbdutil.ErrChanged, inBackground, "will be retried automatically"},
 	// It keeps images that no volume has.
 	"ErrNotEmpty": {rbdutil.ErrNotEmpty, inBackground, ""},
 }
@@ -204,10 +204,10 @@ func TestHintsThatDependOnTheCircumstances(t *testing.T) {
 			"check that secret ceph/admin holds the key of client.kube and that its capabilities include " +
 				"mon 'profile rbd' and osd 'profile rbd pool=kube' (`ceph auth get client.kube`)"},
 		"the source, if that is what is being migrated": {fmt.Errorf("%w: %w", rbdutil.ErrSourceIncompatible, rbdutil.ErrMigrating), exampleContext,
-			"end the migration (`rbd migration execute data/base` and `rbd migration commit data/base`, or `rbd migration abort data/base`)"},
+			"finish the migration (`rbd migration execute data/base` and `rbd migration commit data/base`), or abort it (`rbd migration abort data/base`)"},
 		"nothing of a data pool, where there is none": {rbdutil.ErrInvalid, onePool, ""},
 		"nothing of the class, when a volume is deleted": {rbdutil.ErrPoolNotFound, deleting,
-			"the volume stays for as long as pool kube may come back; if it never will, take the volume's finalizers away (`kubectl patch`) and delete it"},
+			"the volume is kept because pool kube may come back; if it will not, remove the volume's finalizers (`kubectl patch`) and delete the volume"},
 	} {
 		if diff := cmp.Diff(test.want, hint(test.err, test.errorContext)); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)

@@ -83,7 +83,7 @@ func (w *world) wantRefused(t *testing.T, class *storagev1.StorageClass, claim *
 
 // inClass is the text of an event about a class.
 func inClass(mistakes string) string {
-	return "StorageClass rbd (replace it; the claim then goes on by itself): " + mistakes
+	return "StorageClass rbd is invalid (replace it; the claim will be retried automatically): " + mistakes
 }
 
 // made is all that comes of a claim.
@@ -150,8 +150,8 @@ func (w *world) wantMade(t *testing.T, class *storagev1.StorageClass, claim *cor
 	for _, change := range changes {
 		change(want)
 	}
-	observed := &observedImages{Images: w.images}
-	w.images = observed
+	observed := &observedImages{Images: w.Images}
+	w.Images = observed
 	for range 2 {
 		volume := w.provision(t, fixture.Options(class, claim))
 		got := &made{

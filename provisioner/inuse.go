@@ -22,7 +22,7 @@ func (p *Provisioner) checkInUse(volume *corev1.PersistentVolume) error {
 
 // checkOtherVolumes returns an error if another volume has the same image.
 func (p *Provisioner) checkOtherVolumes(ref rbdutil.ImageRef, volume *corev1.PersistentVolume) error {
-	volumes, err := VolumesWithImage(p.index, ref)
+	volumes, err := VolumesWithImage(p.Index, ref)
 	if err != nil {
 		return preflightError{err}
 	}
@@ -37,14 +37,14 @@ func (p *Provisioner) checkOtherVolumes(ref rbdutil.ImageRef, volume *corev1.Per
 	if len(others) == 0 {
 		return nil
 	}
-	return preflightf("%w: %s is also the image of volume %s: delete the other, or keep the image (`kubectl patch pv %s -p '{\"spec\":{\"persistentVolumeReclaimPolicy\":\"Retain\"}}'`)",
+	return preflightf("%w: %s is also the image of volume %s: delete the other volume, or keep the image (`kubectl patch pv %s -p '{\"spec\":{\"persistentVolumeReclaimPolicy\":\"Retain\"}}'`)",
 		rbdutil.ErrImageInUse, ref, strings.Join(others, ", "), volume.Name)
 }
 
 // checkNodes returns an error if a node reports the image as in use or attached. The
 // kubelet and the attach-detach controller name it POOL:IMAGE of the plugin.
 func (p *Provisioner) checkNodes(ref rbdutil.ImageRef) error {
-	nodes, err := p.nodes.List(labels.Everything())
+	nodes, err := p.Nodes.List(labels.Everything())
 	if err != nil {
 		return preflightf("list nodes: %w", err)
 	}

@@ -12,16 +12,16 @@ import (
 func TestMonitors(t *testing.T) {
 	t.Parallel()
 	const (
-		typed    = "the kubelet's client takes plain addresses only: give each monitor's v1 address as host:port, without v1:, v2: and the brackets around them"
-		commas   = "separate monitors by commas"
-		slash    = "give host:port, without a scheme and without a nonce behind a slash"
-		brackets = "what is in brackets is not an IPv6 address"
-		behind   = "behind the brackets there must be :port or nothing"
+		typed    = "nodes accept plain addresses only: give each monitor's v1 address as host:port, without v1:, v2: and brackets"
+		commas   = "monitors must be separated by commas"
+		slash    = "give host:port, without a scheme, and without a nonce after a slash"
+		brackets = "only an IPv6 address may be in brackets"
+		behind   = "only :port may follow the brackets"
 		bare     = "put an IPv6 address in brackets"
-		noPort   = "there is no port behind the colon"
-		none     = "there is no address in it"
-		open     = "the bracket is not closed"
-		zone     = "an IPv6 address with a zone means something else on each node"
+		noPort   = "the port after the colon is missing"
+		none     = "contains no address"
+		open     = "the closing bracket is missing"
+		zone     = "an IPv6 address must not have a zone, which depends on the node"
 		ports    = " from 1 to 65535"
 		letters  = ` (letters, digits, "-" and "_", with dots between)`
 	)
@@ -122,8 +122,8 @@ func TestMonitors(t *testing.T) {
 		"a wildcard":                            {list: "*.example.com", err: `"*.example.com": "*.example.com" is not a host name` + letters},
 		"a variable of Ceph's":                  {list: "$host", err: `"$host": "$host" is not a host name` + letters},
 		"a NUL":                                 {list: "a\x00", err: `"a\x00": "a\x00" is not a host name` + letters},
-		"32 monitors":                           {list: strings.Join(many[:32], ","), err: "nodes take 31 monitors at most, these are 32"},
-		"1000 monitors, which end librados":     {list: strings.Join(many, ","), err: "nodes take 31 monitors at most, these are 1000"},
+		"32 monitors":                           {list: strings.Join(many[:32], ","), err: "nodes accept at most 31 monitors, got 32"},
+		"1000 monitors, which end librados":     {list: strings.Join(many, ","), err: "nodes accept at most 31 monitors, got 1000"},
 		"a list of v2 and v1 addresses":         {list: "[v2:10.0.0.1:3300,v1:10.0.0.1:6789]", err: typed},
 		"such a list as `ceph mon dump` prints": {list: "[v2:10.0.0.1:3300/0,v1:10.0.0.1:6789/0]", err: typed},
 		"two such lists":                        {list: "[v2:a:3300,v1:a:6789],[v2:b:3300,v1:b:6789]", err: typed},

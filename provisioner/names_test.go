@@ -20,9 +20,9 @@ var unfit = []string{
 func TestNamesWithUnfitCharacters(t *testing.T) {
 	t.Parallel()
 	const (
-		nowhere = "no slash, backslash, at sign, comma, colon, quote, white space or invisible character"
-		user    = "not a cephx user id: there must be " + nowhere + ` in it, and no "-" at its start`
-		pool    = "not a pool for volumes: there must be " + nowhere + ` in its name, and no "-" or "." at its start`
+		forbidden = "a slash, backslash, at sign, comma, colon, quote, white space or invisible character"
+		user      = "not a cephx user id: must not contain " + forbidden + `, and must not start with "-"`
+		pool      = "not a pool for volumes: its name must not contain " + forbidden + `, and must not start with "-" or "."`
 	)
 	for key, why := range map[string]string{"adminId": user, "userId": user, "pool": pool, "dataPool": pool} {
 		for _, c := range unfit {

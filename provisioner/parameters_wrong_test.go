@@ -11,15 +11,15 @@ import (
 func TestParametersThatAreWrong(t *testing.T) {
 	t.Parallel()
 	const (
-		blanks    = "there is white space around it: remove it"
-		file      = "not an absolute path of a file on the nodes, without blanks"
+		blanks    = "must not have white space around it"
+		file      = "must be the absolute path of a file on the nodes, without blanks"
 		retention = "not a duration such as 24h, allowed: 0 to 87600h in whole seconds"
 		power     = " is not a power of two from 4Ki to 32Mi"
 		features  = ", allowed: layering, exclusive-lock, object-map, fast-diff, deep-flatten"
 		known     = "unknown parameter, allowed: monitors, adminId, adminSecretName, adminSecretNamespace, userId, userSecretName, userSecretNamespace, keyring, pool, dataPool, imageFormat, imageFeatures, objectSize, fsType, trashRetention"
 		needsUser = "parameters.userSecretName: Required value: the Secret with the key of client.admin that nodes map the image with (or keyring, a file on every node)"
 		needsMons = "parameters.monitors: Required value: the addresses of the Ceph monitors, separated by commas"
-		typed     = "the kubelet's client takes plain addresses only: give each monitor's v1 address as host:port, without v1:, v2: and the brackets around them"
+		typed     = "nodes accept plain addresses only: give each monitor's v1 address as host:port, without v1:, v2: and brackets"
 	)
 	type set = map[string]string
 	for name, test := range map[string]struct {
@@ -31,7 +31,7 @@ func TestParametersThatAreWrong(t *testing.T) {
 		"blank monitors": {set{"monitors": " \t"}, needsMons},
 		"a list of 10 kB in place of monitors": {set{"monitors": strings.Repeat("x", 10_000)},
 			invalid("monitors", strings.Repeat("x", 100)+"…", `"`+strings.Repeat("x", 100)+`…": "`+strings.Repeat("x", 100)+`…" is not a host name (letters, digits, "-" and "_", with dots between)`)},
-		"monitors that are commas":            {set{"monitors": ",,"}, invalid("monitors", ",,", "there is no address in it")},
+		"monitors that are commas":            {set{"monitors": ",,"}, invalid("monitors", ",,", "contains no address")},
 		"a monitor that is wrong":             {set{"monitors": "a, b:x"}, invalid("monitors", "a, b:x", `"b:x": "x" is not a port from 1 to 65535`)},
 		"monitors as `ceph mon dump` says":    {set{"monitors": "[v2:a:3300,v1:a:6789]"}, invalid("monitors", "[v2:a:3300,v1:a:6789]", typed)},
 		"an adminId in blanks":                {set{"adminId": "kube "}, invalid("adminId", "kube ", blanks)},
@@ -115,8 +115,8 @@ func TestParametersThatAreWrong(t *testing.T) {
 		"several unknown keys": {set{"a": "1", "b": "2", "c": "3"},
 			"[" + invalid("a", "1", known) + ", " + invalid("b", "2", "unknown parameter") + ", " + invalid("c", "3", "unknown parameter") + "]"},
 		"an unknown key with 10 kB":       {set{"note": strings.Repeat("v", 10_000)}, invalid("note", strings.Repeat("v", 100)+"…", known)},
-		"a key given twice, alike":        {set{"Pool": "rbd", "pool": "rbd"}, invalid("pool", "rbd", "given twice, as Pool too: keep one of them")},
-		"a key given twice, one of empty": {set{"ADMINID": "", "adminId": "kube"}, invalid("adminId", "kube", "given twice, as ADMINID too: keep one of them")},
+		"a key given twice, alike":        {set{"Pool": "rbd", "pool": "rbd"}, invalid("pool", "rbd", "given twice, also as Pool: keep one of them")},
+		"a key given twice, one of empty": {set{"ADMINID": "", "adminId": "kube"}, invalid("adminId", "kube", "given twice, also as ADMINID: keep one of them")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

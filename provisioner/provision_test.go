@@ -47,7 +47,7 @@ func TestProvisionRefusesBeforeItAsksCeph(t *testing.T) {
 	}{
 		"a class that is wrong": {
 			class: map[string]string{"imageFormat": "1", "monitors": "a b"},
-			err: `StorageClass rbd (replace it; the claim then goes on by itself): [parameters.monitors: Invalid value: "a b": "a b": separate monitors by commas, ` +
+			err: `StorageClass rbd is invalid (replace it; the claim will be retried automatically): [parameters.monitors: Invalid value: "a b": "a b": monitors must be separated by commas, ` +
 				`parameters.imageFormat: Unsupported value: "1": supported values: "2"]`,
 		},
 		"a claim that is wrong": {
@@ -89,11 +89,11 @@ func TestProvisionSaysWhatCephRefused(t *testing.T) {
 	}{
 		"no pool": {
 			class: map[string]string{"pool": "lost"}, state: noChange,
-			err: "open pool lost: pool not found: create pool lost (`ceph osd pool create`, `rbd pool init`) or name another in the class",
+			err: "open pool lost: pool not found: create pool lost (`ceph osd pool create`, `rbd pool init`) or name another pool in the class",
 		},
 		"no data pool": {
 			class: map[string]string{"dataPool": "lost"}, state: noChange,
-			err: "create image kube/kubernetes-dynamic-pvc-1e7f: data pool not found: lost: create data pool lost or name another in the class",
+			err: "create image kube/kubernetes-dynamic-pvc-1e7f: data pool not found: lost: create data pool lost or name another data pool in the class",
 		},
 		"no rights": {
 			fail: rbdutil.ErrAccessDenied, state: noChange,
@@ -132,7 +132,7 @@ func TestProvisionSaysWhatCephRefused(t *testing.T) {
 func TestProvisionDoesNotWaitForever(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.timeout = 10 * time.Millisecond
+	w.Timeout = 10 * time.Millisecond
 	w.Ceph.Before = func(ctx context.Context, op string, _ rbdutil.Cluster, _ rbdutil.ImageRef) error {
 		if op == rbdfake.OpUpdate {
 			<-ctx.Done() // after which the fake answers as the real one does
@@ -144,11 +144,11 @@ func TestProvisionDoesNotWaitForever(t *testing.T) {
 		t.Errorf("%v, %v, want %v and a timeout", state, err, inBackground)
 	}
 	want := "image is not finished: update image kube/kubernetes-dynamic-pvc-1e7f: Ceph did not answer in time: " +
-		"check the cluster's health (`ceph -s`); it is tried again by itself"
+		"check the cluster's health (`ceph -s`); will be retried automatically"
 	if fixture.TextOf(err) != want {
 		t.Errorf("error %v\nwant  %s", err, want)
 	}
-	w.Ceph.Before, w.timeout = nil, time.Minute
+	w.Ceph.Before, w.Timeout = nil, time.Minute
 	w.provision(t, fixture.Options(fixture.Class(nil), fixture.Claim()))
 	w.WantImages(t, "kube/kubernetes-dynamic-pvc-1e7f")
 }
@@ -169,7 +169,7 @@ func TestClaimsOfOneNameGetImagesOfTheirOwn(t *testing.T) {
 func TestClustersThatShareAPoolDoNotShareImages(t *testing.T) {
 	t.Parallel()
 	here, there := newWorld(t), newWorld(t)
-	there.images, there.clusters.ClusterID = here.images, "there"
+	there.Images, there.Clusters.ClusterID = here.Images, "there"
 	here.provision(t, fixture.Options(fixture.Class(nil), fixture.Claim()))
 	before := here.Image(t, fixture.ImageRef("1e7f"))
 	// A claim of the same UID: restored from a backup, say.

@@ -40,7 +40,7 @@ type LiveVolumesAndClaims interface {
 
 // Config configures a Provisioner.
 type Config struct {
-	Clusters
+	Clusters Clusters
 	// Timeout limits one Provision or Delete.
 	Timeout time.Duration
 
@@ -61,19 +61,7 @@ type Config struct {
 }
 
 // Provisioner creates and deletes the images of claims. It is stateless.
-type Provisioner struct {
-	clusters  Clusters
-	timeout   time.Duration
-	images    Images
-	trash     Trash
-	live      LiveVolumesAndClaims
-	confirmed func(*corev1.PersistentVolume)
-	index     cache.Indexer
-	nodes     corelisters.NodeLister
-	claims    corelisters.PersistentVolumeClaimLister
-	volumes   corelisters.PersistentVolumeLister
-	events    record.EventRecorder
-}
+type Provisioner struct{ Config }
 
 var (
 	_ controller.Provisioner      = (*Provisioner)(nil)
@@ -85,11 +73,7 @@ func New(c Config) *Provisioner {
 	if c.Confirmed == nil {
 		c.Confirmed = func(*corev1.PersistentVolume) {}
 	}
-	return &Provisioner{
-		clusters: c.Clusters, timeout: c.Timeout,
-		images: c.Images, trash: c.Trash, live: c.Live, confirmed: c.Confirmed, index: c.Index,
-		nodes: c.Nodes, claims: c.Claims, volumes: c.Volumes, events: c.Events,
-	}
+	return &Provisioner{c}
 }
 
 // SupportsBlock implements controller.BlockProvisioner: an image is a block device.
@@ -98,7 +82,7 @@ func (p *Provisioner) SupportsBlock(context.Context) bool { return true }
 // Provision implements controller.Provisioner. It creates the image of the claim, or
 // finds the image of an earlier call, and returns the PersistentVolume for it.
 func (p *Provisioner) Provision(ctx context.Context, opts controller.ProvisionOptions) (*corev1.PersistentVolume, controller.ProvisioningState, error) {
-	ctx, cancel := context.WithTimeout(ctx, p.timeout)
+	ctx, cancel := context.WithTimeout(ctx, p.Timeout)
 	defer cancel()
 	volume, err := p.provision(ctx, opts)
 	if err != nil {
@@ -110,14 +94,14 @@ func (p *Provisioner) Provision(ctx context.Context, opts controller.ProvisionOp
 func (p *Provisioner) provision(ctx context.Context, opts controller.ProvisionOptions) (*corev1.PersistentVolume, error) {
 	params, errs := storageclass.Parse(opts.StorageClass.Parameters)
 	if len(errs) > 0 {
-		return nil, preflightf("StorageClass %s (replace it; the claim then goes on by itself): %w", opts.StorageClass.Name, errs.ToAggregate())
+		return nil, preflightf("StorageClass %s is invalid (replace it; the claim will be retried automatically): %w", opts.StorageClass.Name, errs.ToAggregate())
 	}
 	req, errs := parseClaim(opts.PVC, params.Layout)
 	req.volume = opts.PVName
 	if len(errs) > 0 {
 		return nil, preflightf("claim: %w", errs.ToAggregate())
 	}
-	cluster, err := p.clusters.ForClass(ctx, params)
+	cluster, err := p.Clusters.ForClass(ctx, params)
 	if err != nil {
 		return nil, err
 	}
@@ -125,7 +109,7 @@ func (p *Provisioner) provision(ctx context.Context, opts controller.ProvisionOp
 	if err != nil {
 		return nil, err
 	}
-	klog.FromContext(ctx).V(2).Info("Image is ready", "claim", klog.KObj(opts.PVC), "image", img.ImageRef, "bytes", img.Size)
+	klog.FromContext(ctx).V(2).Info("Provisioned image", "claim", klog.KObj(opts.PVC), "image", img.ImageRef, "bytes", img.Size)
 	p.warnOfUserSecret(ctx, opts.PVC, params.UserSecret)
 	return newVolume(opts.StorageClass, params, req, img), nil
 }
@@ -136,7 +120,7 @@ func (p *Provisioner) ensureImage(ctx context.Context, cluster rbdutil.Cluster, 
 		ImageRef: rbdutil.ImageRef{Pool: params.Pool, Name: rbdutil.ImageName(string(req.uid))},
 		Layout:   params.Layout,
 		Size:     req.size,
-		Owner:    req.owner(p.clusters.Maker()),
+		Owner:    req.owner(p.Clusters.Maker()),
 	}
 	known := errorContext{
 		cluster: cluster, pool: params.Pool, dataPool: params.Layout.DataPool, image: spec.ImageRef,
@@ -147,11 +131,11 @@ func (p *Provisioner) ensureImage(ctx context.Context, cluster rbdutil.Cluster, 
 		return p.resumeClone(ctx, spec, req, known, err)
 	}
 	spec.Source, known.source = source, source
-	img, err := p.images.Ensure(ctx, cluster, spec)
+	img, err := p.Images.Ensure(ctx, cluster, spec)
 	if errors.Is(err, rbdutil.ErrImageExists) {
 		// An image that is being moved to the trash may still have the name. The name is
 		// free when the move is complete.
-		p.trash.Clean(ctx, cluster, params.Pool)
+		p.Trash.Clean(ctx, cluster, params.Pool)
 	}
 	return img, withHint(err, known)
 }

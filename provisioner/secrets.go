@@ -26,7 +26,7 @@ func (c Clusters) adminKey(ctx context.Context, ref types.NamespacedName) (rbdut
 	case apierrors.IsNotFound(err):
 		return rbdutil.Key{}, preflightf("admin secret %s does not exist: create it with the output of `ceph auth get-key` under %q", ref, secretKey)
 	case apierrors.IsForbidden(err):
-		return rbdutil.Key{}, preflightf("admin secret %s may not be read by this provisioner: allow its service account to get secrets in namespace %s", ref, ref.Namespace)
+		return rbdutil.Key{}, preflightf("admin secret %s cannot be read: allow the service account of this provisioner to get secrets in namespace %s", ref, ref.Namespace)
 	case err != nil:
 		return rbdutil.Key{}, preflightf("read admin secret %s: %w", ref, err)
 	}
@@ -69,7 +69,7 @@ func (p *Provisioner) warnOfUserSecret(ctx context.Context, claim *corev1.Persis
 		ref.Namespace = claim.Namespace
 	}
 	if problem := p.checkUserSecret(ctx, ref); problem != "" {
-		p.events.Event(claim, corev1.EventTypeWarning, reasonUserSecret, problem)
+		p.Events.Event(claim, corev1.EventTypeWarning, reasonUserSecret, problem)
 	}
 }
 
@@ -77,24 +77,24 @@ func (p *Provisioner) warnOfUserSecret(ctx context.Context, claim *corev1.Persis
 // an empty string. The volume is created nevertheless: the secret may be created or
 // corrected until the volume is mounted.
 func (p *Provisioner) checkUserSecret(ctx context.Context, ref types.NamespacedName) string {
-	secret, err := p.clusters.Secrets.Secrets(ref.Namespace).Get(ctx, ref.Name, metav1.GetOptions{})
+	secret, err := p.Clusters.Secrets.Secrets(ref.Namespace).Get(ctx, ref.Name, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
-		return fmt.Sprintf("user secret %s does not exist: until it does, no node can map the volume", ref)
+		return fmt.Sprintf("user secret %s does not exist: create it, nodes cannot map the volume without it", ref)
 	case err != nil:
 		// The provisioner does not use this secret, and need not be allowed to read it.
 		return ""
 	case len(secret.Data) > 1:
-		return fmt.Sprintf("user secret %s has several entries (%s): the kubelet takes any one of them for the key, so leave only %q",
+		return fmt.Sprintf("user secret %s has several entries (%s): the kubelet may use any of them as the key: remove all but %q",
 			ref, entries(secret), secretKey)
 	}
 	for _, only := range secret.Data {
 		if err := rbdutil.NewKey(string(only)).Check(); err != nil {
-			return fmt.Sprintf("user secret %s: %v: no node can map the volume with it", ref, err)
+			return fmt.Sprintf("user secret %s: %v: nodes cannot map the volume with it", ref, err)
 		}
 		return ""
 	}
-	return fmt.Sprintf("user secret %s is empty: no node can map the volume with it", ref)
+	return fmt.Sprintf("user secret %s is empty: nodes cannot map the volume with it", ref)
 }
 
 func entries(secret *corev1.Secret) string {

@@ -106,7 +106,7 @@ func TestAdminSecrets(t *testing.T) {
 		"of too few bytes for its type":  {data: data{"key": encode("\x01\x00timetime\x0f\x000123456789abcde")}, err: short},
 		"of 1 MB":                        {data: data{"key": strings.Repeat("QUFB", 250_000)}, err: short},
 		"missing":                        {err: "admin secret vault/key does not exist: create it with the output of `ceph auth get-key` under \"key\""},
-		"forbidden":                      {fail: errForbidden, err: "admin secret vault/key may not be read by this provisioner: allow its service account to get secrets in namespace vault"},
+		"forbidden":                      {fail: errForbidden, err: "admin secret vault/key cannot be read: allow the service account of this provisioner to get secrets in namespace vault"},
 		"a failing server":               {fail: errServer, err: "read admin secret vault/key: Internal error occurred: etcd is full"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -132,7 +132,7 @@ func TestUserSecrets(t *testing.T) {
 	type data = map[string]string
 	const (
 		warning = "Warning InvalidUserSecret user secret vault/key"
-		none    = ": no node can map the volume with it"
+		none    = ": nodes cannot map the volume with it"
 		noKey   = warning + ": not a cephx key: "
 	)
 	for name, test := range map[string]struct {
@@ -142,14 +142,14 @@ func TestUserSecrets(t *testing.T) {
 	}{
 		"under key":                     {data: data{"key": fixture.UserKey}},
 		"under any name, as the only":   {data: data{"secret": fixture.UserKey}},
-		"several":                       {data: data{"key": fixture.UserKey, "adminId": "x"}, want: warning + ` has several entries (adminId, key): the kubelet takes any one of them for the key, so leave only "key"`},
+		"several":                       {data: data{"key": fixture.UserKey, "adminId": "x"}, want: warning + ` has several entries (adminId, key): the kubelet may use any of them as the key: remove all but "key"`},
 		"no entry":                      {data: data{}, want: warning + " is empty" + none},
 		"an empty entry":                {data: data{"key": ""}, want: noKey + "it is empty" + none},
 		"ended by a newline":            {data: data{"key": fixture.UserKey + "\n"}, want: noKey + "there is white space or a line break in it or around it" + none},
 		"binary":                        {data: data{"key": "\x01\x00\xff\xfe"}, want: noKey + "it is not base64" + none},
 		"encoded twice":                 {data: data{"key": encode(fixture.UserKey)}, want: noKey + "it is in base64 twice" + none},
 		"a keyring":                     {data: data{"key": "[client.node]\nkey = " + fixture.UserKey}, want: noKey + "it is a whole keyring" + none},
-		"missing":                       {want: warning + " does not exist: until it does, no node can map the volume"},
+		"missing":                       {want: warning + " does not exist: create it, nodes cannot map the volume without it"},
 		"a failing server is no matter": {data: data{}, fail: true},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -171,7 +171,7 @@ func TestUserSecrets(t *testing.T) {
 
 func TestClaimsAreToldOfADoubtfulUserSecret(t *testing.T) {
 	t.Parallel()
-	const missing = "Warning InvalidUserSecret user secret %s does not exist: until it does, no node can map the volume"
+	const missing = "Warning InvalidUserSecret user secret %s does not exist: create it, nodes cannot map the volume without it"
 	for name, test := range map[string]struct {
 		class map[string]string
 		want  []string

@@ -94,7 +94,7 @@ func deleteWatched(t *testing.T, d *deletion) {
 	if len(addresses) != 1 {
 		t.Fatalf("watchers %q, want one", addresses)
 	}
-	d.refused(t, "image is in use", d.image.String()+" is mapped or open at "+addresses[0], "it is deleted when nobody uses it any more")
+	d.refused(t, "image is in use", d.image.String()+" is mapped or open at "+addresses[0], "the image will be deleted when it is no longer in use")
 	d.WantImage(t, d.image, true)
 	stop()
 	d.gone(t)
@@ -103,7 +103,7 @@ func deleteWatched(t *testing.T, d *deletion) {
 func deleteWithSnapshots(t *testing.T, d *deletion) {
 	d.Ceph.Snapshot(t, d.image, "monday")
 	d.Ceph.Snapshot(t, d.image, "tuesday")
-	d.refused(t, "image has snapshots", d.image.String()+" has monday, tuesday", "remove them (`rbd snap ls --all`, `rbd snap rm`), and flatten clones of them, if their data is not needed")
+	d.refused(t, "image has snapshots", d.image.String()+" has monday, tuesday", "if their data is not needed, flatten their clones and remove them (`rbd snap ls --all`, `rbd flatten`, `rbd snap rm`)")
 	d.WantImage(t, d.image, true)
 	d.Ceph.Run(t, "rbd", "snap", "purge", "--no-progress", d.image.String())
 	d.gone(t)
@@ -164,7 +164,7 @@ func deletePoolGone(t *testing.T, e *framework.Env) {
 	d := newDeletion(t, e, "pool-gone", framework.Parameter("pool", pool),
 		framework.Parameter("adminId", pool), framework.Parameter("adminSecretName", "gone"))
 	e.Ceph.DeletePool(t, pool)
-	d.refused(t, "open pool "+pool, "pool not found", "the volume stays for as long as pool "+pool+" may come back")
+	d.refused(t, "open pool "+pool, "pool not found", "the volume is kept because pool "+pool+" may come back")
 	// Somebody has brought it back, without the image.
 	e.Ceph.CreatePool(t, pool)
 	d.AwaitVolumeGone(t, d.volume)

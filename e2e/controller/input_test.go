@@ -169,7 +169,7 @@ func TestVolumesWrittenByHand(t *testing.T) {
 		}, []string{"these are 300 monitors, and a client takes 31 at most"}},
 		"no-annotations": {func(v *corev1.PersistentVolume) {
 			v.Annotations = map[string]string{"pv.kubernetes.io/provisioned-by": e.Provisioner}
-		}, []string{"the volume lacks annotations and its class does not help", "annotate the volume with"}},
+		}, []string{"the volume lacks annotations for its admin user", "annotate the volume with"}},
 		"odd-secret": {func(v *corev1.PersistentVolume) {
 			v.Annotations["volume.kubernetes.io/provisioner-deletion-secret-name"] = "../" + framework.AdminSecret
 		}, []string{"read admin secret " + e.Namespace + "/../" + framework.AdminSecret, "invalid resource name"}},

@@ -93,7 +93,7 @@ func missingPool(t *testing.T, s *surroundings, name string) {
 	class := s.Class(t, name, framework.Parameter("pool", pool),
 		framework.Parameter("adminId", pool), framework.Parameter("adminSecretName", name))
 	claim := s.refused(t, name, class, []string{
-		"pool not found", "create pool " + pool + " (`ceph osd pool create`, `rbd pool init`) or name another in the class",
+		"pool not found", "create pool " + pool + " (`ceph osd pool create`, `rbd pool init`) or name another pool in the class",
 	})
 	s.Ceph.CreatePool(t, pool)
 	volume := s.bound(t, claim)
@@ -107,7 +107,7 @@ func unreachableMonitors(t *testing.T, s *surroundings, name string) {
 	class := s.Class(t, name, framework.Parameter("monitors", "127.0.0.1:1"))
 	claim := s.refused(t, name, class, []string{
 		"127.0.0.1:1", "Ceph cluster cannot be reached",
-		"check the monitor addresses, the network between this provisioner and them, and that a monitor runs",
+		"check the monitor addresses, the network between this provisioner and the monitors, and that a monitor is running",
 	})
 	s.replaceClass(t, name)
 	s.bound(t, claim)
@@ -116,7 +116,7 @@ func unreachableMonitors(t *testing.T, s *surroundings, name string) {
 func unknownMonitor(t *testing.T, s *surroundings, name string) {
 	class := s.Class(t, name, framework.Parameter("monitors", "mon.ceph.invalid:6789"))
 	claim := s.refused(t, name, class, []string{
-		"mon.ceph.invalid:6789", "no monitor address could be resolved", "check the spelling of the monitors and the name service",
+		"mon.ceph.invalid:6789", "no monitor address could be resolved", "check the host names of the monitors",
 	})
 	s.replaceClass(t, name)
 	s.bound(t, claim)
@@ -125,7 +125,7 @@ func unknownMonitor(t *testing.T, s *surroundings, name string) {
 func threeMistakes(t *testing.T, s *surroundings, name string) {
 	class := s.Class(t, name, framework.Parameter("monitor", "10.0.0.1"), framework.Parameter("fsType", "ntfs"), framework.Parameter("imageFormat", "1"))
 	claim := s.refused(t, name, class, []string{
-		"replace it; the claim then goes on by itself",
+		"replace it; the claim will be retried automatically",
 		`parameters.monitor: Invalid value: "10.0.0.1": unknown parameter, allowed: monitors, adminId,`,
 		`parameters.fsType: Unsupported value: "ntfs": supported values: "ext4", "xfs"`,
 		`parameters.imageFormat: Unsupported value: "1": supported values: "2"`,
@@ -173,7 +173,7 @@ func missingCaps(t *testing.T, s *surroundings, name string) {
 func accessModes(t *testing.T, s *surroundings, name string) {
 	class := s.Class(t, name)
 	for mode, why := range map[corev1.PersistentVolumeAccessMode]string{
-		corev1.ReadOnlyMany:     "a new volume is empty, and nobody could ever write to it",
+		corev1.ReadOnlyMany:     "a new volume is empty, and nodes could never write to it",
 		corev1.ReadWriteMany:    "a file system on an RBD image breaks when two nodes write to it",
 		corev1.ReadWriteOncePod: "Kubernetes enforces it for CSI volumes only",
 	} {
@@ -187,7 +187,7 @@ func accessModes(t *testing.T, s *surroundings, name string) {
 
 func dataSource(t *testing.T, s *surroundings, name string) {
 	class := s.Class(t, name)
-	const why = "this provisioner copies PersistentVolumeClaims only"
+	const why = "this provisioner clones PersistentVolumeClaims only"
 	s.refused(t, name, class, []string{"source claim other does not exist in namespace " + s.Namespace}, framework.CloneOf("other"))
 	s.DeleteClaim(t, name)
 	// The API server copies it to dataSource.
@@ -204,7 +204,7 @@ func missingUserSecret(t *testing.T, s *surroundings, name string) {
 	class := s.Class(t, name, framework.Parameter("userSecretName", name))
 	claim := s.Claim(t, name, class)
 	event := s.AwaitEvent(t, claim, framework.Patience, "InvalidUserSecret",
-		"user secret "+s.Namespace+"/"+name+" does not exist", "no node can map the volume")
+		"user secret "+s.Namespace+"/"+name+" does not exist", "nodes cannot map the volume")
 	if event.Type != corev1.EventTypeWarning {
 		t.Errorf("the event is of type %s", event.Type)
 	}

@@ -66,7 +66,7 @@ func TestPoolDeleted(t *testing.T) {
 	r.AwaitEvent(t, late, framework.Patience, "ProvisioningFailed", "pool not found", "create pool "+pool)
 	for _, volume := range volumes {
 		r.AwaitRepeat(t, r.AwaitEvent(t, volume, framework.Patience, "VolumeFailedDelete",
-			"pool not found", "the volume stays for as long as pool "+pool+" may come back"))
+			"pool not found", "the volume is kept because pool "+pool+" may come back"))
 	}
 	for _, volume := range volumes {
 		if phase := r.GetVolume(t, volume.Name).Status.Phase; phase != corev1.VolumeReleased {

@@ -83,7 +83,7 @@ func deleteByForce(t *testing.T, e *framework.Env, kind, name string) {
 // that names the pod's node.
 func awaitRefusal(t *testing.T, e *framework.Env, volume *corev1.PersistentVolume, pod *corev1.Pod) corev1.Event {
 	t.Helper()
-	event := e.AwaitEvent(t, volume, framework.Patience, "VolumeFailedDelete", "image is in use", "it is deleted when nobody uses it any more")
+	event := e.AwaitEvent(t, volume, framework.Patience, "VolumeFailedDelete", "image is in use", "the image will be deleted when it is no longer in use")
 	if !strings.Contains(event.Message, "attached to node "+pod.Spec.NodeName) && !strings.Contains(event.Message, "open at "+pod.Status.HostIP) {
 		t.Errorf("the event names neither node %s nor its address %s: %s", pod.Spec.NodeName, pod.Status.HostIP, event.Message)
 	}

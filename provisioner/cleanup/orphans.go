@@ -66,20 +66,20 @@ func (o *OrphanCollector) recordResult(ctx context.Context, pool poolAccess, ref
 	switch {
 	case err == nil:
 		o.Trash.Clean(ctx, pool.cluster, pool.name)
-		logger.Info("Removed an empty image without claim and volume", "image", ref)
+		logger.Info("Removed empty orphaned image", "image", ref)
 	case errors.Is(err, rbdutil.ErrForeignImage):
 		state.foreign = true
-		logger.V(4).Info("Image is not of this cluster and provisioner", "image", ref, "err", err)
+		logger.V(4).Info("Skipped image of another cluster or provisioner", "image", ref, "err", err)
 	case errors.Is(err, rbdutil.ErrNotEmpty):
 		state.orphaned = true
 		logger.Info("Orphaned image holds data, not removing", "image", ref, "err", err)
 		o.Events.Eventf(pool.object, corev1.EventTypeWarning, reasonOrphan,
-			"image %s has neither claim nor volume, and is kept: %v; if its data is not needed: `rbd trash mv %s`", ref, err, ref)
+			"image %s has neither claim nor volume and is kept: %v; if its data is not needed, move it to the trash (`rbd trash mv %s`)", ref, err, ref)
 	case endsPass(err), apierrors.ReasonForError(err) != metav1.StatusReasonUnknown, errors.As(err, new(*url.Error)):
-		logger.Info("Failed to remove images without claim and volume, will retry", "image", ref, "err", err)
+		logger.Info("Failed to remove orphaned images, will retry", "image", ref, "err", err)
 		return false
 	default:
-		logger.Info("Orphaned image cannot be removed now, will retry", "image", ref, "err", err)
+		logger.Info("Failed to remove orphaned image, will retry", "image", ref, "err", err)
 	}
 	return true
 }

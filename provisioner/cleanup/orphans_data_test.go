@@ -99,7 +99,7 @@ func (w *orphanWorld) wantOrphans(t *testing.T, is bool) {
 	if is {
 		want = 1
 		image := fixture.ImageRef(uidOne).String()
-		events = []string{"Warning OrphanedImage image " + image + " has neither claim nor volume, and is kept: image holds data: "}
+		events = []string{"Warning OrphanedImage image " + image + " has neither claim nor volume and is kept: image holds data: "}
 	}
 	if len(w.orphans) == 0 || w.orphans[len(w.orphans)-1] != want {
 		t.Errorf("orphans after each sweep: %v, want %d in the end", w.orphans, want)

@@ -50,7 +50,7 @@ func (t *TrashCleaner) clean(ctx context.Context, c rbdutil.Cluster, pool string
 func (t *TrashCleaner) reportUnknownOwner(needs *corev1.PersistentVolume, ref rbdutil.ImageRef, img rbdutil.TrashedImage, err error) {
 	if needs != nil && errors.Is(err, rbdutil.ErrForeignImage) {
 		t.Events.Eventf(needs, corev1.EventTypeWarning, reasonInTrash,
-			"image %s of this volume is in the trash (id %s), and does not say that it is this volume's: if it is, `rbd trash restore %s/%s`", ref, img.ID, ref.Pool, img.ID)
+			"image %s of this volume is in the trash (id %s), and has no record of its owner: if it is the image of this volume, restore it (`rbd trash restore %s/%s`)", ref, img.ID, ref.Pool, img.ID)
 	}
 }
 

@@ -93,7 +93,7 @@ func (t *TrashCleaner) MayRelease(ctx context.Context, name string) error {
 	}
 	if again && time.Since(asked) > trashRetry {
 		t.Events.Eventf(volume, corev1.EventTypeWarning, reasonFinalizerKept,
-			"the volume keeps its finalizer until the trash of pool %s could be searched for its image: check the cluster's health (`ceph -s`), and that the admin secret is there", source.RBDPool)
+			"the volume keeps its finalizer until the trash of pool %s has been searched for its image: check the cluster's health (`ceph -s`), and that the admin secret exists", source.RBDPool)
 	}
 	return fmt.Errorf("the trash of pool %s has not been searched for the image of volume %s yet", source.RBDPool, name)
 }

@@ -73,7 +73,7 @@ func (c *Controller) expand(ctx context.Context, claim *corev1.PersistentVolumeC
 	}
 	if provisioner.IsReadOnly(claim) && !isBlock(claim) {
 		c.Events.Event(claim, corev1.EventTypeWarning, reasonFailed,
-			"a volume with access mode ReadOnlyMany stays as it is: nobody could grow its file system, and no node could mount it then")
+			"a volume with access mode ReadOnlyMany cannot be expanded: nodes cannot expand its file system, and could not mount it afterwards")
 		return nil
 	}
 	claim, err := c.markResizing(ctx, claim, volume)
@@ -101,7 +101,7 @@ func (c *Controller) expand(ctx context.Context, claim *corev1.PersistentVolumeC
 // expandImage gives the image of the volume at least the size.
 func (c *Controller) expandImage(ctx context.Context, volume *corev1.PersistentVolume, size uint64) (rbdutil.Image, error) {
 	if rbd := volume.Spec.RBD; len(rbd.CephMonitors) == 0 || rbd.RBDImage == "" {
-		return rbdutil.Image{}, fmt.Errorf("volume %s names no monitors or no image", volume.Name)
+		return rbdutil.Image{}, fmt.Errorf("volume %s lacks monitors or image in its rbd source", volume.Name)
 	}
 	if err := c.Clusters.CheckIdentity(volume); err != nil {
 		return rbdutil.Image{}, err
@@ -112,7 +112,7 @@ func (c *Controller) expandImage(ctx context.Context, volume *corev1.PersistentV
 	}
 	img, err := c.Images.Expand(ctx, target.Cluster, target.ImageRef, size, target.Precondition)
 	if errors.Is(err, rbdutil.ErrPoolNotFound) {
-		return rbdutil.Image{}, fmt.Errorf("%w: the volume cannot grow before pool %s is back", err, target.Pool)
+		return rbdutil.Image{}, fmt.Errorf("%w: the volume cannot be expanded while pool %s does not exist", err, target.Pool)
 	}
 	return img, target.WithHint(err)
 }

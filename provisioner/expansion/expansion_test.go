@@ -122,8 +122,8 @@ func (w *expansionWorld) grown(t *testing.T) grown {
 const (
 	fsPending  = corev1.PersistentVolumeClaimFileSystemResizePending
 	isResizing = corev1.PersistentVolumeClaimResizing
-	handedOver = "Normal FileSystemResizeRequired the image of volume pvc-1e7f has 3Gi: the kubelet grows the file system, where it is mounted or when it is mounted next"
-	growing    = "Normal Resizing growing the image of volume pvc-1e7f to 3Gi"
+	handedOver = "Normal FileSystemResizeRequired the image of volume pvc-1e7f has 3Gi: the kubelet expands the file system now if it is mounted, otherwise at the next mount"
+	growing    = "Normal Resizing expanding the image of volume pvc-1e7f to 3Gi"
 )
 
 func TestExpand(t *testing.T) {
@@ -152,7 +152,7 @@ func TestExpand(t *testing.T) {
 		"to no whole MiB": {
 			change: func(w *expansionWorld) { fixture.Requesting("3221225471")(w.claim) },
 			want: with(pending, func(g *grown) {
-				g.Events = []string{"Normal Resizing growing the image of volume pvc-1e7f to 3221225471", handedOver}
+				g.Events = []string{"Normal Resizing expanding the image of volume pvc-1e7f to 3221225471", handedOver}
 			}),
 		},
 		"what the controller manager has begun": {
@@ -195,7 +195,7 @@ func TestExpand(t *testing.T) {
 		"nothing of what nobody may write to": {
 			change: func(w *expansionWorld) { fixture.AccessModes(corev1.ReadOnlyMany)(w.claim) },
 			want: with(untouched, func(g *grown) {
-				const stays = "Warning VolumeResizeFailed a volume with access mode ReadOnlyMany stays as it is: nobody could grow its file system, and no node could mount it then"
+				const stays = "Warning VolumeResizeFailed a volume with access mode ReadOnlyMany cannot be expanded: nodes cannot expand its file system, and could not mount it afterwards"
 				g.Events = []string{stays, stays} // it was looked at twice
 			}),
 		},
@@ -239,11 +239,11 @@ func TestExpandSaysWhyNot(t *testing.T) {
 		},
 		"no answer": {
 			change: func(w *expansionWorld) { w.FailOnce(rbdfake.OpGet, false, rbdutil.ErrTimeout) },
-			event:  "Ceph did not answer in time: check the cluster's health (`ceph -s`); it is tried again by itself",
+			event:  "Ceph did not answer in time: check the cluster's health (`ceph -s`); will be retried automatically",
 		},
 		"no answer, though it is done": {
 			change: func(w *expansionWorld) { w.FailOnce(rbdfake.OpUpdate, true, rbdutil.ErrTimeout) },
-			event:  "Ceph did not answer in time: check the cluster's health (`ceph -s`); it is tried again by itself",
+			event:  "Ceph did not answer in time: check the cluster's health (`ceph -s`); will be retried automatically",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -281,15 +281,15 @@ func TestExpandRefuses(t *testing.T) {
 		},
 		"an image that somebody has locked": {
 			change: func(w *expansionWorld) { _ = w.Ceph.Lock(fixture.ImageRef("1e7f")) },
-			err: "resize image kube/kubernetes-dynamic-pvc-1e7f: image is locked by maintenance client.4242: remove the lock if nobody needs it " +
+			err: "resize image kube/kubernetes-dynamic-pvc-1e7f: image is locked by maintenance client.4242: remove the lock if it is no longer needed " +
 				"(`rbd lock ls kube/kubernetes-dynamic-pvc-1e7f`, `rbd lock rm kube/kubernetes-dynamic-pvc-1e7f ID LOCKER`)",
 		},
 		"an image that is being migrated": {
 			change: func(w *expansionWorld) {
 				_ = w.Ceph.Change(fixture.ImageRef("1e7f"), func(i *rbdutil.Image) { i.Features |= 1 << 9 })
 			},
-			err: "image is being migrated: kube/kubernetes-dynamic-pvc-1e7f: end the migration (`rbd migration execute kube/kubernetes-dynamic-pvc-1e7f` and " +
-				"`rbd migration commit kube/kubernetes-dynamic-pvc-1e7f`, or `rbd migration abort kube/kubernetes-dynamic-pvc-1e7f`)",
+			err: "image is being migrated: kube/kubernetes-dynamic-pvc-1e7f: finish the migration (`rbd migration execute kube/kubernetes-dynamic-pvc-1e7f` and " +
+				"`rbd migration commit kube/kubernetes-dynamic-pvc-1e7f`), or abort it (`rbd migration abort kube/kubernetes-dynamic-pvc-1e7f`)",
 		},
 		"an image that is gone": {
 			change: func(w *expansionWorld) { w.volume.Spec.RBD.RBDImage += "-lost" },
@@ -297,11 +297,11 @@ func TestExpandRefuses(t *testing.T) {
 		},
 		"a pool that is gone": {
 			change: func(w *expansionWorld) { w.volume.Spec.RBD.RBDPool = "lost" },
-			err:    "open pool lost: pool not found: the volume cannot grow before pool lost is back",
+			err:    "open pool lost: pool not found: the volume cannot be expanded while pool lost does not exist",
 		},
 		"a volume without image": {
 			change: func(w *expansionWorld) { w.volume.Spec.RBD.RBDImage = "" },
-			err:    "volume pvc-1e7f names no monitors or no image",
+			err:    "volume pvc-1e7f lacks monitors or image in its rbd source",
 		},
 		"more than an image can be": {
 			change: func(w *expansionWorld) { fixture.Requesting("2Pi")(w.claim) },
@@ -396,8 +396,8 @@ func TestRunExpandsWhatTheInformerTellsOf(t *testing.T) {
 
 func TestExpansionChecksTheIdentity(t *testing.T) {
 	t.Parallel()
-	const refused = `the volume was made by the rbd-provisioner with identity "rbd-2" (annotation rbdProvisionerIdentity), ` +
-		"which this provisioner does not serve: start it with --predecessor-identity=rbd-2 if it should"
+	const refused = `the volume was created by the rbd-provisioner with identity "rbd-2" (annotation rbdProvisionerIdentity), ` +
+		"which this provisioner does not serve: to serve it, start this provisioner with --predecessor-identity=rbd-2"
 	for name, test := range map[string]struct {
 		flags    []string
 		identity string

@@ -14,7 +14,7 @@ import (
 )
 
 // fileSystemPending says what is left of the expansion of a volume with a file system.
-const fileSystemPending = "the kubelet grows the file system, where it is mounted or when it is mounted next"
+const fileSystemPending = "the kubelet expands the file system now if it is mounted, otherwise at the next mount"
 
 // markResizing sets the condition Resizing on the claim.
 func (c *Controller) markResizing(ctx context.Context, claim *corev1.PersistentVolumeClaim, volume *corev1.PersistentVolume) (*corev1.PersistentVolumeClaim, error) {
@@ -26,7 +26,7 @@ func (c *Controller) markResizing(ctx context.Context, claim *corev1.PersistentV
 		status.Conditions = withResizeCondition(status.Conditions, corev1.PersistentVolumeClaimResizing, "")
 	})
 	if err == nil {
-		c.Events.Eventf(claim, corev1.EventTypeNormal, reasonResizing, "growing the image of volume %s to %s", volume.Name, request.String())
+		c.Events.Eventf(claim, corev1.EventTypeNormal, reasonResizing, "expanding the image of volume %s to %s", volume.Name, request.String())
 	}
 	return marked, err
 }

@@ -19,7 +19,7 @@ func (r *reader) user(key, otherwise string) string {
 	case strings.HasPrefix(value, "client."):
 		r.fail(key, value, `give the id without "client."`)
 	case strings.HasPrefix(value, "-") || strings.ContainsFunc(value, notInNames):
-		r.fail(key, value, "not a cephx user id: there must be "+nowhere+` in it, and no "-" at its start`)
+		r.fail(key, value, "not a cephx user id: must not contain "+forbidden+`, and must not start with "-"`)
 	}
 	return value
 }
@@ -54,12 +54,12 @@ func (r *reader) dataPool() string {
 
 func (r *reader) checkPool(key, value string) {
 	if strings.HasPrefix(value, "-") || strings.HasPrefix(value, ".") || strings.ContainsFunc(value, notInNames) {
-		r.fail(key, value, "not a pool for volumes: there must be "+nowhere+` in its name, and no "-" or "." at its start`)
+		r.fail(key, value, "not a pool for volumes: its name must not contain "+forbidden+`, and must not start with "-" or "."`)
 	}
 }
 
-// nowhere describes notInNames.
-const nowhere = "no slash, backslash, at sign, comma, colon, quote, white space or invisible character"
+// forbidden describes notInNames.
+const forbidden = "a slash, backslash, at sign, comma, colon, quote, white space or invisible character"
 
 // notInNames reports whether a name of a pool or user must not have the character. It
 // would change the meaning of a path of the kubelet or of an argument of the rbd
@@ -74,7 +74,7 @@ var keyringPath = regexp.MustCompile("^(?:/[^/!;` ]+)+$")
 func (r *reader) keyring() string {
 	value := r.get("keyring")
 	if value != "" && !keyringPath.MatchString(value) {
-		r.fail("keyring", value, "not an absolute path of a file on the nodes, without blanks")
+		r.fail("keyring", value, "must be the absolute path of a file on the nodes, without blanks")
 	}
 	return value
 }

@@ -17,8 +17,8 @@ import (
 // address of a monitor may change, but a volume cannot.
 func parseMonitors(list string) ([]string, error) {
 	if typedAddress.MatchString(list) {
-		return nil, errors.New("the kubelet's client takes plain addresses only: " +
-			"give each monitor's v1 address as host:port, without v1:, v2: and the brackets around them")
+		return nil, errors.New("nodes accept plain addresses only: " +
+			"give each monitor's v1 address as host:port, without v1:, v2: and brackets")
 	}
 	var monitors []string
 	for _, monitor := range strings.Split(list, ",") {
@@ -33,9 +33,9 @@ func parseMonitors(list string) ([]string, error) {
 	}
 	switch n := len(monitors); {
 	case n == 0:
-		return nil, errors.New("there is no address in it")
+		return nil, errors.New("contains no address")
 	case n > rbdutil.MaxMonitors:
-		return nil, fmt.Errorf("nodes take %d monitors at most, these are %d", rbdutil.MaxMonitors, n)
+		return nil, fmt.Errorf("nodes accept at most %d monitors, got %d", rbdutil.MaxMonitors, n)
 	}
 	return monitors, nil
 }
@@ -50,10 +50,10 @@ var (
 
 func checkMonitor(monitor string) error {
 	if strings.ContainsAny(monitor, " \t\r\n;") {
-		return errors.New("separate monitors by commas")
+		return errors.New("monitors must be separated by commas")
 	}
 	if strings.Contains(monitor, "/") {
-		return errors.New("give host:port, without a scheme and without a nonce behind a slash")
+		return errors.New("give host:port, without a scheme, and without a nonce after a slash")
 	}
 	host, port, err := splitHostPort(monitor)
 	if err != nil {
@@ -72,14 +72,14 @@ func splitHostPort(monitor string) (host, port string, err error) {
 	if rest, bracketed := strings.CutPrefix(monitor, "["); bracketed {
 		host, after, closed := strings.Cut(rest, "]")
 		if !closed {
-			return "", "", errors.New("the bracket is not closed")
+			return "", "", errors.New("the closing bracket is missing")
 		}
 		if err := checkIPv6(host); err != nil {
 			return "", "", err
 		}
 		port, given := strings.CutPrefix(after, ":")
 		if after != "" && (!given || port == "") {
-			return "", "", errors.New("behind the brackets there must be :port or nothing")
+			return "", "", errors.New("only :port may follow the brackets")
 		}
 		return host, port, nil
 	}
@@ -88,7 +88,7 @@ func splitHostPort(monitor string) (host, port string, err error) {
 	}
 	host, port, given := strings.Cut(monitor, ":")
 	if given && port == "" {
-		return "", "", errors.New("there is no port behind the colon")
+		return "", "", errors.New("the port after the colon is missing")
 	}
 	return host, port, nil
 }
@@ -97,9 +97,9 @@ func checkIPv6(host string) error {
 	address, err := netip.ParseAddr(host)
 	switch {
 	case err != nil || !address.Is6():
-		return errors.New("what is in brackets is not an IPv6 address")
+		return errors.New("only an IPv6 address may be in brackets")
 	case address.Zone() != "":
-		return errors.New("an IPv6 address with a zone means something else on each node")
+		return errors.New("an IPv6 address must not have a zone, which depends on the node")
 	case address.Is4In6():
 		// Ceph cannot read it.
 		return fmt.Errorf("give the IPv4 address itself, %s, without brackets", address.Unmap())

@@ -30,7 +30,7 @@ func newReader(raw map[string]string) *reader {
 		}
 		key := keys[i]
 		if other, twice := seen[key]; twice {
-			r.fail(given, raw[given], "given twice, as "+other+" too: keep one of them")
+			r.fail(given, raw[given], "given twice, also as "+other+": keep one of them")
 			continue
 		}
 		seen[key] = given
@@ -54,7 +54,7 @@ func (r *reader) require(key, why string) {
 func (r *reader) get(key string) string {
 	value := r.values[key]
 	if strings.TrimSpace(value) != value {
-		r.fail(key, value, "there is white space around it: remove it")
+		r.fail(key, value, "must not have white space around it")
 		return ""
 	}
 	return value

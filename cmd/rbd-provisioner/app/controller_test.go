@@ -179,7 +179,7 @@ func TestAVolumeInUseIsDeletedWhenItIsFree(t *testing.T) {
 	c.claim(t, exampleClaim("1"))
 	c.release(t, c.awaitServed(t, "1"))
 	event := c.awaitEvent(t, "VolumeFailedDelete")
-	want := "image is in use: kube/kubernetes-dynamic-pvc-1 is attached to node node-a: it is deleted when nobody uses it any more"
+	want := "image is in use: kube/kubernetes-dynamic-pvc-1 is attached to node node-a: the image will be deleted when it is no longer in use"
 	if diff := cmp.Diff(want, event.Message); diff != "" || event.InvolvedObject.Name != "pvc-1" {
 		t.Errorf("event of %s (-want +got):\n%s", event.InvolvedObject.Name, diff)
 	}
@@ -266,7 +266,7 @@ func TestAFailureIsToldToTheClaimAndTriedAgain(t *testing.T) {
 	c.claim(t, exampleClaim("1"))
 	event := c.awaitEvent(t, "ProvisioningFailed")
 	want := `failed to provision volume with StorageClass "rbd": open pool kube: pool not found: ` +
-		"create pool kube (`ceph osd pool create`, `rbd pool init`) or name another in the class"
+		"create pool kube (`ceph osd pool create`, `rbd pool init`) or name another pool in the class"
 	if diff := cmp.Diff(want, event.Message); diff != "" || event.InvolvedObject.Name != "www-1" {
 		t.Errorf("event of %s (-want +got):\n%s", event.InvolvedObject.Name, diff)
 	}
