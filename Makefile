@@ -45,7 +45,7 @@ FUZZTIME ?= 5s
 
 .PHONY: test-fuzz
 test-fuzz: ## Fuzz what reads classes, claims and secrets: each target for FUZZTIME, 5s unless given.
-	@for package in ./provisioner ./provisioner/storageclass ./rbdutil; do \
+	@for package in ./provisioner ./provisioner/pvindex ./provisioner/storageclass ./rbdutil; do \
 		targets=$$(go test -list '^Fuzz' $$package | grep '^Fuzz'); \
 		for target in $$targets; do \
 			printf '%s make: fuzzing %s in %s for $(FUZZTIME) …\n' "$$(date +%H:%M:%S)" $$target $$package; \

@@ -13,6 +13,7 @@ import (
 	"k8s.io/klog/v2"
 	"sigs.k8s.io/sig-storage-lib-external-provisioner/v10/controller"
 
+	"github.com/rbd-provisioner/rbd-provisioner/provisioner/pvindex"
 	"github.com/rbd-provisioner/rbd-provisioner/provisioner/storageclass"
 )
 
@@ -70,7 +71,7 @@ func (p *Provisioner) confirmDeletion(ctx context.Context, cached *corev1.Persis
 		return 0, preflightf("read volume %s: %w", cached.Name, err)
 	case now.UID != cached.UID:
 		return 0, &controller.IgnoredError{Reason: "the volume was replaced by another of its name"}
-	case !IsDeletable(now):
+	case !pvindex.IsDeletable(now):
 		return 0, &controller.IgnoredError{Reason: fmt.Sprintf("the volume is %s, with reclaim policy %s", now.Status.Phase, now.Spec.PersistentVolumeReclaimPolicy)}
 	case claimUIDOf(now) != claimUIDOf(cached):
 		return 0, &controller.IgnoredError{Reason: "the volume is bound to another claim"}

@@ -4,12 +4,12 @@
 //
 //   - provisioner.go: Provision; claim.go: what the claim asks for; clone.go: clones;
 //     volume.go: the PersistentVolume.
-//   - delete.go: Delete; inuse.go: who needs an image; index.go: the images of volumes.
+//   - delete.go: Delete; inuse.go: who uses an image.
 //   - clusters.go and secrets.go: the Ceph cluster of a class or volume, and credentials.
-//   - errors.go and hints.go: what an error means for the claim, for metrics and for the
+//   - errors.go: what an error means for the claim, for metrics and for the
 //     administrator.
 //   - names.go: annotations and event reasons.
 //
-// The packages below it: storageclass (the parameters of a class), expansion (larger
-// claims) and cleanup (garbage collection).
+// It uses storageclass (the parameters of a class) and pvindex (the volumes of an image).
+// The packages expansion (larger claims) and cleanup (garbage collection) use it.
 package provisioner

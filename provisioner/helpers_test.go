@@ -11,6 +11,7 @@ import (
 	"sigs.k8s.io/sig-storage-lib-external-provisioner/v10/controller"
 
 	"github.com/rbd-provisioner/rbd-provisioner/provisioner/fixture"
+	"github.com/rbd-provisioner/rbd-provisioner/provisioner/pvindex"
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
@@ -22,7 +23,7 @@ type world struct {
 
 func newWorld(t *testing.T, objects ...runtime.Object) *world {
 	t.Helper()
-	w := &world{World: fixture.NewWorld(VolumeIndexers(), objects...)}
+	w := &world{World: fixture.NewWorld(pvindex.Indexers(), objects...)}
 	w.restart()
 	return w
 }

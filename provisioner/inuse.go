@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
+	"github.com/rbd-provisioner/rbd-provisioner/provisioner/pvindex"
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
@@ -22,7 +23,7 @@ func (p *Provisioner) checkInUse(volume *corev1.PersistentVolume) error {
 
 // checkOtherVolumes returns an error if another volume has the same image.
 func (p *Provisioner) checkOtherVolumes(ref rbdutil.ImageRef, volume *corev1.PersistentVolume) error {
-	volumes, err := VolumesWithImage(p.Index, ref)
+	volumes, err := pvindex.Volumes(p.Index, ref)
 	if err != nil {
 		return preflightError{err}
 	}
@@ -30,7 +31,7 @@ func (p *Provisioner) checkOtherVolumes(ref rbdutil.ImageRef, volume *corev1.Per
 	for _, other := range volumes {
 		// Another volume that is to be deleted as well does not need the image. The image
 		// stays in the trash until that volume is gone.
-		if other.Name != volume.Name && !IsDeletable(other) {
+		if other.Name != volume.Name && !pvindex.IsDeletable(other) {
 			others = append(others, other.Name)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	csitranslation "k8s.io/csi-translation-lib"
 
 	"github.com/rbd-provisioner/rbd-provisioner/provisioner/fixture"
+	"github.com/rbd-provisioner/rbd-provisioner/provisioner/pvindex"
 )
 
 // migrated is the volume as nodes see it where CSIMigrationRBD is on.
@@ -101,5 +102,24 @@ func TestClassAndVolumeMigrateToTheSameCluster(t *testing.T) {
 	}
 	if got, want := migrated(t, volume).Spec.CSI.VolumeAttributes["clusterID"], translated.Parameters["clusterID"]; got != want {
 		t.Errorf("the volume is of cluster %s, the class of %s", got, want)
+	}
+}
+
+// What csi-translation-lib makes of our volumes shows the same image.
+func TestMigratedVolumeShowsTheImageOfTheVolume(t *testing.T) {
+	t.Parallel()
+	for _, pool := range []string{"kube", "Kube.ssd_1-a", "image-pool", "möhre"} {
+		for _, uid := range []string{"0b5c9f1e-5b3c-4a2d-9f57-3d4a0a3c8f11", "1e7f"} {
+			w := newWorld(t)
+			w.Ceph.AddPool(pool)
+			claim := fixture.Claim(func(c *corev1.PersistentVolumeClaim) { c.UID = "x" })
+			volume := w.provision(t, fixture.Options(fixture.Class(map[string]string{"pool": pool}), claim))
+			volume.Spec.RBD.RBDImage = "kubernetes-dynamic-pvc-" + uid
+			csi := migrated(t, volume)
+			csi.Spec.CSI.VolumeAttributes = nil // what its handle says must suffice
+			if got := pvindex.Images(csi); !slices.Contains(got, pvindex.Images(volume)[0]) {
+				t.Errorf("%s: %v, want %v among them", csi.Spec.CSI.VolumeHandle, got, pvindex.Images(volume)[0])
+			}
+		}
 	}
 }

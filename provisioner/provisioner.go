@@ -50,7 +50,7 @@ type Config struct {
 	// Confirmed, if set, is called with a volume that is about to be deleted, as the API
 	// server has it. The volume may be deleted only if it does not change after that.
 	Confirmed func(volume *corev1.PersistentVolume)
-	// Index is the cache of PersistentVolumes, with VolumeIndexers.
+	// Index is the cache of PersistentVolumes, with pvindex.Indexers.
 	Index cache.Indexer
 	// Nodes report the volumes that they use.
 	Nodes corelisters.NodeLister

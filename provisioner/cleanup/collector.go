@@ -14,6 +14,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"github.com/rbd-provisioner/rbd-provisioner/provisioner"
+	"github.com/rbd-provisioner/rbd-provisioner/provisioner/pvindex"
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
@@ -222,7 +223,7 @@ func (o *OrphanCollector) knownClaims(volumes []*corev1.PersistentVolume) (known
 	known = existing.Clone()
 	for _, volume := range volumes {
 		known.Insert(strings.TrimPrefix(volume.Name, provisioner.VolumeName("")))
-		for _, ref := range provisioner.ImagesOf(volume) {
+		for _, ref := range pvindex.Images(volume) {
 			if uid, ok := rbdutil.ClaimUID(ref.Name); ok {
 				known.Insert(uid)
 			}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/rbd-provisioner/rbd-provisioner/provisioner"
 	"github.com/rbd-provisioner/rbd-provisioner/provisioner/fixture"
+	"github.com/rbd-provisioner/rbd-provisioner/provisioner/pvindex"
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
@@ -26,7 +27,7 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{World: fixture.NewWorld(provisioner.VolumeIndexers())}
+	w := &world{World: fixture.NewWorld(pvindex.Indexers())}
 	w.Provisioner = provisioner.New(provisioner.Config{
 		Clusters: w.clusters(), Timeout: time.Minute, Images: rbdutil.NewImages(w.Ceph), Trash: w.Trash, Live: w.Client.CoreV1(),
 		Index:   w.Volumes,

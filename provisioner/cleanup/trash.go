@@ -36,7 +36,7 @@ type TrashCleanerConfig struct {
 	Images TrashImages
 	// Maker is the provisioner and cluster whose deletions are completed.
 	Maker rbdutil.Owner
-	// Index is the cache of PersistentVolumes, with provisioner.VolumeIndexers.
+	// Index is the cache of PersistentVolumes, with pvindex.Indexers.
 	Index cache.Indexer
 	// Live reads from the API server.
 	Live corev1client.PersistentVolumesGetter

@@ -11,7 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/klog/v2"
 
-	"github.com/rbd-provisioner/rbd-provisioner/provisioner"
+	"github.com/rbd-provisioner/rbd-provisioner/provisioner/pvindex"
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
@@ -19,7 +19,7 @@ import (
 // foreign is not read again, unless a volume needs it.
 func (t *TrashCleaner) clean(ctx context.Context, c rbdutil.Cluster, pool string, img rbdutil.TrashedImage, foreign bool) (removed bool, err error) {
 	ref := rbdutil.ImageRef{Pool: pool, Name: img.Name}
-	volumes, err := provisioner.VolumesWithImage(t.Index, ref)
+	volumes, err := pvindex.Volumes(t.Index, ref)
 	if err != nil {
 		return false, err
 	}
@@ -113,7 +113,7 @@ func (t *TrashCleaner) decide(ctx context.Context, ref rbdutil.ImageRef, img rbd
 // firstNeeding returns the first volume that needs its image, or nil.
 func firstNeeding(volumes []*corev1.PersistentVolume) *corev1.PersistentVolume {
 	for _, volume := range volumes {
-		if !provisioner.IsDeletable(volume) {
+		if !pvindex.IsDeletable(volume) {
 			return volume
 		}
 	}
@@ -133,7 +133,7 @@ func (t *TrashCleaner) findVolume(ctx context.Context, ref rbdutil.ImageRef, nam
 	if err != nil {
 		return nil, false, err
 	}
-	for _, image := range provisioner.ImagesOf(volume) {
+	for _, image := range pvindex.Images(volume) {
 		if image == ref {
 			return firstNeeding([]*corev1.PersistentVolume{volume}), false, nil
 		}

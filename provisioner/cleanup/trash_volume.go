@@ -8,7 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/tools/cache"
 
-	"github.com/rbd-provisioner/rbd-provisioner/provisioner"
+	"github.com/rbd-provisioner/rbd-provisioner/provisioner/pvindex"
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
@@ -17,7 +17,7 @@ import (
 func (t *TrashCleaner) Watch(ctx context.Context, volumes cache.SharedInformer) error {
 	_, err := volumes.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		UpdateFunc: func(_, obj any) {
-			if volume, ok := obj.(*corev1.PersistentVolume); ok && !provisioner.IsDeletable(volume) {
+			if volume, ok := obj.(*corev1.PersistentVolume); ok && !pvindex.IsDeletable(volume) {
 				t.settle(ctx, volume)
 			}
 		},
@@ -38,7 +38,7 @@ func (t *TrashCleaner) settle(ctx context.Context, volume *corev1.PersistentVolu
 	t.mu.Lock()
 	pool, ok := t.pending[volume.Name]
 	delete(t.pending, volume.Name)
-	cancelled := ok && !provisioner.IsDeletable(volume)
+	cancelled := ok && !pvindex.IsDeletable(volume)
 	if cancelled {
 		t.cancelled[volume.Name] = cancellation{volume, time.Now()}
 	}

@@ -24,6 +24,7 @@ import (
 
 	"github.com/rbd-provisioner/rbd-provisioner/provisioner"
 	"github.com/rbd-provisioner/rbd-provisioner/provisioner/fixture"
+	"github.com/rbd-provisioner/rbd-provisioner/provisioner/pvindex"
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/rbdfake"
 )
@@ -40,7 +41,7 @@ var claimKey = types.NamespacedName{Namespace: "shop", Name: "www-web-0"}
 
 func newExpansionWorld(t *testing.T, changes ...func(*expansionWorld)) *expansionWorld {
 	t.Helper()
-	w := &expansionWorld{World: fixture.NewWorld(provisioner.VolumeIndexers()), claim: fixture.Claim()}
+	w := &expansionWorld{World: fixture.NewWorld(pvindex.Indexers()), claim: fixture.Claim()}
 	w.Controller = New(Config{
 		Clusters: provisioner.Clusters{
 			Provisioner: fixture.Provisioner, ClusterID: fixture.ClusterID, Secrets: w.World.Client.CoreV1(),

@@ -25,7 +25,7 @@ import (
 	"k8s.io/client-go/util/flowcontrol"
 	"k8s.io/klog/v2"
 
-	"github.com/rbd-provisioner/rbd-provisioner/provisioner"
+	"github.com/rbd-provisioner/rbd-provisioner/provisioner/pvindex"
 )
 
 // clients talk to the API server: one for the work, one for the lease alone.
@@ -93,7 +93,7 @@ func newInformers(client kubernetes.Interface, resync time.Duration) (*informers
 		nodes:   factory.Core().V1().Nodes(),
 		classes: factory.Storage().V1().StorageClasses(),
 	}
-	if err := i.volumes.Informer().AddIndexers(provisioner.VolumeIndexers()); err != nil {
+	if err := i.volumes.Informer().AddIndexers(pvindex.Indexers()); err != nil {
 		return nil, fmt.Errorf("index PersistentVolumes: %w", err)
 	}
 	i.claimEvents = &deferredHandlers{SharedIndexInformer: i.claims.Informer()}

@@ -1,4 +1,5 @@
-package provisioner
+// Package pvindex finds the PersistentVolumes that have an RBD image.
+package pvindex
 
 import (
 	"encoding/hex"
@@ -12,19 +13,19 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-// volumesByImage is the index of PersistentVolumes by their images. Two volumes may have
+// byImage is the index of PersistentVolumes by their images. Two volumes may have
 // the same image. A volume with another name or driver may need the image of a deleted one.
-const volumesByImage = "image"
+const byImage = "image"
 
-// VolumeIndexers returns the indexers that the cache of PersistentVolumes must have.
-func VolumeIndexers() cache.Indexers {
-	return cache.Indexers{volumesByImage: func(obj any) ([]string, error) {
+// Indexers returns the indexers that the cache of PersistentVolumes must have.
+func Indexers() cache.Indexers {
+	return cache.Indexers{byImage: func(obj any) ([]string, error) {
 		volume, ok := obj.(*corev1.PersistentVolume)
 		if !ok {
 			return nil, fmt.Errorf("%T is not a PersistentVolume", obj)
 		}
 		var keys []string
-		for _, ref := range ImagesOf(volume) {
+		for _, ref := range Images(volume) {
 			keys = append(keys, ref.String())
 		}
 		return keys, nil
@@ -34,7 +35,7 @@ func VolumeIndexers() cache.Indexers {
 // imagesOf returns the images that a volume may show. The Ceph cluster is not compared: one
 // cluster may have several sets of monitor addresses, so that a volume that seems to be in
 // another cluster may show the same image.
-func ImagesOf(volume *corev1.PersistentVolume) []rbdutil.ImageRef {
+func Images(volume *corev1.PersistentVolume) []rbdutil.ImageRef {
 	switch spec := volume.Spec; {
 	case spec.RBD != nil:
 		return []rbdutil.ImageRef{{Pool: spec.RBD.RBDPool, Name: spec.RBD.RBDImage}}
@@ -83,9 +84,9 @@ func imagesOfMigration(handle string) []rbdutil.ImageRef {
 	}
 }
 
-// VolumesWithImage returns the volumes that may have the image, sorted by name.
-func VolumesWithImage(index cache.Indexer, ref rbdutil.ImageRef) ([]*corev1.PersistentVolume, error) {
-	objects, err := index.ByIndex(volumesByImage, ref.String())
+// Volumes returns the volumes that may have the image, sorted by name.
+func Volumes(index cache.Indexer, ref rbdutil.ImageRef) ([]*corev1.PersistentVolume, error) {
+	objects, err := index.ByIndex(byImage, ref.String())
 	if err != nil {
 		return nil, fmt.Errorf("look up the volumes of image %s: %w", ref, err)
 	}

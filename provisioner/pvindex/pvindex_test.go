@@ -1,4 +1,4 @@
-package provisioner
+package pvindex
 
 import (
 	"encoding/hex"
@@ -44,7 +44,7 @@ func TestVolumesAreFoundByTheImagesThatTheyShow(t *testing.T) {
 		"another kind of volume":             {hostPath, nil},
 		"no source":                          {&corev1.PersistentVolume{}, nil},
 	} {
-		got, err := VolumeIndexers()[volumesByImage](test.volume)
+		got, err := Indexers()[byImage](test.volume)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -53,27 +53,8 @@ func TestVolumesAreFoundByTheImagesThatTheyShow(t *testing.T) {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
 	}
-	if keys, err := VolumeIndexers()[volumesByImage](&corev1.Node{}); err == nil {
+	if keys, err := Indexers()[byImage](&corev1.Node{}); err == nil {
 		t.Errorf("a node gives %q", keys)
-	}
-}
-
-// What csi-translation-lib makes of our volumes shows the same image.
-func TestMigratedVolumeShowsTheImageOfTheVolume(t *testing.T) {
-	t.Parallel()
-	for _, pool := range []string{"kube", "Kube.ssd_1-a", "image-pool", "möhre"} {
-		for _, uid := range []string{"0b5c9f1e-5b3c-4a2d-9f57-3d4a0a3c8f11", "1e7f"} {
-			w := newWorld(t)
-			w.Ceph.AddPool(pool)
-			claim := fixture.Claim(func(c *corev1.PersistentVolumeClaim) { c.UID = "x" })
-			volume := w.provision(t, fixture.Options(fixture.Class(map[string]string{"pool": pool}), claim))
-			volume.Spec.RBD.RBDImage = "kubernetes-dynamic-pvc-" + uid
-			csi := migrated(t, volume)
-			csi.Spec.CSI.VolumeAttributes = nil // what its handle says must suffice
-			if got := ImagesOf(csi); !slices.Contains(got, ImagesOf(volume)[0]) {
-				t.Errorf("%s: %v, want %v among them", csi.Spec.CSI.VolumeHandle, got, ImagesOf(volume)[0])
-			}
-		}
 	}
 }
 
