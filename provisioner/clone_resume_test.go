@@ -13,7 +13,7 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/rbdfake"
 )
 
-// loseSource deletes the source claim, and its volume and image.
+// loseSource deletes the source claim with its volume and image.
 func (w *cloneWorld) loseSource(t *testing.T) {
 	t.Helper()
 	fixture.Must(t, w.Claims.Delete(w.claim))
@@ -21,8 +21,8 @@ func (w *cloneWorld) loseSource(t *testing.T) {
 	w.Remove(t, w.volume.Name)
 }
 
-// A source claim may be deleted at any time, also while nobody knows of the clone.
-func TestCloneIsServedAfterItsSourceIsGone(t *testing.T) {
+// A source claim may be deleted at any time, also before the volume of the clone is saved.
+func TestCloneIsProvisionedAfterItsSourceIsDeleted(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		source map[string]string
@@ -46,7 +46,7 @@ func TestCloneIsServedAfterItsSourceIsGone(t *testing.T) {
 			})
 			claim := fixture.Claim(append([]func(*corev1.PersistentVolumeClaim){fixture.CloneOf("db")}, test.claim...)...)
 			fixture.Add(t, w.Claims, claim)
-			want := w.provision(t, fixture.Options(fixture.Class(nil), claim)) // and nobody has saved it
+			want := w.provision(t, fixture.Options(fixture.Class(nil), claim)) // and it is not saved
 			w.loseSource(t)
 			w.restart()
 			got := w.provision(t, fixture.Options(fixture.Class(nil), claim))
@@ -58,8 +58,8 @@ func TestCloneIsServedAfterItsSourceIsGone(t *testing.T) {
 	}
 }
 
-// What has a record is finished; before that, the clone needs its source.
-func TestCloneThatWasInterruptedNeedsItsSourceUntilItHasARecord(t *testing.T) {
+// A clone with a record can be completed without its source.
+func TestInterruptedCloneNeedsItsSourceUntilItHasARecord(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		op       string
@@ -91,7 +91,7 @@ func TestCloneThatWasInterruptedNeedsItsSourceUntilItHasARecord(t *testing.T) {
 				if volume != nil || state != noChange || fixture.TextOf(err) != want {
 					t.Errorf("%v, %v\nwant  %s", state, err, want)
 				}
-				// It comes back, and the clone is made.
+				// The source is available again, and the clone is created.
 				fixture.Add(t, w.Claims, w.claim)
 				volume = w.provision(t, fixture.Options(fixture.Class(nil), claim))
 			} else if err != nil {
@@ -107,8 +107,8 @@ func TestCloneThatWasInterruptedNeedsItsSourceUntilItHasARecord(t *testing.T) {
 	}
 }
 
-// Without a source and without a record there is nothing of another's to be had.
-func TestCloneIsNotResumedFromAnImageOfOthers(t *testing.T) {
+// A clone without a record, or with the record of another claim, is not completed.
+func TestCloneIsNotResumedFromAForeignImage(t *testing.T) {
 	t.Parallel()
 	source := &rbdutil.RecordedSource{SourceVolume: rbdutil.SourceVolume{VolumeName: "pvc-db-uid"}}
 	for name, img := range map[string]rbdutil.Image{
@@ -136,8 +136,8 @@ func TestCloneIsNotResumedFromAnImageOfOthers(t *testing.T) {
 	}
 }
 
-// So that another cluster in the pool can tell whose snapshot it is.
-func TestSourceWithoutRecordIsAdoptedBeforeItsFirstSnapshot(t *testing.T) {
+// The record shows another cluster in the pool which cluster's snapshot it is.
+func TestSourceWithoutRecordGetsOneBeforeItsFirstSnapshot(t *testing.T) {
 	t.Parallel()
 	w := newCloneWorld(t, nil, func(w *cloneWorld) {
 		w.volume.Annotations[annPredecessor] = DefaultName

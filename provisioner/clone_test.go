@@ -13,8 +13,8 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-// cloneWorld has a bound claim shop/db of 1Gi with its volume and image, which may be
-// changed before anybody sees them.
+// cloneWorld has a bound claim shop/db of 1Gi with its volume and image. The changes are
+// made before the caches have them.
 type cloneWorld struct {
 	*world
 	claim  *corev1.PersistentVolumeClaim
@@ -61,11 +61,11 @@ func TestCloneOfAClaim(t *testing.T) {
 			c.Spec.DataSource, c.Spec.DataSourceRef.APIGroup, c.Spec.DataSourceRef.Namespace = nil, ptr.To(""), ptr.To("shop")
 		}}},
 		"larger, so that its file system has to grow": {claim: []func(*corev1.PersistentVolumeClaim){fixture.Requesting("3Gi")}, pre: "1Gi"},
-		"of a source whose file system is to grow yet": {pre: "512Mi", change: func(w *cloneWorld) {
+		"of a source whose file system is not expanded yet": {pre: "512Mi", change: func(w *cloneWorld) {
 			w.claim.Status.Capacity = corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("512Mi")}
 		}},
 		"of xfs, which is known by its UUID": {source: map[string]string{"fsType": "xfs"}, fsType: "xfs", options: []string{"nouuid"}},
-		"of another file system than the class says": {source: map[string]string{"fsType": "xfs"}, class: map[string]string{"fsType": "ext4"},
+		"with another file system than that of the class": {source: map[string]string{"fsType": "xfs"}, class: map[string]string{"fsType": "ext4"},
 			fsType: "xfs", options: []string{"nouuid"}},
 		"read-only": {claim: []func(*corev1.PersistentVolumeClaim){fixture.AccessModes(corev1.ReadOnlyMany)}, options: []string{"ro"}},
 		"read-only, of xfs": {source: map[string]string{"fsType": "xfs"}, claim: []func(*corev1.PersistentVolumeClaim){fixture.AccessModes(corev1.ReadOnlyMany)},
@@ -110,7 +110,7 @@ func TestCloneOfAClaim(t *testing.T) {
 	}
 }
 
-func TestMountOptionsOfTheClassStay(t *testing.T) {
+func TestCloneKeepsTheMountOptionsOfTheClass(t *testing.T) {
 	t.Parallel()
 	w := newCloneWorld(t, map[string]string{"fsType": "xfs"})
 	class := fixture.Class(nil)
@@ -120,11 +120,11 @@ func TestMountOptionsOfTheClassStay(t *testing.T) {
 		t.Errorf("mount options (-want +got):\n%s", diff)
 	}
 	if len(class.MountOptions) != 2 {
-		t.Errorf("the class has got mount options %q", class.MountOptions)
+		t.Errorf("the class has mount options %q", class.MountOptions)
 	}
 }
 
-func TestClonesThatCannotBe(t *testing.T) {
+func TestInvalidClones(t *testing.T) {
 	t.Parallel()
 	held := func(w *cloneWorld) {
 		w.node.Status.VolumesAttached = []corev1.AttachedVolume{{Name: "kubernetes.io/rbd/kube:kubernetes-dynamic-pvc-db-uid"}}
@@ -212,7 +212,7 @@ func TestClonesThatCannotBe(t *testing.T) {
 			}},
 			err: "image is in use: kube/kubernetes-dynamic-pvc-db-uid is attached to node node-a" + until,
 		},
-		"read-only, of what somebody has mapped": {
+		"read-only, of a mapped image": {
 			change: func(w *cloneWorld) {
 				_ = w.Ceph.Change(fixture.ImageRef("db-uid"), func(i *rbdutil.Image) { i.Watchers = []string{"10.0.0.9:0/1"} })
 			},
@@ -253,8 +253,8 @@ func TestClonesThatCannotBe(t *testing.T) {
 	}
 }
 
-// TestCloneOfWhatIsGoneForAClaimThatIsGone has nobody who would wait for it.
-func TestCloneOfWhatIsGoneForAClaimThatIsGone(t *testing.T) {
+// The clone is abandoned if its claim is deleted as well.
+func TestCloneIsAbandonedWithoutSourceAndClaim(t *testing.T) {
 	t.Parallel()
 	w := newCloneWorld(t, nil, func(w *cloneWorld) { w.claim.DeletionTimestamp = ptr.To(metav1.Now()) })
 	another := fixture.Claim(fixture.CloneOf("db"), func(c *corev1.PersistentVolumeClaim) { c.UID = "another" })
@@ -268,8 +268,8 @@ func TestCloneOfWhatIsGoneForAClaimThatIsGone(t *testing.T) {
 	}
 }
 
-// Deletion, and whoever looks at the pool, know a clone and its source by its record.
-func TestCloneSaysWhatItWasMadeOf(t *testing.T) {
+// Deletion, and an administrator, find the source of a clone in its record.
+func TestCloneRecordsItsSource(t *testing.T) {
 	t.Parallel()
 	w := newCloneWorld(t, map[string]string{"fsType": "xfs"})
 	volume := w.provision(t, fixture.Options(fixture.Class(nil), fixture.Claim(fixture.CloneOf("db"), fixture.Requesting("3Gi"))))
@@ -286,8 +286,8 @@ func TestCloneSaysWhatItWasMadeOf(t *testing.T) {
 	}
 }
 
-// TestCloneOfASourceThatHasGrownSince has a snapshot of an earlier attempt.
-func TestCloneOfASourceThatHasGrownSince(t *testing.T) {
+// The clone uses a snapshot of an earlier attempt, which is smaller than the source now.
+func TestCloneOfASourceThatWasExpanded(t *testing.T) {
 	t.Parallel()
 	w := newCloneWorld(t, nil)
 	w.FailOnce("clone", true, rbdutil.ErrTimeout)
@@ -302,6 +302,6 @@ func TestCloneOfASourceThatHasGrownSince(t *testing.T) {
 	w.claim.Status.Capacity = corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("3Gi")}
 	fixture.Add(t, w.Claims, w.claim)
 	if got := w.provision(t, opts).Annotations[annPreResizeCapacity]; got != "1Gi" {
-		t.Errorf("the file system is said to have %q, but that of the snapshot has 1Gi", got)
+		t.Errorf("the size of the file system is recorded as %q, want that of the snapshot, 1Gi", got)
 	}
 }

@@ -14,14 +14,14 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-// The cache says in all rows that the volume is to be deleted.
-func TestDeleteDoesNotBelieveALaggingCache(t *testing.T) {
+// In the cache, the volume is to be deleted in all rows.
+func TestDeleteConfirmsWithTheAPIServer(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		now    func(*corev1.PersistentVolume)
 		reason string
 	}{
-		"its owner wants to keep it": {
+		"its policy is Retain": {
 			func(v *corev1.PersistentVolume) {
 				v.Spec.PersistentVolumeReclaimPolicy = corev1.PersistentVolumeReclaimRetain
 			}, "the volume is Released, with reclaim policy Retain"},
@@ -50,7 +50,7 @@ func TestDeleteDoesNotBelieveALaggingCache(t *testing.T) {
 		"it is of another provisioner": {
 			func(v *corev1.PersistentVolume) { v.Annotations[annProvisionedBy] = "rbd.csi.ceph.com" },
 			"the volume was reassigned to another provisioner"},
-		"it is gone": {nil, "the volume does not exist any more"},
+		"it was deleted": {nil, "the volume does not exist any more"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -67,7 +67,7 @@ func TestDeleteDoesNotBelieveALaggingCache(t *testing.T) {
 				return nil
 			}
 			err := w.Delete(t.Context(), volume)
-			// The library looks at the type of the error itself, not at what it wraps.
+			// The library checks the type of the error itself, not of what it wraps.
 			ignored, bare := err.(*controller.IgnoredError) //nolint:errorlint // as the library does
 			if !bare || ignored.Reason != test.reason {
 				t.Errorf("%T %v, want an IgnoredError: %s", err, err, test.reason)
@@ -75,7 +75,7 @@ func TestDeleteDoesNotBelieveALaggingCache(t *testing.T) {
 			if n := w.VolumeGets(); n != 1 {
 				t.Errorf("%d GETs of the volume, want 1", n)
 			}
-			// An earlier attempt may have moved the image there.
+			// An earlier attempt may have moved the image to the trash.
 			if diff := cmp.Diff(fixture.Trash{Now: []string{"kube"}}, *w.Trash); diff != "" {
 				t.Errorf("the trash is cleaned (-want +got):\n%s", diff)
 			}
@@ -84,7 +84,7 @@ func TestDeleteDoesNotBelieveALaggingCache(t *testing.T) {
 	}
 }
 
-func TestDeleteDoesNotGoOnWithoutTheAPIServer(t *testing.T) {
+func TestDeleteFailsWithoutTheAPIServer(t *testing.T) {
 	t.Parallel()
 	w, volume := provisioned(t)
 	w.FailVolumes(errors.New("etcd is slow"))
@@ -93,12 +93,12 @@ func TestDeleteDoesNotGoOnWithoutTheAPIServer(t *testing.T) {
 		t.Errorf("error %s\nwant  %s", got, want)
 	}
 	if _, ignored := err.(*controller.IgnoredError); ignored { //nolint:errorlint // as the library does
-		t.Error("the library would not try again")
+		t.Error("the library would not retry")
 	}
 	w.WantImages(t, "kube/kubernetes-dynamic-pvc-1e7f")
 }
 
-func TestDeleteAsksTheAPIServerOnce(t *testing.T) {
+func TestDeleteReadsTheVolumeOnce(t *testing.T) {
 	t.Parallel()
 	w, volume := provisioned(t)
 	if err := w.Delete(t.Context(), volume); err != nil {
@@ -110,7 +110,7 @@ func TestDeleteAsksTheAPIServerOnce(t *testing.T) {
 	w.WantImages(t)
 }
 
-func TestDeleteSparesAnImageThatAnotherVolumeShows(t *testing.T) {
+func TestDeleteKeepsAnImageOfAnotherVolume(t *testing.T) {
 	t.Parallel()
 	const image = "kubernetes-dynamic-pvc-1e7f"
 	released := fixture.RBDVolume("other", "kube", image)
@@ -132,7 +132,7 @@ func TestDeleteSparesAnImageThatAnotherVolumeShows(t *testing.T) {
 		"but in another pool":             {[]*corev1.PersistentVolume{fixture.RBDVolume("other", "data", image)}, ""},
 		"but migrated from another pool":  {[]*corev1.PersistentVolume{fixture.CSIVolume("other", "mig_mons-0123_image-1e7f_64617461", "", "")}, ""},
 		"but of another name":             {[]*corev1.PersistentVolume{fixture.RBDVolume("other", "kube", image+"-copy")}, ""},
-		"but itself, as the cache has it": {[]*corev1.PersistentVolume{fixture.RBDVolume("pvc-1e7f", "kube", image)}, ""},
+		"the volume itself, in the cache": {[]*corev1.PersistentVolume{fixture.RBDVolume("pvc-1e7f", "kube", image)}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -156,8 +156,8 @@ func TestDeleteSparesAnImageThatAnotherVolumeShows(t *testing.T) {
 	}
 }
 
-// The data of an image whose migration was prepared is under another name.
-func TestDeleteSparesAnImageThatIsBeingMigrated(t *testing.T) {
+// The data of an image with a prepared migration has another name.
+func TestDeleteKeepsAnImageThatIsBeingMigrated(t *testing.T) {
 	t.Parallel()
 	const hint = ": finish the migration (`rbd migration execute kube/kubernetes-dynamic-pvc-1e7f` and `rbd migration commit kube/kubernetes-dynamic-pvc-1e7f`), " +
 		"or abort it (`rbd migration abort kube/kubernetes-dynamic-pvc-1e7f`)"
@@ -175,8 +175,8 @@ func TestDeleteSparesAnImageThatIsBeingMigrated(t *testing.T) {
 	}
 }
 
-// Somebody takes hold of the image, or gives it to another, after it was looked at.
-func TestDeleteChangesOnlyTheImageThatItHasSeen(t *testing.T) {
+// Another client opens, locks or replaces the image after it was read.
+func TestDeleteChangesOnlyTheImageThatItHasRead(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		change func(*rbdutil.Image)
@@ -207,13 +207,13 @@ func TestDeleteChangesOnlyTheImageThatItHasSeen(t *testing.T) {
 			}
 			w.WantImages(t, "kube/kubernetes-dynamic-pvc-1e7f")
 			if got := w.Image(t, fixture.ImageRef("1e7f")).Record.Deleted; got != nil {
-				t.Errorf("its record says that it was deleted: %+v", got)
+				t.Errorf("its record has a deletion: %+v", got)
 			}
 		})
 	}
 }
 
-func TestDeletedImagesAreKeptAsTheVolumeSays(t *testing.T) {
+func TestDeletedImagesAreKeptForTheRetentionOfTheVolume(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		cached, live string // annotation; empty for none
@@ -222,12 +222,12 @@ func TestDeletedImagesAreKeptAsTheVolumeSays(t *testing.T) {
 	}{
 		"not at all":                    {},
 		"for a day":                     {cached: "24h", live: "24h", keep: 24 * time.Hour},
-		"as the API server has it":      {cached: "", live: "36h0m0s", keep: 36 * time.Hour},
-		"not as an old cache has it":    {cached: "24h", live: ""},
+		"as in the API server":          {cached: "", live: "36h0m0s", keep: 36 * time.Hour},
+		"not as in a stale cache":       {cached: "24h", live: ""},
 		"for no time that is one":       {live: "1d", err: `"1d"`},
 		"for less than a second":        {live: "10ms", err: `"10ms"`},
 		"for less than no time":         {live: "-1h", err: `"-1h"`},
-		"for ever":                      {live: "87601h", err: `"87601h"`},
+		"longer than allowed":           {live: "87601h", err: `"87601h"`},
 		"as long as may be":             {live: "87600h", keep: 87600 * time.Hour},
 		"for a number that has no unit": {live: "24", err: `"24"`},
 	} {
@@ -266,7 +266,7 @@ func TestDeletedImagesAreKeptAsTheVolumeSays(t *testing.T) {
 	}
 }
 
-func TestVolumesOfAnotherIdentityAreNotServed(t *testing.T) {
+func TestVolumesOfAnotherIdentityAreRejected(t *testing.T) {
 	t.Parallel()
 	const refused = `the volume was created by the rbd-provisioner with identity "rbd-2" (annotation rbdProvisionerIdentity), ` +
 		"which this provisioner does not serve: to serve it, start this provisioner with --predecessor-identity=rbd-2"
@@ -307,11 +307,11 @@ func TestVolumesOfAnotherIdentityAreNotServed(t *testing.T) {
 	}
 }
 
-// The phase of a volume is old for a moment when its claimRef was changed, and so may be the
-// cache of claims: then the API server decides.
-func TestDeleteAsksForTheClaimWhereTheCacheHasIt(t *testing.T) {
+// The phase of a volume is stale for a moment after a change of its claimRef. The cache of
+// claims may be stale as well, so the API server decides.
+func TestDeleteReadsTheClaimIfTheCacheHasIt(t *testing.T) {
 	t.Parallel()
-	for name, exists := range map[string]bool{"it is gone": false, "it exists": true} {
+	for name, exists := range map[string]bool{"it was deleted": false, "it exists": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w, volume := provisioned(t)

@@ -11,17 +11,17 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-// TestDeleteOfVolumesEditedByHand has, beside the image of the volume, those of
-// another volume, of another cluster and of nobody, which must all stay.
+// Besides the image of the volume, there are images of another volume, of another cluster
+// and without an owner. They must be kept.
 func TestDeleteOfVolumesEditedByHand(t *testing.T) {
 	t.Parallel()
 	const (
-		image   = "kube/kubernetes-dynamic-pvc-1e7f"
-		noClass = `the volume lacks annotations for its admin user, and its class cannot replace them (StorageClass "rbd" does not exist)` + annotate
-		noRBD   = "the image of the volume is unknown, because the volume has no rbd source with monitors, pool and image: delete the image (`rbd rm`), remove the volume's finalizers (`kubectl patch`) and delete the volume"
-		create  = " does not exist: create it with the output of `ceph auth get-key` under \"key\""
-		owned   = "image has another owner: the metadata of "
-		nobodys = owned + `kube/vm names no owner; if it is the image of volume pvc-1e7f, say so with: rbd image-meta set kube/vm rbd-provisioner.ceph.com/image '{"volumeName":"pvc-1e7f"}'`
+		image     = "kube/kubernetes-dynamic-pvc-1e7f"
+		noClass   = `the volume lacks annotations for its admin user, and its class cannot replace them (StorageClass "rbd" does not exist)` + annotate
+		noRBD     = "the image of the volume is unknown, because the volume has no rbd source with monitors, pool and image: delete the image (`rbd rm`), remove the volume's finalizers (`kubectl patch`) and delete the volume"
+		create    = " does not exist: create it with the output of `ceph auth get-key` under \"key\""
+		owned     = "image has another owner: the metadata of "
+		ownerless = owned + `kube/vm names no owner; if it is the image of volume pvc-1e7f, say so with: rbd image-meta set kube/vm rbd-provisioner.ceph.com/image '{"volumeName":"pvc-1e7f"}'`
 	)
 	source := func(edit func(*corev1.RBDPersistentVolumeSource)) func(*corev1.PersistentVolume) {
 		return func(v *corev1.PersistentVolume) { edit(v.Spec.RBD) }
@@ -49,9 +49,9 @@ func TestDeleteOfVolumesEditedByHand(t *testing.T) {
 	type edits = []func(*corev1.PersistentVolume)
 	for name, test := range map[string]struct {
 		edits edits
-		class bool // is there still
+		class bool // exists
 		err   string
-		stays bool // the volume's own image, though there is no error: nobody can know it
+		stays bool // the volume's own image is kept, although there is no error
 	}{
 		"another volume's image": {edits: edits{named("kubernetes-dynamic-pvc-2")},
 			err: owned + `kube/kubernetes-dynamic-pvc-2 names claim shop/www-web-0 (volume "pvc-2", cluster "here"), not volume "pvc-1e7f" of cluster "here"`},
@@ -59,8 +59,8 @@ func TestDeleteOfVolumesEditedByHand(t *testing.T) {
 			err: owned + `kube/kubernetes-dynamic-pvc-2 names claim shop/www-web-0 (volume "pvc-2", cluster "here"), not volume "pvc-1e7f" of cluster "here"`},
 		"another cluster's image": {edits: edits{named("kubernetes-dynamic-pvc-3")},
 			err: owned + `kube/kubernetes-dynamic-pvc-3 names a claim of UID 3 (volume "pvc-1e7f", cluster "there"), not volume "pvc-1e7f" of cluster "here"`},
-		"an image of nobody's":                        {edits: edits{named("vm")}, err: nobodys},
-		"an image of nobody's, as of the predecessor": {edits: edits{named("vm"), annotated(annPredecessor, "ceph.com/rbd")}, err: nobodys},
+		"an image without an owner":                        {edits: edits{named("vm")}, err: ownerless},
+		"an image without an owner, as of the predecessor": {edits: edits{named("vm"), annotated(annPredecessor, "ceph.com/rbd")}, err: ownerless},
 		"a volume of another name": {edits: edits{func(v *corev1.PersistentVolume) { v.Name = "restored" }},
 			err: owned + image + ` names claim shop/www-web-0 (volume "pvc-1e7f", cluster "here"), not volume "restored" of cluster "here"`},
 		"a volume without a name": {edits: edits{func(v *corev1.PersistentVolume) { v.Name = "" }},
@@ -98,10 +98,10 @@ func TestDeleteOfVolumesEditedByHand(t *testing.T) {
 		"a class of another name":              {edits: edits{without(annAdminID), func(v *corev1.PersistentVolume) { v.Spec.StorageClassName = "other" }}, class: true, err: `the volume lacks annotations for its admin user, and its class cannot replace them (StorageClass "other" does not exist)` + annotate},
 		"no class's name":                      {edits: edits{without(annAdminID), func(v *corev1.PersistentVolume) { v.Spec.StorageClassName = "" }}, class: true, err: `the volume lacks annotations for its admin user, and its class cannot replace them (StorageClass "" does not exist)` + annotate},
 
-		"nonsense in what is for others": {edits: edits{annotated("imageFormat", "1", "imageFeatures", "magic", "pv.kubernetes.io/provisioned-by", "x")}},
-		"nothing in what is for others":  {edits: edits{without("imageFormat", "imageFeatures")}},
-		"ours, as of the predecessor":    {edits: edits{annotated(annPredecessor, DefaultName)}},
-		"other capacity":                 {edits: edits{func(v *corev1.PersistentVolume) { v.Spec.Capacity = nil }}},
+		"nonsense in what is for others":     {edits: edits{annotated("imageFormat", "1", "imageFeatures", "magic", "pv.kubernetes.io/provisioned-by", "x")}},
+		"without the annotations for others": {edits: edits{without("imageFormat", "imageFeatures")}},
+		"ours, as of the predecessor":        {edits: edits{annotated(annPredecessor, DefaultName)}},
+		"other capacity":                     {edits: edits{func(v *corev1.PersistentVolume) { v.Spec.Capacity = nil }}},
 		"no claim": {edits: edits{func(v *corev1.PersistentVolume) { v.Spec.ClaimRef = nil }},
 			err: "ignored because the volume was bound to no claim"},
 		"a claim of another's": {edits: edits{func(v *corev1.PersistentVolume) {
@@ -118,7 +118,7 @@ func TestDeleteOfVolumesEditedByHand(t *testing.T) {
 				fixture.Add(t, w.Classes, fixture.Class(nil))
 			}
 			volume := w.Release(t, w.provision(t, fixture.Options(fixture.Class(nil), fixture.Claim())))
-			volume.Spec.StorageClassName = "rbd" // as the library does
+			volume.Spec.StorageClassName = "rbd" // as the library sets it
 			for _, edit := range test.edits {
 				edit(volume)
 			}
@@ -143,7 +143,7 @@ func TestDeleteOfVolumesEditedByHand(t *testing.T) {
 	}
 }
 
-// newEditedWorld has images that are not those of the volume pvc-1e7f, and their names.
+// newEditedWorld returns a world with images of other owners than pvc-1e7f, and their names.
 func newEditedWorld(t *testing.T) (w *world, images []string) {
 	t.Helper()
 	w = newWorld(t)

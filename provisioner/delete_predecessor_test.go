@@ -15,8 +15,8 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-// predecessors is a volume as the retired rbd-provisioner left it, with some
-// annotations on top: no owner in the image's metadata, no secret on the volume.
+// predecessors returns a volume of the retired rbd-provisioner with additional annotations:
+// its image has no owner, and the volume names no secret.
 func predecessors(annotations map[string]string) *corev1.PersistentVolume {
 	volume := &corev1.PersistentVolume{
 		ObjectMeta: metav1.ObjectMeta{
@@ -37,7 +37,7 @@ func predecessors(annotations map[string]string) *corev1.PersistentVolume {
 	return volume
 }
 
-// oldClass is a class of the predecessor's: its pool and monitors have changed since.
+// oldClass returns a class of the predecessor whose pool and monitors were changed later.
 func oldClass(changes map[string]string) *storagev1.StorageClass {
 	class := fixture.Class(map[string]string{"monitors": "10.9.9.9:6789", "pool": "data"})
 	maps.Copy(class.Parameters, changes)
@@ -48,14 +48,14 @@ func oldClass(changes map[string]string) *storagev1.StorageClass {
 const annotate = ": annotate the volume with volume.kubernetes.io/provisioner-deletion-secret-name and " +
 	"volume.kubernetes.io/provisioner-deletion-secret-namespace (the secret with the key) and rbd-provisioner.ceph.com/admin-id (the cephx user)"
 
-func TestDeleteServesVolumesOfThePredecessor(t *testing.T) {
+func TestDeleteOfVolumesOfThePredecessor(t *testing.T) {
 	t.Parallel()
 	type set = map[string]string
 	const name, namespace, id = annDeletionSecretName, annDeletionSecretNamespace, annAdminID
 	for what, test := range map[string]struct {
 		annotations set
 		class       *storagev1.StorageClass
-		user        string // whom Ceph sees
+		user        string // the user that Ceph authenticates
 		err         string
 	}{
 		"with its class":         {class: oldClass(nil), user: "kube"},
@@ -70,7 +70,7 @@ func TestDeleteServesVolumesOfThePredecessor(t *testing.T) {
 			annotations: set{name: "admin", id: "root"}, class: oldClass(set{"adminSecretName": "lost"}), user: "root"},
 		"without anything": {
 			err: `the volume lacks annotations for its admin user, and its class cannot replace them (StorageClass "old" does not exist)` + annotate},
-		"with half the annotations": {
+		"with some of the annotations": {
 			annotations: set{name: "admin"},
 			err:         `the volume lacks annotations for its admin user, and its class cannot replace them (StorageClass "old" does not exist)` + annotate},
 		"with a class that is wrong in what deletion does not need": {
@@ -106,7 +106,7 @@ func TestDeleteServesVolumesOfThePredecessor(t *testing.T) {
 	}
 }
 
-func TestDeleteKnowsAClassByItsOldAnnotationToo(t *testing.T) {
+func TestDeleteFindsTheClassByItsOldAnnotation(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	fixture.Add(t, w.Classes, oldClass(nil))
@@ -118,7 +118,7 @@ func TestDeleteKnowsAClassByItsOldAnnotationToo(t *testing.T) {
 	}
 }
 
-func TestDeleteOfThePredecessorsVolumeSparesAnImageOfAnothers(t *testing.T) {
+func TestDeleteOfAPredecessorsVolumeKeepsAForeignImage(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	fixture.Add(t, w.Classes, oldClass(nil))
@@ -132,7 +132,7 @@ func TestDeleteOfThePredecessorsVolumeSparesAnImageOfAnothers(t *testing.T) {
 	w.WantImages(t, "kube/kubernetes-dynamic-pvc-aaaa")
 }
 
-// brokenClasses is a lister that cannot get.
+// brokenClasses is a lister whose Get fails.
 type brokenClasses struct {
 	storagelisters.StorageClassLister
 }
@@ -141,7 +141,7 @@ func (brokenClasses) Get(string) (*storagev1.StorageClass, error) {
 	return nil, errors.New("cache is broken")
 }
 
-func TestDeleteSaysThatTheClassCouldNotBeRead(t *testing.T) {
+func TestDeleteReportsThatTheClassCannotBeRead(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Clusters.Classes = brokenClasses{}

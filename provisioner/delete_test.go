@@ -18,14 +18,14 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/rbdfake"
 )
 
-// provisioned is a world with one volume and its image.
+// provisioned returns a world with one volume that is to be deleted, and its image.
 func provisioned(t *testing.T) (*world, *corev1.PersistentVolume) {
 	t.Helper()
 	w := newWorld(t)
 	return w, w.Release(t, w.provision(t, fixture.Options(fixture.Class(nil), fixture.Claim())))
 }
 
-// nodeWith reports the volumes as in use and as attached.
+// nodeWith returns a node that reports volumes as in use and as attached.
 func nodeWith(name string, inUse, attached []string) *corev1.Node {
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}
 	for _, v := range inUse {
@@ -37,11 +37,10 @@ func nodeWith(name string, inUse, attached []string) *corev1.Node {
 	return node
 }
 
-func TestDeleteTakesTheImageAway(t *testing.T) {
+func TestDeleteMovesTheImageToTheTrash(t *testing.T) {
 	t.Parallel()
 	w, volume := provisioned(t)
-	// The volume alone says where the image is and who may delete it: there is no
-	// class, and Ceph is asked as the volume's admin.
+	// The volume suffices: there is no class.
 	w.Ceph.Before = func(_ context.Context, op string, c rbdutil.Cluster, _ rbdutil.ImageRef) error {
 		if c.String() != "Ceph at 10.0.0.1:6789,10.0.0.2:6789 as client.kube" || c.Key.Reveal() != fixture.AdminKey {
 			t.Errorf("%s on %s, or with another key", op, c)
@@ -49,7 +48,7 @@ func TestDeleteTakesTheImageAway(t *testing.T) {
 		return nil
 	}
 	before := volume.DeepCopy()
-	for range 2 { // that it is gone already is success
+	for range 2 { // a missing image is success
 		if err := w.Delete(t.Context(), volume); err != nil {
 			t.Fatal(err)
 		}
@@ -60,7 +59,7 @@ func TestDeleteTakesTheImageAway(t *testing.T) {
 	}
 }
 
-func TestDeleteTakesRemainsAway(t *testing.T) {
+func TestDeleteRemovesAPartialImage(t *testing.T) {
 	t.Parallel()
 	w, volume := provisioned(t)
 	if err := w.Ceph.LeavePartial(fixture.ImageRef("1e7f")); err != nil {
@@ -72,7 +71,7 @@ func TestDeleteTakesRemainsAway(t *testing.T) {
 	w.WantImages(t)
 }
 
-func TestDeleteSparesTheImageAndSaysWhy(t *testing.T) {
+func TestDeleteKeepsTheImageAndReportsWhy(t *testing.T) {
 	t.Parallel()
 	const (
 		inUse  = "kubernetes.io/rbd/kube:kubernetes-dynamic-pvc-1e7f"
@@ -158,7 +157,7 @@ func TestDeleteSparesTheImageAndSaysWhy(t *testing.T) {
 			"image has another owner: the metadata of kube/kubernetes-dynamic-pvc-1e7f names claim shop/www-web-0 " +
 				`(volume "pvc-1e7f", cluster "there"), not volume "pvc-1e7f" of cluster "here"`,
 		},
-		"it is nobody's": {
+		"it has no owner": {
 			func(t *testing.T, w *world, _ *corev1.PersistentVolume) {
 				w.Change(t, func(i *rbdutil.Image) { i.Record = rbdutil.Record{} })
 			},
@@ -203,7 +202,7 @@ func TestDeleteSparesTheImageAndSaysWhy(t *testing.T) {
 	}
 }
 
-func TestDeleteGoesOnWhenTheImageIsFree(t *testing.T) {
+func TestDeleteSucceedsWhenTheImageIsFree(t *testing.T) {
 	t.Parallel()
 	w, volume := provisioned(t)
 	w.Change(t, func(i *rbdutil.Image) { i.Watchers = []string{"10.0.0.7:0/42"} })
@@ -217,7 +216,7 @@ func TestDeleteGoesOnWhenTheImageIsFree(t *testing.T) {
 	w.WantImages(t)
 }
 
-func TestDeleteInAMissingPoolIsNoSuccess(t *testing.T) {
+func TestDeleteFailsInAMissingPool(t *testing.T) {
 	t.Parallel()
 	w, volume := provisioned(t)
 	w.Ceph.DeletePool("kube")
@@ -228,7 +227,7 @@ func TestDeleteInAMissingPoolIsNoSuccess(t *testing.T) {
 	}
 }
 
-func TestDeleteAgainAfterEveryFailure(t *testing.T) {
+func TestDeleteCanBeRetriedAfterEachFailure(t *testing.T) {
 	t.Parallel()
 	for name, test := range failures {
 		for _, op := range []string{rbdfake.OpGet, rbdfake.OpMoveToTrash} {
@@ -241,7 +240,7 @@ func TestDeleteAgainAfterEveryFailure(t *testing.T) {
 					want := test.err
 					switch gone := errors.Is(want, rbdutil.ErrImageNotFound); {
 					case gone && (op == rbdfake.OpGet || !after):
-						want = rbdutil.ErrNotRemoved // as it is there all the same
+						want = rbdutil.ErrNotRemoved // because the image still exists
 					case gone:
 						want = nil
 					}
@@ -259,8 +258,8 @@ func TestDeleteAgainAfterEveryFailure(t *testing.T) {
 	}
 }
 
-// What was deleted is in the trash, and takes up room until somebody empties that.
-func TestDeleteHasTheTrashCleanedAfterTheVolume(t *testing.T) {
+// A deleted image uses space until it is removed from the trash.
+func TestDeleteSchedulesCleaningOfTheTrash(t *testing.T) {
 	t.Parallel()
 	w, volume := provisioned(t)
 	if err := w.Delete(t.Context(), volume); err != nil {
@@ -274,7 +273,7 @@ func TestDeleteHasTheTrashCleanedAfterTheVolume(t *testing.T) {
 	}
 }
 
-func TestDeleteDoesNotWaitForever(t *testing.T) {
+func TestDeleteTimesOut(t *testing.T) {
 	t.Parallel()
 	w, volume := provisioned(t)
 	w.Timeout = 10 * time.Millisecond
@@ -289,14 +288,14 @@ func TestDeleteDoesNotWaitForever(t *testing.T) {
 	}
 }
 
-// brokenNodes is a lister that cannot list.
+// brokenNodes is a lister whose List fails.
 type brokenNodes struct{ corelisters.NodeLister }
 
 func (brokenNodes) List(labels.Selector) ([]*corev1.Node, error) {
 	return nil, errors.New("cache is broken")
 }
 
-func TestDeleteDoesNotGoOnWithoutKnowingTheNodes(t *testing.T) {
+func TestDeleteFailsWithoutTheNodes(t *testing.T) {
 	t.Parallel()
 	w, volume := provisioned(t)
 	w.Provisioner.Nodes = brokenNodes{}

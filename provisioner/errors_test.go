@@ -20,9 +20,8 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-// failures says of every sentinel what it means for a claim, and what a person is
-// told to do about it. No hint: the error's own text says it all, or it never gets
-// as far as a person.
+// failures has, for each sentinel, the state of the claim and the hint. There is no hint if
+// the text of the error suffices, or if no event shows the error.
 var failures = map[string]struct {
 	err   error
 	state controller.ProvisioningState
@@ -53,28 +52,28 @@ var failures = map[string]struct {
 	"ErrNoTrash":      {rbdutil.ErrNoTrash, inBackground, "remove annotation rbd-provisioner.ceph.com/trash-retention from the volume"},
 	"ErrHasSnapshots": {rbdutil.ErrHasSnapshots, inBackground, "if their data is not needed, flatten their clones and remove them (`rbd snap ls --all`, `rbd flatten`, `rbd snap rm`)"},
 
-	// Their text names the image and what is wrong with it.
+	// Their text names the image and the reason.
 	"ErrForeignImage": {rbdutil.ErrForeignImage, finished, ""},
 	"ErrMismatch":     {rbdutil.ErrMismatch, inBackground, ""},
 	"ErrInvalid":      {rbdutil.ErrInvalid, noChange, "if data pool kube-ec is erasure-coded, it needs `ceph osd pool set kube-ec allow_ec_overwrites true`"},
-	// The hint is that of what kept it from being finished.
+	// The hint is that of the cause.
 	"ErrIncomplete": {rbdutil.ErrIncomplete, inBackground, ""},
-	// Images deals with these itself, except where two clients get into each
-	// other's way; the next attempt sorts it out.
+	// Images handles these, unless two clients change an image at the same time. The next
+	// attempt succeeds then.
 	"ErrImageNotFound": {rbdutil.ErrImageNotFound, inBackground, ""},
 	"ErrImageExists":   {rbdutil.ErrImageExists, inBackground, ""},
-	// Of these, nothing is made of the clone yet.
+	// The clone was not created yet.
 	"ErrSourceNotFound":     {rbdutil.ErrSourceNotFound, noChange, "the class must use the Ceph cluster that has data/base, and client.kube must have access to its pool"},
 	"ErrSourceIncompatible": {rbdutil.ErrSourceIncompatible, noChange, ""},
 	"ErrFlattening": {rbdutil.ErrFlattening, noChange,
 		"the clone is being flattened because its clone chain is too deep or its source has too many clones; will be retried automatically"},
-	// It keeps images in the trash, and snapshots.
+	// The trash cleaner and the snapshot scan retry later.
 	"ErrHasClones": {rbdutil.ErrHasClones, inBackground, ""},
-	// The trash is looked at again when the time has passed.
+	// The trash cleaner retries when the time has passed.
 	"ErrNotExpired": {rbdutil.ErrNotExpired, inBackground, ""},
-	// The next attempt decides on the image as it is then.
+	// The next attempt reads the image again.
 	"ErrChanged": {rbdutil.ErrChanged, inBackground, "will be retried automatically"},
-	// It keeps images that no volume has.
+	// The orphan collector keeps such images.
 	"ErrNotEmpty": {rbdutil.ErrNotEmpty, inBackground, ""},
 }
 
@@ -132,28 +131,28 @@ func TestProvisioningState(t *testing.T) {
 	t.Parallel()
 	for name, test := range failures {
 		for how, err := range map[string]error{
-			"bare":      test.err,
-			"wrapped":   fmt.Errorf("create image kube/x: %w (-2)", test.err),
-			"explained": withHint(test.err, exampleContext),
+			"bare":        test.err,
+			"wrapped":     fmt.Errorf("create image kube/x: %w (-2)", test.err),
+			"with a hint": withHint(test.err, exampleContext),
 		} {
 			if got := provisioningState(err); got != test.state {
 				t.Errorf("%s, %s: %v, want %v", name, how, got, test.state)
 			}
 		}
-		// An image of ours is there, whatever kept it from being finished.
+		// There is an image of ours, whatever the cause.
 		if got := provisioningState(fmt.Errorf("%w: %w", rbdutil.ErrIncomplete, test.err)); got != inBackground {
-			t.Errorf("%s of an unfinished image: %v, want %v", name, got, inBackground)
+			t.Errorf("%s of an incomplete image: %v, want %v", name, got, inBackground)
 		}
 	}
 	for name, test := range map[string]struct {
 		err  error
 		want controller.ProvisioningState
 	}{
-		"an error that nobody has seen before may be of something that runs": {errors.New("rados: ret=-95"), inBackground},
-		"what was found before Ceph was asked changes nothing":               {preflightf("no such secret"), noChange},
-		"that too when it is wrapped":                                        {fmt.Errorf("claim: %w", preflightf("size 0")), noChange},
-		"what Ceph was not asked changes nothing":                            {fmt.Errorf("%w: %w", rbdutil.ErrPoolUnavailable, rbdutil.ErrTimeout), noChange},
-		"a key that is none changes nothing":                                 {preflightf("admin secret: %w", rbdutil.ErrInvalidKey), noChange},
+		"after an unknown error an operation may still run": {errors.New("rados: ret=-95"), inBackground},
+		"an error before a request to Ceph changes nothing": {preflightf("no such secret"), noChange},
+		"also if it is wrapped":                             {fmt.Errorf("claim: %w", preflightf("size 0")), noChange},
+		"an unavailable pool changes nothing":               {fmt.Errorf("%w: %w", rbdutil.ErrPoolUnavailable, rbdutil.ErrTimeout), noChange},
+		"an invalid key changes nothing":                    {preflightf("admin secret: %w", rbdutil.ErrInvalidKey), noChange},
 	} {
 		if got := provisioningState(test.err); got != test.want {
 			t.Errorf("%s: %v, want %v", name, got, test.want)
@@ -174,13 +173,13 @@ func TestWithHint(t *testing.T) {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
 		if !errors.Is(got, test.err) {
-			t.Errorf("%s is lost in %v", name, got)
+			t.Errorf("%s is not wrapped in %v", name, got)
 		}
 		fixture.WantNoKey(t, got.Error())
-		// The hint of an unfinished image is that of its cause.
-		unfinished := fmt.Errorf("%w: %w", rbdutil.ErrIncomplete, err)
-		if got := hint(unfinished, exampleContext); got != test.hint {
-			t.Errorf("%s of an unfinished image: hint %q, want %q", name, got, test.hint)
+		// The hint of an incomplete image is that of the cause.
+		incomplete := fmt.Errorf("%w: %w", rbdutil.ErrIncomplete, err)
+		if got := hint(incomplete, exampleContext); got != test.hint {
+			t.Errorf("%s of an incomplete image: hint %q, want %q", name, got, test.hint)
 		}
 	}
 	odd := errors.New("rados: ret=-95")
@@ -189,7 +188,7 @@ func TestWithHint(t *testing.T) {
 	}
 }
 
-func TestHintsThatDependOnTheCircumstances(t *testing.T) {
+func TestHintsThatDependOnTheContext(t *testing.T) {
 	t.Parallel()
 	onePool := exampleContext
 	onePool.dataPool, onePool.source = "", nil
@@ -200,13 +199,13 @@ func TestHintsThatDependOnTheCircumstances(t *testing.T) {
 		errorContext errorContext
 		want         string
 	}{
-		"rights in one pool, where there is one": {rbdutil.ErrAccessDenied, onePool,
+		"capabilities for one pool, if there is one": {rbdutil.ErrAccessDenied, onePool,
 			"check that secret ceph/admin holds the key of client.kube and that its capabilities include " +
 				"mon 'profile rbd' and osd 'profile rbd pool=kube' (`ceph auth get client.kube`)"},
-		"the source, if that is what is being migrated": {fmt.Errorf("%w: %w", rbdutil.ErrSourceIncompatible, rbdutil.ErrMigrating), exampleContext,
+		"the source, if it is being migrated": {fmt.Errorf("%w: %w", rbdutil.ErrSourceIncompatible, rbdutil.ErrMigrating), exampleContext,
 			"finish the migration (`rbd migration execute data/base` and `rbd migration commit data/base`), or abort it (`rbd migration abort data/base`)"},
-		"nothing of a data pool, where there is none": {rbdutil.ErrInvalid, onePool, ""},
-		"nothing of the class, when a volume is deleted": {rbdutil.ErrPoolNotFound, deleting,
+		"no data pool": {rbdutil.ErrInvalid, onePool, ""},
+		"deletion does not mention the class": {rbdutil.ErrPoolNotFound, deleting,
 			"the volume is kept because pool kube may come back; if it will not, remove the volume's finalizers (`kubectl patch`) and delete the volume"},
 	} {
 		if diff := cmp.Diff(test.want, hint(test.err, test.errorContext)); diff != "" {

@@ -24,7 +24,7 @@ func FuzzClaimSize(f *testing.F) {
 	f.Fuzz(func(t *testing.T, size, objects string) {
 		p, errs := storageclass.Parse(rawParameters(map[string]string{"objectSize": objects}))
 		if len(errs) > 0 || len(size) > 25 || exponent.MatchString(size) {
-			return // no class, or no claim that the API server would take its time for
+			return // an invalid class, or a quantity that the API server would not parse either
 		}
 		request, err := resource.ParseQuantity(size)
 		if err != nil {
@@ -41,7 +41,7 @@ func FuzzClaimSize(f *testing.F) {
 		if got == 0 {
 			return
 		}
-		// What the volume says of it must be all of it, and no less than the claim asks for.
+		// The capacity must be exact, and not less than the request.
 		capacity := resource.NewQuantity(int64(got), resource.BinarySI)
 		if again := resource.MustParse(capacity.String()); again.Cmp(*capacity) != 0 || capacity.Cmp(request) < 0 || capacity.Sign() <= 0 {
 			t.Errorf("%s gives a volume of %s", size, capacity)
@@ -49,7 +49,7 @@ func FuzzClaimSize(f *testing.F) {
 	})
 }
 
-// exponent is one that ParseQuantity works out for minutes.
+// exponent matches exponents that ParseQuantity computes for minutes.
 var exponent = regexp.MustCompile(`[eE][+-]?[0-9]{4,}$`)
 
 func FuzzSecret(f *testing.F) {
@@ -74,14 +74,14 @@ func FuzzSecret(f *testing.F) {
 				t.Errorf("%q gives another key", secret.Data)
 			}
 			if key.Check() != nil {
-				t.Errorf("%q gives what is no key", secret.Data)
+				t.Errorf("%q gives an invalid key", secret.Data)
 			}
 			return
 		}
 		if key != (rbdutil.Key{}) {
-			t.Errorf("%q gives a key beside %v", secret.Data, err)
+			t.Errorf("%q gives a key and the error %v", secret.Data, err)
 		}
-		// The names of entries are no secret, but their values are.
+		// The names of entries may be shown, but not their values.
 		for name, value := range secret.Data {
 			if len(value) > 12 && !strings.Contains(name, string(value[:12])) && strings.Contains(err.Error(), string(value)) {
 				t.Errorf("the error shows %q: %v", value, err)

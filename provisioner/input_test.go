@@ -17,20 +17,20 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-// What people may write into classes, claims, secrets and volumes is in the tables of
+// The possible contents of classes, claims, secrets and volumes are in the tables of
 // parameters_test.go, parameters_wrong_test.go, names_test.go, monitors_test.go,
-// claim_test.go, secrets_test.go and delete_edited_test.go. Each row says the whole text
-// of the event that comes of it, or all of the image and the volume.
+// claim_test.go, secrets_test.go and delete_edited_test.go. Each row has the whole text of
+// the event, or the complete image and volume.
 
-// leastParameters are a class's with nothing in it that may be left out.
+// leastParameters are the required parameters of a class.
 var leastParameters = map[string]string{
 	"monitors": "10.0.0.1:6789", "adminSecretName": "ceph-admin", "userSecretName": "ceph-user",
 }
 
-// absent, as a value, takes a parameter away.
+// absent as a value removes a parameter.
 const absent = "\x00absent"
 
-// rawParameters are the least with some changed.
+// rawParameters returns leastParameters with changes.
 func rawParameters(changes map[string]string) map[string]string {
 	raw := maps.Clone(leastParameters)
 	maps.Copy(raw, changes)
@@ -38,7 +38,7 @@ func rawParameters(changes map[string]string) map[string]string {
 	return raw
 }
 
-// leastClass is a class with the least parameters, some changed.
+// leastClass returns a class with leastParameters and changes.
 func leastClass(changes map[string]string) *storagev1.StorageClass {
 	return &storagev1.StorageClass{
 		ObjectMeta:    metav1.ObjectMeta{Name: "rbd"},
@@ -48,7 +48,7 @@ func leastClass(changes map[string]string) *storagev1.StorageClass {
 	}
 }
 
-// newInputWorld has what the least class and those of the tables name.
+// newInputWorld returns a world with the objects that the classes of the tables name.
 func newInputWorld(t *testing.T) *world {
 	t.Helper()
 	w := newWorld(t,
@@ -62,12 +62,12 @@ func newInputWorld(t *testing.T) *world {
 	return w
 }
 
-// wantRefused wants the claim to be refused with this text, before Ceph is asked for
-// anything.
+// wantRefused fails the test unless the claim is rejected with the text and without a
+// request to Ceph.
 func (w *world) wantRefused(t *testing.T, class *storagev1.StorageClass, claim *corev1.PersistentVolumeClaim, want string) {
 	t.Helper()
 	w.Ceph.Before = func(_ context.Context, op string, _ rbdutil.Cluster, _ rbdutil.ImageRef) error {
-		t.Errorf("Ceph was asked to %s", op)
+		t.Errorf("request to Ceph: %s", op)
 		return nil
 	}
 	fixture.Add(t, w.Claims, claim)
@@ -81,21 +81,21 @@ func (w *world) wantRefused(t *testing.T, class *storagev1.StorageClass, claim *
 	fixture.WantNoKey(t, fixture.TextOf(err))
 }
 
-// inClass is the text of an event about a class.
+// inClass returns the text of an event about a class.
 func inClass(mistakes string) string {
 	return "StorageClass rbd is invalid (replace it; the claim will be retried automatically): " + mistakes
 }
 
-// made is all that comes of a claim.
+// made is the result of provisioning a claim.
 type made struct {
-	Asked    string // how Ceph was reached, and as whom
+	Asked    string // the cluster and the user
 	DataPool string
 	Image    rbdutil.Image
 	Volume   corev1.PersistentVolume
 	Events   []string
 }
 
-// asLeast is what comes of a plain claim and the least class.
+// asLeast returns the result for a plain claim and the least class.
 func asLeast() *made {
 	image := rbdutil.ImageName("1e7f")
 	return &made{
@@ -130,7 +130,7 @@ func asLeast() *made {
 	}
 }
 
-// observedImages remembers the last image that was asked for.
+// observedImages records the last call of Ensure.
 type observedImages struct {
 	Images
 	cluster rbdutil.Cluster
@@ -142,8 +142,8 @@ func (o *observedImages) Ensure(ctx context.Context, c rbdutil.Cluster, spec rbd
 	return o.Images.Ensure(ctx, c, spec)
 }
 
-// wantMade wants the claim to be served with what comes of the least, changed. Asked
-// once more, as after a crash, it must come to the same.
+// wantMade fails the test unless the result for the claim is asLeast with the changes. A
+// second call, as after a crash, must have the same result.
 func (w *world) wantMade(t *testing.T, class *storagev1.StorageClass, claim *corev1.PersistentVolumeClaim, changes ...func(*made)) {
 	t.Helper()
 	want := asLeast()
@@ -163,7 +163,7 @@ func (w *world) wantMade(t *testing.T, class *storagev1.StorageClass, claim *cor
 		}
 	}
 	if observed.cluster.Key.Reveal() != fixture.AdminKey {
-		t.Error("Ceph was asked with another key")
+		t.Error("another key was used")
 	}
 }
 
@@ -226,5 +226,5 @@ func retentionIs(text string) func(*made) {
 	return func(m *made) { m.Volume.Annotations[annTrashRetention] = text }
 }
 
-// nothingElse is for rows that come to what the least does.
-func nothingElse(*made) {}
+// unchanged is for rows with the result of asLeast.
+func unchanged(*made) {}

@@ -9,8 +9,8 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/provisioner/storageclass"
 )
 
-// unfit are all characters that have a meaning to the kubelet, to rbd or to Ceph where
-// a name is expected, and some that nobody sees.
+// unfit are all characters that have a meaning for the kubelet, rbd or Ceph in place of a
+// name, and some invisible ones.
 var unfit = []string{
 	"/", "\\", "@", ",", ":", "'", `"`, // of paths, image specs and options
 	" ", "\t", "\n", "\r", "\v", "\f", "\u00a0", "\u2003", "\u2028", "\u3000", // white space
@@ -57,13 +57,13 @@ func TestNamesWithUnfitCharacters(t *testing.T) {
 	}
 }
 
-// What Kubernetes says of names that it does not take.
+// The messages of Kubernetes about invalid names.
 const (
 	notASubdomain = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
 	notALabel     = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')"
 )
 
-func TestSecretNamesThatKubernetesDoesNotHave(t *testing.T) {
+func TestInvalidSecretNames(t *testing.T) {
 	t.Parallel()
 	for _, c := range append([]string{"A", "_", "%", "$", "(", "ü", ".-", ".."}, unfit...) {
 		name := "a" + c + "b"

@@ -8,7 +8,7 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/provisioner/fixture"
 )
 
-func TestParametersThatAreWrong(t *testing.T) {
+func TestInvalidParameters(t *testing.T) {
 	t.Parallel()
 	const (
 		blanks    = "must not have white space around it"
@@ -33,7 +33,7 @@ func TestParametersThatAreWrong(t *testing.T) {
 			invalid("monitors", strings.Repeat("x", 100)+"…", `"`+strings.Repeat("x", 100)+`…": "`+strings.Repeat("x", 100)+`…" is not a host name (letters, digits, "-" and "_", with dots between)`)},
 		"monitors that are commas":            {set{"monitors": ",,"}, invalid("monitors", ",,", "contains no address")},
 		"a monitor that is wrong":             {set{"monitors": "a, b:x"}, invalid("monitors", "a, b:x", `"b:x": "x" is not a port from 1 to 65535`)},
-		"monitors as `ceph mon dump` says":    {set{"monitors": "[v2:a:3300,v1:a:6789]"}, invalid("monitors", "[v2:a:3300,v1:a:6789]", typed)},
+		"monitors as `ceph mon dump` prints":  {set{"monitors": "[v2:a:3300,v1:a:6789]"}, invalid("monitors", "[v2:a:3300,v1:a:6789]", typed)},
 		"an adminId in blanks":                {set{"adminId": "kube "}, invalid("adminId", "kube ", blanks)},
 		"an adminId that is blank":            {set{"adminId": " "}, invalid("adminId", " ", blanks)},
 		"no adminSecretName":                  {set{"adminSecretName": absent}, "parameters.adminSecretName: Required value: the Secret with the key of client.admin"},
@@ -85,8 +85,8 @@ func TestParametersThatAreWrong(t *testing.T) {
 		"objects of too many digits":     {set{"objectSize": "00000004194304"}, invalid("objectSize", "00000004194304", "not a quantity such as 4Mi")},
 		"objects of dots":                {set{"objectSize": "..."}, invalid("objectSize", "...", "not a quantity such as 4Mi")},
 		"objects of a decimal size":      {set{"objectSize": "4M"}, invalid("objectSize", "4M", "4000000 bytes"+power)},
-		"objects of nothing":             {set{"objectSize": "0"}, invalid("objectSize", "0", "0 bytes"+power)},
-		"objects of less than nothing":   {set{"objectSize": "-4Mi"}, invalid("objectSize", "-4Mi", "0 bytes"+power)},
+		"objects of size 0":              {set{"objectSize": "0"}, invalid("objectSize", "0", "0 bytes"+power)},
+		"objects of a negative size":     {set{"objectSize": "-4Mi"}, invalid("objectSize", "-4Mi", "0 bytes"+power)},
 		"objects that are too large":     {set{"objectSize": "64Mi"}, invalid("objectSize", "64Mi", "67108864 bytes"+power)},
 		"objects larger than any number": {set{"objectSize": "100Ei"}, invalid("objectSize", "100Ei", "9223372036854775807 bytes"+power)},
 		"objects of a unit that is none": {set{"objectSize": "4MiB"}, invalid("objectSize", "4MiB", "not a quantity such as 4Mi")},
@@ -125,7 +125,7 @@ func TestParametersThatAreWrong(t *testing.T) {
 	}
 }
 
-// invalid is the text of one error about a value.
+// invalid returns the text of an error about a value.
 func invalid(key, value, why string) string {
 	return "parameters." + key + ": Invalid value: " + strconv.Quote(value) + ": " + why
 }

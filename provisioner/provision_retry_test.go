@@ -15,13 +15,13 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/rbdfake"
 )
 
-func TestProvisionAgainAfterEveryFailure(t *testing.T) {
+func TestProvisionCanBeRetriedAfterEachFailure(t *testing.T) {
 	t.Parallel()
 	for name, test := range failures {
 		for _, op := range []string{rbdfake.OpCreate, rbdfake.OpUpdate} {
 			for when, after := range map[string]bool{"before": false, "after": true} {
 				if test.err == rbdutil.ErrImageExists && op == rbdfake.OpCreate && after { //nolint:errorlint // the very same
-					continue // that is how the second attempt begins
+					continue // the second attempt starts like this
 				}
 				t.Run(name+" "+when+" "+op, func(t *testing.T) {
 					t.Parallel()
@@ -29,9 +29,9 @@ func TestProvisionAgainAfterEveryFailure(t *testing.T) {
 					w.FailOnce(op, after, test.err)
 					volume, state, err := w.Provision(t.Context(), fixture.Options(fixture.Class(nil), fixture.Claim()))
 					if err == nil {
-						// An image that "exists" and does not is made anew at once.
+						// An image that "exists" but does not is created at once.
 						if !errors.Is(test.err, rbdutil.ErrImageExists) {
-							t.Fatal("the failure went unnoticed")
+							t.Fatal("the failure was ignored")
 						}
 					} else if volume != nil || !errors.Is(err, test.err) {
 						t.Fatalf("Provision = %v, %v, want %v", volume, err, test.err)
@@ -50,7 +50,7 @@ func TestProvisionAgainAfterEveryFailure(t *testing.T) {
 	}
 }
 
-func TestProvisionAgainGivesTheSameVolume(t *testing.T) {
+func TestProvisionReturnsTheSameVolumeAgain(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	first := w.provision(t, fixture.Options(fixture.Class(nil), fixture.Claim()))
@@ -61,7 +61,7 @@ func TestProvisionAgainGivesTheSameVolume(t *testing.T) {
 	w.WantImages(t, "kube/kubernetes-dynamic-pvc-1e7f")
 }
 
-func TestProvisionAgainWhenTheSecretWasPutRight(t *testing.T) {
+func TestProvisionAfterTheSecretWasCorrected(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	secrets := w.Client.CoreV1().Secrets("ceph")
@@ -77,7 +77,7 @@ func TestProvisionAgainWhenTheSecretWasPutRight(t *testing.T) {
 	w.provision(t, fixture.Options(fixture.Class(nil), fixture.Claim()))
 }
 
-func TestProvisionAgainAfterTheClassWasReplaced(t *testing.T) {
+func TestProvisionAfterTheClassWasReplaced(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.FailOnce(rbdfake.OpUpdate, false, rbdutil.ErrTimeout)
@@ -87,15 +87,15 @@ func TestProvisionAgainAfterTheClassWasReplaced(t *testing.T) {
 	class := fixture.Class(map[string]string{"imageFeatures": "layering,exclusive-lock", "objectSize": "1Mi"})
 	w.provision(t, fixture.Options(class, fixture.Claim()))
 	if img := w.Image(t, fixture.ImageRef("1e7f")); img.ObjectSize != 1<<20 || img.Features != rbdutil.Layering|rbdutil.ExclusiveLock {
-		t.Errorf("image %+v is of the class as it was", img)
+		t.Errorf("image %+v has the parameters of the old class", img)
 	}
 }
 
-func TestConcurrentCallsForOneClaimMakeOneImage(t *testing.T) {
+func TestConcurrentCallsForOneClaimCreateOneImage(t *testing.T) {
 	t.Parallel()
 	const callers = 16
 	w := newWorld(t)
-	// All are between looking and doing at once.
+	// All calls have read the image and none has created it yet.
 	var arrived sync.WaitGroup
 	arrived.Add(callers)
 	w.Ceph.Before = func(_ context.Context, op string, _ rbdutil.Cluster, _ rbdutil.ImageRef) error {

@@ -16,7 +16,7 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/rbdfake"
 )
 
-func TestProvisionMakesTheImage(t *testing.T) {
+func TestProvisionCreatesTheImage(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Ceph.Before = func(_ context.Context, op string, c rbdutil.Cluster, _ rbdutil.ImageRef) error {
@@ -29,7 +29,7 @@ func TestProvisionMakesTheImage(t *testing.T) {
 	w.provision(t, fixture.Options(class, fixture.Claim(fixture.Requesting("1G"))))
 	want := rbdutil.Image{
 		ImageRef: fixture.ImageRef("1e7f"), Size: 954 << 20, ObjectSize: 1 << 20,
-		Features: rbdutil.Layering | rbdutil.ExclusiveLock | 1<<7, // data-pool, by itself
+		Features: rbdutil.Layering | rbdutil.ExclusiveLock | 1<<7, // data-pool, which Ceph adds
 		Record:   fixture.Record(954 << 20),
 	}
 	w.Ceph.Before = nil
@@ -38,7 +38,7 @@ func TestProvisionMakesTheImage(t *testing.T) {
 	}
 }
 
-func TestProvisionRefusesBeforeItAsksCeph(t *testing.T) {
+func TestProvisionFailsWithoutARequestToCeph(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		class map[string]string
@@ -63,7 +63,7 @@ func TestProvisionRefusesBeforeItAsksCeph(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
 			w.Ceph.Before = func(_ context.Context, op string, _ rbdutil.Cluster, _ rbdutil.ImageRef) error {
-				t.Errorf("Ceph was asked to %s", op)
+				t.Errorf("request to Ceph: %s", op)
 				return nil
 			}
 			claim := fixture.Claim()
@@ -78,7 +78,7 @@ func TestProvisionRefusesBeforeItAsksCeph(t *testing.T) {
 	}
 }
 
-func TestProvisionSaysWhatCephRefused(t *testing.T) {
+func TestProvisionReportsTheErrorsOfCeph(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		class map[string]string
@@ -129,13 +129,13 @@ func TestProvisionSaysWhatCephRefused(t *testing.T) {
 	}
 }
 
-func TestProvisionDoesNotWaitForever(t *testing.T) {
+func TestProvisionTimesOut(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Timeout = 10 * time.Millisecond
 	w.Ceph.Before = func(ctx context.Context, op string, _ rbdutil.Cluster, _ rbdutil.ImageRef) error {
 		if op == rbdfake.OpUpdate {
-			<-ctx.Done() // after which the fake answers as the real one does
+			<-ctx.Done() // then the fake returns, as Ceph does
 		}
 		return nil
 	}
@@ -153,7 +153,7 @@ func TestProvisionDoesNotWaitForever(t *testing.T) {
 	w.WantImages(t, "kube/kubernetes-dynamic-pvc-1e7f")
 }
 
-func TestClaimsOfOneNameGetImagesOfTheirOwn(t *testing.T) {
+func TestClaimsOfOneNameGetDifferentImages(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Ceph.AddPool("fast")
@@ -161,7 +161,7 @@ func TestClaimsOfOneNameGetImagesOfTheirOwn(t *testing.T) {
 		return fixture.Claim(func(c *corev1.PersistentVolumeClaim) { c.UID = uid })
 	}
 	w.provision(t, fixture.Options(fixture.Class(nil), of("1")))
-	w.provision(t, fixture.Options(fixture.Class(nil), of("2")))                               // made anew
+	w.provision(t, fixture.Options(fixture.Class(nil), of("2")))                               // created again
 	w.provision(t, fixture.Options(fixture.Class(map[string]string{"pool": "fast"}), of("3"))) // with another class
 	w.WantImages(t, "fast/kubernetes-dynamic-pvc-3", "kube/kubernetes-dynamic-pvc-1", "kube/kubernetes-dynamic-pvc-2")
 }
@@ -172,7 +172,7 @@ func TestClustersThatShareAPoolDoNotShareImages(t *testing.T) {
 	there.Images, there.Clusters.ClusterID = here.Images, "there"
 	here.provision(t, fixture.Options(fixture.Class(nil), fixture.Claim()))
 	before := here.Image(t, fixture.ImageRef("1e7f"))
-	// A claim of the same UID: restored from a backup, say.
+	// A claim with the same UID, for example restored from a backup.
 	_, state, err := there.Provision(t.Context(), fixture.Options(fixture.Class(nil), fixture.Claim()))
 	if state != finished || !errors.Is(err, rbdutil.ErrForeignImage) {
 		t.Errorf("%v, %v, want %v, %v", state, err, finished, rbdutil.ErrForeignImage)

@@ -16,7 +16,7 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/provisioner/fixture"
 )
 
-// put stores vault/key with the entries given, unless they are nil.
+// put creates secret vault/key with the entries, unless they are nil.
 func (w *world) put(t *testing.T, data map[string]string) {
 	t.Helper()
 	if data == nil {
@@ -28,10 +28,10 @@ func (w *world) put(t *testing.T, data map[string]string) {
 	}
 }
 
-// failSecrets makes every look at a secret fail.
+// failSecrets makes each GET of a secret fail.
 func (w *world) failSecrets(err error) { w.failSecret("", err) }
 
-// failSecret makes every look at a secret of that name fail.
+// failSecret makes each GET of the secret of that name fail.
 func (w *world) failSecret(name string, err error) {
 	w.Client.PrependReactor("get", "secrets", func(action clienttesting.Action) (bool, runtime.Object, error) {
 		fails := name == "" || action.(clienttesting.GetAction).GetName() == name
@@ -39,7 +39,7 @@ func (w *world) failSecret(name string, err error) {
 	})
 }
 
-// encode does what happens to a Secret's text once.
+// encode encodes a text as the data of a Secret.
 func encode(text string) string { return base64.StdEncoding.EncodeToString([]byte(text)) }
 
 var (
@@ -126,7 +126,7 @@ func TestAdminSecrets(t *testing.T) {
 	}
 }
 
-// TestUserSecrets: whatever it is, the volume is made.
+// The volume is created with any user secret.
 func TestUserSecrets(t *testing.T) {
 	t.Parallel()
 	type data = map[string]string
@@ -169,14 +169,14 @@ func TestUserSecrets(t *testing.T) {
 	}
 }
 
-func TestClaimsAreToldOfADoubtfulUserSecret(t *testing.T) {
+func TestEventReportsAnInvalidUserSecret(t *testing.T) {
 	t.Parallel()
 	const missing = "Warning InvalidUserSecret user secret %s does not exist: create it, nodes cannot map the volume without it"
 	for name, test := range map[string]struct {
 		class map[string]string
 		want  []string
 	}{
-		"a good one says nothing":            {},
+		"a valid one sends no event":         {},
 		"in the claim's namespace":           {map[string]string{"userSecretName": "lost"}, []string{strings.Replace(missing, "%s", "shop/lost", 1)}},
 		"in a namespace of its own":          {map[string]string{"userSecretNamespace": "ceph"}, []string{strings.Replace(missing, "%s", "ceph/user", 1)}},
 		"a keyring on the nodes has none":    {map[string]string{"userSecretName": "", "keyring": "/etc/ceph/keyring"}, nil},
@@ -193,18 +193,18 @@ func TestClaimsAreToldOfADoubtfulUserSecret(t *testing.T) {
 	}
 }
 
-func TestSecretsAreReadOneByOne(t *testing.T) {
+func TestSecretsAreReadByName(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.provision(t, fixture.Options(fixture.Class(nil), fixture.Claim()))
 	for _, action := range w.Client.Actions() {
 		get, ok := action.(clienttesting.GetAction)
 		if !ok || !action.Matches("get", "secrets") {
-			t.Errorf("the rights that we ask for do not cover: %s %s", action.GetVerb(), action.GetResource().Resource)
+			t.Errorf("the RBAC rules do not allow: %s %s", action.GetVerb(), action.GetResource().Resource)
 			continue
 		}
 		if name := get.GetNamespace() + "/" + get.GetName(); name != "ceph/admin" && name != "shop/user" {
-			t.Errorf("read secret %s, which is nobody's", name)
+			t.Errorf("read secret %s, which no object names", name)
 		}
 	}
 	if got := len(w.Client.Actions()); got != 2 {

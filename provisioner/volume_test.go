@@ -14,7 +14,7 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/provisioner/fixture"
 )
 
-// golden compares what a test made with the file in testdata, or rewrites that:
+// golden compares a result with a file in testdata, or rewrites the file:
 // UPDATE_GOLDEN=1 go test ./provisioner
 func golden(t *testing.T, name string, got []byte) {
 	t.Helper()
@@ -93,9 +93,9 @@ func TestVolumeInFull(t *testing.T) {
 	}
 }
 
-func TestVolumeDefaultsOfAClassThatSaysNothing(t *testing.T) {
+func TestVolumeDefaultsWithoutValuesInTheClass(t *testing.T) {
 	t.Parallel()
-	// The API server fills these in; a class of a lister in a test need not have them.
+	// The API server sets these defaults, but a test may lack them.
 	class := fixture.Class(nil)
 	class.ReclaimPolicy = nil
 	volume := newWorld(t).provision(t, fixture.Options(class, fixture.Claim()))
@@ -112,8 +112,8 @@ func TestVolumeAffinity(t *testing.T) {
 		want  int
 	}{
 		"no topology is everywhere":                 {},
-		"a term that says nothing is everywhere":    {terms: []corev1.TopologySelectorTerm{empty}},
-		"a term that says nothing does not count":   {terms: []corev1.TopologySelectorTerm{empty, zones("a")}, want: 1},
+		"an empty term is everywhere":               {terms: []corev1.TopologySelectorTerm{empty}},
+		"an empty term is ignored":                  {terms: []corev1.TopologySelectorTerm{empty, zones("a")}, want: 1},
 		"each term is a place where it can be used": {terms: []corev1.TopologySelectorTerm{zones("a"), zones("b")}, want: 2},
 	} {
 		affinity := nodeAffinity(test.terms)

@@ -9,8 +9,8 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/provisioner/fixture"
 )
 
-// A class that is for another file system, or has none to say, is no reason to refuse.
-func TestSourceOutlivesItsClassAndClaim(t *testing.T) {
+// The clone needs neither the claim nor the volume of its source.
+func TestCloneOutlivesItsSource(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	claim := fixture.Claim(func(c *corev1.PersistentVolumeClaim) { c.Name, c.UID = "db", "db-uid" })

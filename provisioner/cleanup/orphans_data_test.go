@@ -19,9 +19,9 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/rbdfake"
 )
 
-// What has data, is of others, or is needed by anybody is no garbage, whatever its record
-// says. The image of the first row shows that the others would be removed otherwise.
-func TestCollectSparesWhatIsNotSurelyGarbage(t *testing.T) {
+// An image that holds data, is foreign or is needed is kept, whatever its record. The
+// first row shows that the others would be removed otherwise.
+func TestCollectKeepsWhatIsNotCertainlyGarbage(t *testing.T) {
 	t.Parallel()
 	write := func(t *testing.T, w *orphanWorld) { fixture.Must(t, w.Ceph.Write(fixture.ImageRef(uidOne))) }
 	record := func(text string) func(t *testing.T, w *orphanWorld) {
@@ -39,10 +39,10 @@ func TestCollectSparesWhatIsNotSurelyGarbage(t *testing.T) {
 	type prepare = []func(t *testing.T, w *orphanWorld)
 	for name, test := range map[string]struct {
 		prepare prepare
-		orphan  bool // it is counted, and reported in an event
+		orphan  bool // counted, and reported in an event
 		removed bool
 	}{
-		"nothing speaks for it":                     {removed: true},
+		"an empty image without references":         {removed: true},
 		"it was written to":                         {prepare: prepare{write}, orphan: true},
 		"it was written to, as another volume":      {prepare: prepare{write, owned(named("restored"))}, orphan: true},
 		"it was written to, and has half a record":  {prepare: prepare{write, owned(named(""))}, orphan: true},
@@ -92,7 +92,8 @@ func TestCollectSparesWhatIsNotSurelyGarbage(t *testing.T) {
 	}
 }
 
-// wantOrphans wants the image of uidOne, or none, to be counted and reported once.
+// wantOrphans fails the test unless the image of uidOne, or none, was counted and reported
+// once.
 func (w *orphanWorld) wantOrphans(t *testing.T, is bool) {
 	t.Helper()
 	want, events := 0, []string(nil)
@@ -102,7 +103,7 @@ func (w *orphanWorld) wantOrphans(t *testing.T, is bool) {
 		events = []string{"Warning OrphanedImage image " + image + " has neither claim nor volume and is kept: image holds data: "}
 	}
 	if len(w.orphans) == 0 || w.orphans[len(w.orphans)-1] != want {
-		t.Errorf("orphans after each sweep: %v, want %d in the end", w.orphans, want)
+		t.Errorf("orphans after each collection: %v, want %d at the end", w.orphans, want)
 	}
 	got := w.Sent()
 	if !slices.EqualFunc(got, events, strings.HasPrefix) {
@@ -110,8 +111,8 @@ func (w *orphanWorld) wantOrphans(t *testing.T, is bool) {
 	}
 }
 
-// A person's image, made of one of our snapshots, with a name that begins like ours.
-func TestCollectSparesNamesWithoutAWholeUID(t *testing.T) {
+// An administrator's clone of one of our snapshots, with the prefix of our names.
+func TestCollectIgnoresNamesWithoutACompleteUID(t *testing.T) {
 	t.Parallel()
 	w := newOrphanWorld(t)
 	source := w.orphan(t, uidTwo)
@@ -129,8 +130,8 @@ func TestCollectSparesNamesWithoutAWholeUID(t *testing.T) {
 	w.WantImages(t, before...)
 }
 
-// A clone that was not finished has its source's record, which names the volume of the source.
-func TestCollectRemovesTheBeginningOfACloneOfALiveVolume(t *testing.T) {
+// An incomplete clone has the record of its source, which names the volume of the source.
+func TestCollectRemovesAnIncompleteCloneOfALiveVolume(t *testing.T) {
 	t.Parallel()
 	w := newOrphanWorld(t)
 	source := w.orphan(t, uidTwo)
@@ -148,8 +149,8 @@ func TestCollectRemovesTheBeginningOfACloneOfALiveVolume(t *testing.T) {
 	w.WantImages(t, source.String())
 }
 
-// A clone that was finished shows somebody's data, and nobody may have another copy.
-func TestCollectKeepsAFinishedClone(t *testing.T) {
+// A complete clone holds data, perhaps the only copy.
+func TestCollectKeepsACompleteClone(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(*rbdutil.Image){
 		"as it is":                nil,
@@ -175,7 +176,7 @@ func TestCollectKeepsAFinishedClone(t *testing.T) {
 	}
 }
 
-// cloneOfTwo makes the clone of a claim that is not there, of the image of uidTwo, which
+// cloneOfTwo creates a clone of the image of uidTwo for a claim that does not exist. uidTwo
 // has a claim.
 func (w *orphanWorld) cloneOfTwo(t *testing.T, uid string) {
 	t.Helper()
@@ -191,8 +192,8 @@ func (w *orphanWorld) cloneOfTwo(t *testing.T, uid string) {
 	fixture.Must(t, err)
 }
 
-// Two clusters share a pool, and the other completes its image between look and move.
-func TestCollectSparesAnImageThatAnotherCompletesMeanwhile(t *testing.T) {
+// Another cluster in the same pool completes its image between our check and the move.
+func TestCollectKeepsAnImageThatIsCompletedMeanwhile(t *testing.T) {
 	t.Parallel()
 	w := newOrphanWorld(t)
 	w.Ceph.Put(rbdutil.Image{ImageRef: fixture.ImageRef(uidOne), Features: rbdutil.Layering})
@@ -208,17 +209,17 @@ func TestCollectSparesAnImageThatAnotherCompletesMeanwhile(t *testing.T) {
 	}
 	w.collectTwice(t)
 	if w.Ceph.Before != nil {
-		t.Fatal("nothing was tried")
+		t.Fatal("no move was attempted")
 	}
 	w.WantImages(t, fixture.ImageRef(uidOne).String())
 	w.collectTwice(t)
 	w.WantImages(t, fixture.ImageRef(uidOne).String())
 }
 
-// The name of the volume is reserved for as long as anything is decided on.
+// The name of the volume is reserved from the first check to the move.
 func TestCollectReservesTheVolumeUntilTheImageIsGone(t *testing.T) {
 	t.Parallel()
-	for name, test := range map[string]struct{ uid string }{"an image": {uidOne}, "the beginning of an image": {uidGone}} {
+	for name, test := range map[string]struct{ uid string }{"an image": {uidOne}, "an incomplete image": {uidGone}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newOrphanWorld(t)
@@ -237,24 +238,24 @@ func TestCollectReservesTheVolumeUntilTheImageIsGone(t *testing.T) {
 			}
 			w.Client.PrependReactor("get", "persistentvolumes", func(action clienttesting.Action) (bool, runtime.Object, error) {
 				if got := action.(clienttesting.GetAction).GetName(); got != reserved {
-					t.Errorf("the API server is asked for %s while %q is reserved", got, reserved)
+					t.Errorf("GET of volume %s while %q is reserved", got, reserved)
 				}
 				return false, nil, nil
 			})
 			w.collectTwice(t)
 			w.WantImages(t)
 			if reserved != "" {
-				t.Errorf("%s is reserved for ever", reserved)
+				t.Errorf("%s is still reserved", reserved)
 			}
 		})
 	}
 }
 
-func TestCollectGoesOnAfterAnImageThatCannotBeOpened(t *testing.T) {
+func TestCollectContinuesAfterAnImageThatCannotBeOpened(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
-		err  error
-		goOn bool
+		err       error
+		continues bool
 	}{
 		"a damaged image":       {errors.New("rados: ret=-5"), true},
 		"an image in use":       {rbdutil.ErrInProgress, true},
@@ -267,7 +268,7 @@ func TestCollectGoesOnAfterAnImageThatCannotBeOpened(t *testing.T) {
 			w.orphan(t, uidTwo)
 			w.Collect(t.Context())
 			w.Ceph.Before = func(_ context.Context, op string, _ rbdutil.Cluster, ref rbdutil.ImageRef) error {
-				if op == rbdfake.OpGet && (ref == fixture.ImageRef(uidOne) || !test.goOn) {
+				if op == rbdfake.OpGet && (ref == fixture.ImageRef(uidOne) || !test.continues) {
 					return test.err
 				}
 				return nil
@@ -275,20 +276,20 @@ func TestCollectGoesOnAfterAnImageThatCannotBeOpened(t *testing.T) {
 			w.clock.Step(time.Minute)
 			w.Collect(t.Context())
 			w.Ceph.Before = nil
-			if test.goOn {
+			if test.continues {
 				w.WantImages(t, fixture.ImageRef(uidOne).String())
 			} else {
 				w.WantImages(t, fixture.ImageRef(uidOne).String(), fixture.ImageRef(uidTwo).String())
 			}
-			// What was not removed needs no second grace.
+			// The Grace of the other image does not start again.
 			w.Collect(t.Context())
 			w.WantImages(t)
 		})
 	}
 }
 
-// A finished clone's snapshot is its own; that of another cluster's clone is theirs.
-func TestCollectLeavesSnapshotsOfAnotherCluster(t *testing.T) {
+// Snapshots of another cluster's images are kept.
+func TestCollectKeepsSnapshotsOfAnotherCluster(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		owner rbdutil.Owner

@@ -28,14 +28,14 @@ const (
 	uidGone = "00000000-0000-4000-8000-00000000dead"
 )
 
-// orphanWorld is a world with an OrphanCollector whose Grace is a minute.
+// orphanWorld is a fixture.World with an OrphanCollector whose Grace is a minute.
 type orphanWorld struct {
 	*fixture.World
 	*OrphanCollector
 	provisioner *provisioner.Provisioner
 	clock       *clocktesting.FakeClock
 	busy        string // the volume that cannot be reserved
-	orphans     []int  // their number, as reported after each collection
+	orphans     []int  // their number after each collection
 }
 
 func newOrphanWorld(t *testing.T) *orphanWorld {
@@ -53,42 +53,42 @@ func newOrphanWorld(t *testing.T) *orphanWorld {
 	return w
 }
 
-// orphan makes the image of a claim that is not there.
+// orphan creates the image of a claim that does not exist.
 func (w *orphanWorld) orphan(t *testing.T, uid types.UID) rbdutil.ImageRef {
 	t.Helper()
 	fixture.Provision(t, w.provisioner, fixture.Options(fixture.Class(nil), fixture.Claim(func(claim *corev1.PersistentVolumeClaim) { claim.UID = uid })))
 	return fixture.ImageRef(uid)
 }
 
-// collectTwice sweeps, and again when the grace is over.
+// collectTwice collects, and again when the Grace has passed.
 func (w *orphanWorld) collectTwice(t *testing.T) {
 	t.Helper()
 	w.Collect(t.Context())
 	w.clock.Step(time.Minute)
 	if pending := w.Collect(t.Context()); pending != 0 {
-		t.Errorf("%d images are not ripe after the grace", pending)
+		t.Errorf("%d candidates are pending after the Grace", pending)
 	}
 }
 
-func TestCollectRemovesWhatHasNoClaimAndNoVolumeForTheTimeOfTheGrace(t *testing.T) {
+func TestCollectRemovesAnOrphanAfterTheGrace(t *testing.T) {
 	t.Parallel()
 	w := newOrphanWorld(t)
 	w.orphan(t, uidGone)
 	for range 2 {
 		if pending := w.Collect(t.Context()); pending != 1 {
-			t.Errorf("%d images are not ripe, want the one", pending)
+			t.Errorf("%d candidates are pending, want 1", pending)
 		}
 		w.WantImages(t, fixture.ImageRef(uidGone).String())
 		w.clock.Step(59 * time.Second / 2)
 	}
 	w.clock.Step(time.Second)
 	if pending := w.Collect(t.Context()); pending != 0 {
-		t.Errorf("%d images are not ripe", pending)
+		t.Errorf("%d candidates are pending", pending)
 	}
 	w.WantImages(t)
 }
 
-func TestCollectRemovesHalfMadeImages(t *testing.T) {
+func TestCollectRemovesPartialImages(t *testing.T) {
 	t.Parallel()
 	w := newOrphanWorld(t)
 	w.Ceph.Put(rbdutil.Image{ImageRef: fixture.ImageRef(uidOne), Features: rbdutil.Layering})
@@ -99,7 +99,7 @@ func TestCollectRemovesHalfMadeImages(t *testing.T) {
 	w.WantImages(t)
 }
 
-func TestCollectSpares(t *testing.T) {
+func TestCollectKeeps(t *testing.T) {
 	t.Parallel()
 	volumeOf := func(name, image string) *corev1.PersistentVolume {
 		volume := &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: name}}
@@ -117,13 +117,13 @@ func TestCollectSpares(t *testing.T) {
 		"the image of a volume, by the image's name": func(t *testing.T, w *orphanWorld) {
 			fixture.Add(t, w.Volumes, volumeOf("renamed", image))
 		},
-		"the image of a volume that only the API server knows": func(t *testing.T, w *orphanWorld) {
+		"the image of a volume that only the API server has": func(t *testing.T, w *orphanWorld) {
 			if err := w.Client.Tracker().Add(volumeOf("pvc-"+uidOne, image)); err != nil {
 				t.Fatal(err)
 			}
 		},
-		"the image of a volume that waits to be saved": func(_ *testing.T, w *orphanWorld) { w.busy = "pvc-" + uidOne },
-		"all when the API server is silent": func(_ *testing.T, w *orphanWorld) {
+		"the image of a volume that is not saved yet": func(_ *testing.T, w *orphanWorld) { w.busy = "pvc-" + uidOne },
+		"all if the API server does not answer": func(_ *testing.T, w *orphanWorld) {
 			w.Client.PrependReactor("get", "persistentvolumes", func(clienttesting.Action) (bool, runtime.Object, error) {
 				return true, nil, errors.New("no answer")
 			})
@@ -148,7 +148,7 @@ func TestCollectSpares(t *testing.T) {
 		"an image of the predecessor": func(t *testing.T, w *orphanWorld) {
 			w.change(t, func(img *rbdutil.Image) { img.Record = rbdutil.Record{} })
 		},
-		"an image in a pool of somebody else's class": func(t *testing.T, w *orphanWorld) {
+		"an image in a pool of another provisioner's class": func(t *testing.T, w *orphanWorld) {
 			class := fixture.Class(nil)
 			class.Provisioner = "example.com/rbd"
 			fixture.Add(t, w.Classes, class)
@@ -156,12 +156,12 @@ func TestCollectSpares(t *testing.T) {
 		"an image in a pool of a class with a mistake": func(t *testing.T, w *orphanWorld) {
 			fixture.Add(t, w.Classes, fixture.Class(map[string]string{"fsType": "ntfs"}))
 		},
-		"all when there is no key": func(t *testing.T, w *orphanWorld) {
+		"all if there is no key": func(t *testing.T, w *orphanWorld) {
 			if err := w.Client.CoreV1().Secrets("ceph").Delete(t.Context(), "admin", metav1.DeleteOptions{}); err != nil {
 				t.Fatal(err)
 			}
 		},
-		"all when the pool cannot be listed": func(_ *testing.T, w *orphanWorld) {
+		"all if the pool cannot be listed": func(_ *testing.T, w *orphanWorld) {
 			w.Ceph.Before = func(_ context.Context, op string, _ rbdutil.Cluster, _ rbdutil.ImageRef) error {
 				if op == rbdfake.OpList {
 					return rbdutil.ErrTimeout
@@ -190,7 +190,7 @@ func (w *orphanWorld) change(t *testing.T, change func(*rbdutil.Image)) {
 	}
 }
 
-func TestCollectSparesNamesThatAreNotOurs(t *testing.T) {
+func TestCollectIgnoresForeignNames(t *testing.T) {
 	t.Parallel()
 	w := newOrphanWorld(t)
 	w.Ceph.Put(rbdutil.Image{ImageRef: rbdutil.ImageRef{Pool: "kube", Name: "by-hand"}})
@@ -198,8 +198,8 @@ func TestCollectSparesNamesThatAreNotOurs(t *testing.T) {
 	w.WantImages(t, "kube/by-hand")
 }
 
-// A claim that comes back to life, as the caches lag behind, starts its grace anew.
-func TestCollectForgetsASuspicionThatWasWrong(t *testing.T) {
+// The Grace starts again if the claim was in the cache in between.
+func TestCollectRestartsTheGraceOfAnImageWithAClaim(t *testing.T) {
 	t.Parallel()
 	w := newOrphanWorld(t)
 	w.orphan(t, uidOne)
@@ -212,13 +212,13 @@ func TestCollectForgetsASuspicionThatWasWrong(t *testing.T) {
 		t.Fatal(err)
 	}
 	if pending := w.Collect(t.Context()); pending != 1 {
-		t.Errorf("%d images are not ripe, want the one that was suspected before", pending)
+		t.Errorf("%d candidates are pending, want 1", pending)
 	}
 	w.WantImages(t, fixture.ImageRef(uidOne).String())
 }
 
-// A pool that cannot be listed now and then must not keep its orphans for ever.
-func TestCollectRemembersSuspicionsOfAPoolThatCannotBeListed(t *testing.T) {
+// The Grace continues while a pool cannot be listed.
+func TestCollectRemembersCandidatesOfAPoolThatCannotBeListed(t *testing.T) {
 	t.Parallel()
 	w := newOrphanWorld(t)
 	w.orphan(t, uidOne)
@@ -231,15 +231,15 @@ func TestCollectRemembersSuspicionsOfAPoolThatCannotBeListed(t *testing.T) {
 		return nil
 	}
 	if pending := w.Collect(t.Context()); pending != 1 {
-		t.Errorf("%d images are to be looked at soon, want the one", pending)
+		t.Errorf("%d candidates are pending, want 1", pending)
 	}
 	w.Ceph.Before = nil
 	w.Collect(t.Context())
 	w.WantImages(t)
 }
 
-// Of what cannot change, no more than one look is taken: there may be thousands.
-func TestCollectLooksAtOthersImagesOnce(t *testing.T) {
+// Foreign images are read only once, because there may be thousands.
+func TestCollectReadsForeignImagesOnce(t *testing.T) {
 	t.Parallel()
 	w := newOrphanWorld(t)
 	w.orphan(t, uidOne)
@@ -247,22 +247,22 @@ func TestCollectLooksAtOthersImagesOnce(t *testing.T) {
 	if err := w.Ceph.Write(w.orphan(t, uidTwo)); err != nil {
 		t.Fatal(err)
 	}
-	looks := 0
+	reads := 0
 	w.Ceph.Before = func(_ context.Context, op string, _ rbdutil.Cluster, _ rbdutil.ImageRef) error {
 		if op == rbdfake.OpGet {
-			looks++
+			reads++
 		}
 		return nil
 	}
 	for range 3 {
 		w.collectTwice(t)
 	}
-	if looks != 6 {
-		t.Errorf("%d looks at the owners, the holders and the snapshots of two images", looks)
+	if reads != 6 {
+		t.Errorf("%d reads of the owners, the holders and the snapshots of two images", reads)
 	}
 }
 
-// Two classes of one pool are one place to look at.
+// Two classes may have the same pool.
 func TestCollectListsEachPoolOnce(t *testing.T) {
 	t.Parallel()
 	w := newOrphanWorld(t)
@@ -282,8 +282,8 @@ func TestCollectListsEachPoolOnce(t *testing.T) {
 	}
 }
 
-// Nor does it matter for the trash what the grace is.
-func TestCollectHasTheTrashOfEachPoolEmptied(t *testing.T) {
+// The trash is cleaned also if Grace is 0.
+func TestCollectCleansTheTrashOfEachPool(t *testing.T) {
 	t.Parallel()
 	w := newOrphanWorld(t)
 	w.Grace = 0
@@ -293,7 +293,7 @@ func TestCollectHasTheTrashOfEachPoolEmptied(t *testing.T) {
 	fixture.Add(t, w.Classes, twin, foreign)
 	volumeIn := func(pool, provisioner string, annotations bool) *corev1.PersistentVolume {
 		class := fixture.Class(map[string]string{"pool": pool})
-		class.Name = "gone" // and never there
+		class.Name = "gone" // it does not exist
 		volume := fixture.Provision(t, w.provisioner, fixture.Options(class, fixture.Claim(func(claim *corev1.PersistentVolumeClaim) { claim.UID = types.UID(pool) })))
 		if !annotations {
 			volume.Annotations = map[string]string{}
@@ -303,18 +303,18 @@ func TestCollectHasTheTrashOfEachPoolEmptied(t *testing.T) {
 		w.Ceph.AddPool(pool)
 		return volume
 	}
-	for _, pool := range []string{"of-volume", "of-others-volume", "of-nobody-knows-whose"} {
+	for _, pool := range []string{"of-volume", "of-others-volume", "of-incomplete-volume"} {
 		w.Ceph.AddPool(pool)
 	}
 	fixture.Add(t, w.Volumes,
 		volumeIn("of-volume", fixture.Provisioner, true),
 		volumeIn("of-others-volume", "example.com/rbd", true),
-		volumeIn("of-nobody-knows-whose", fixture.Provisioner, false))
+		volumeIn("of-incomplete-volume", fixture.Provisioner, false))
 	if pending := w.Collect(t.Context()); pending != 0 {
-		t.Errorf("%d images are not ripe, though none ever is", pending)
+		t.Errorf("%d candidates are pending, want none", pending)
 	}
 	if diff := cmp.Diff([]string{"kube", "of-volume"}, w.Trash.Now); diff != "" {
-		t.Errorf("pools whose trash is emptied (-want +got):\n%s", diff)
+		t.Errorf("pools whose trash is cleaned (-want +got):\n%s", diff)
 	}
 	w.WantImages(t, fixture.ImageRef(uidOne).String())
 }
@@ -348,7 +348,7 @@ func TestOrphanCollectorRunsUntilItIsStopped(t *testing.T) {
 			<-removed
 		}
 	}
-	// Seen after the long pause, removed after the short one.
+	// Found after the long interval, removed after the short one.
 	for !w.clock.HasWaiters() {
 		time.Sleep(time.Millisecond)
 	}

@@ -11,8 +11,8 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-// What is begun of a clone, and its snapshot, go when its claim does.
-func TestCollectReleasesSnapshotsOfClonesThatNeverWere(t *testing.T) {
+// The snapshot of a clone that was not created is removed with the claim of the clone.
+func TestCollectRemovesSnapshotsOfClonesThatWereNotCreated(t *testing.T) {
 	t.Parallel()
 	w := newOrphanWorld(t)
 	source, owner := fixture.ImageRef(uidOne), rbdutil.Owner{ClaimUID: uidOne, VolumeName: "pvc-" + uidOne, Provisioner: fixture.Provisioner, ClusterID: "here"}
@@ -28,18 +28,18 @@ func TestCollectReleasesSnapshotsOfClonesThatNeverWere(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	looks := 0
+	reads := 0
 	w.Ceph.Before = func(_ context.Context, op string, _ rbdutil.Cluster, _ rbdutil.ImageRef) error {
 		if op == "get" {
-			looks++
+			reads++
 		}
 		return nil
 	}
 	for range 2 {
 		w.Collect(t.Context())
 	}
-	if looks != 2 { // the source, and the clone that is not there
-		t.Errorf("%d looks", looks)
+	if reads != 2 { // the source, and the clone that does not exist
+		t.Errorf("%d reads", reads)
 	}
 	w.Ceph.Before = nil
 	if got := w.Image(t, source).Snapshots; len(got) != 1 || !strings.HasSuffix(got[0], uidTwo) {

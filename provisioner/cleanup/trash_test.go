@@ -19,10 +19,10 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/rbdfake"
 )
 
-// maker is who moves images to the trash in a world.
+// maker is the owner that moves images to the trash in a world.
 var maker = rbdutil.Owner{Provisioner: fixture.Provisioner, ClusterID: "here"}
 
-// newTrashCleaner returns a TrashCleaner over the world, whose events are the world's.
+// newTrashCleaner returns a TrashCleaner for the world.
 func (w *world) newTrashCleaner() *TrashCleaner {
 	return NewTrashCleaner(TrashCleanerConfig{
 		Images: rbdutil.NewImages(w.Ceph), Maker: maker, Index: w.Volumes, Live: w.Client.CoreV1(),
@@ -30,8 +30,7 @@ func (w *world) newTrashCleaner() *TrashCleaner {
 	})
 }
 
-// cleanTrash goes through the trash of pool kube, as one worker does, until nothing is left
-// to remove.
+// cleanTrash cleans the trash of pool kube as one worker does.
 func (w *world) cleanTrash(t *testing.T) {
 	t.Helper()
 	if err := cleanAll(t, w.newTrashCleaner()); err != nil {
@@ -39,7 +38,7 @@ func (w *world) cleanTrash(t *testing.T) {
 	}
 }
 
-// cleanAll goes through the trash of pool kube until nothing is left to remove.
+// cleanAll passes through the trash of pool kube until a pass removes no image.
 func cleanAll(t *testing.T, cleaner *TrashCleaner) error {
 	t.Helper()
 	cluster := rbdutil.Cluster{Monitors: []string{"mon"}}
@@ -54,8 +53,8 @@ func cleanAll(t *testing.T, cleaner *TrashCleaner) error {
 	}
 }
 
-// moveLate moves the volume's image to the trash as a call of Delete does that has timed
-// out, and comes to that only so long after it has written the record.
+// moveLate moves the volume's image to the trash some time after it has written the record,
+// as a Delete does that has timed out.
 func (w *world) moveLate(t *testing.T, late time.Duration, how rbdutil.Deletion, maker rbdutil.Owner, keep time.Duration) {
 	t.Helper()
 	img, err := w.Ceph.Get(t.Context(), rbdutil.Cluster{}, fixture.ImageRef("1e7f"))
@@ -64,16 +63,16 @@ func (w *world) moveLate(t *testing.T, late time.Duration, how rbdutil.Deletion,
 	fixture.Must(t, w.Ceph.MoveToTrash(t.Context(), rbdutil.Cluster{}, img, img.Record.WithDeletion(maker, how), keep))
 }
 
-// retained is the volume as its owner wants to keep it.
+// retained returns the volume with policy Retain.
 func retained(volume *corev1.PersistentVolume) *corev1.PersistentVolume {
 	volume = volume.DeepCopy()
 	volume.Spec.PersistentVolumeReclaimPolicy = corev1.PersistentVolumeReclaimRetain
 	return volume
 }
 
-// trashRow is one image in the trash and what the volumes are then.
+// trashRow is an image in the trash, and the state of the volumes.
 type trashRow struct {
-	move   func(t *testing.T, w *world)                              // nil for what Delete does
+	move   func(t *testing.T, w *world)                              // nil for Delete
 	caches func(v *corev1.PersistentVolume) *corev1.PersistentVolume // nil for no volume
 	server func(v *corev1.PersistentVolume) *corev1.PersistentVolume // nil for no volume
 	change func(t *testing.T, w *world)                              // before the trash is cleaned
@@ -81,11 +80,11 @@ type trashRow struct {
 	unwritten   bool   // nothing was written to the image
 	live, trash bool   // the image is under its name, in the trash
 	gets        int    // of volumes
-	event       string // its reason and volume
+	event       string // reason and volume
 	err         string
 }
 
-func TestTrashIsCleanedByWhatVolumesNeed(t *testing.T) {
+func TestTrashCleaner(t *testing.T) {
 	t.Parallel()
 	const image = "kubernetes-dynamic-pvc-1e7f"
 	same := func(v *corev1.PersistentVolume) *corev1.PersistentVolume { return v }
@@ -110,34 +109,34 @@ func TestTrashIsCleanedByWhatVolumesNeed(t *testing.T) {
 	}
 	const restored, inTrash = "ImageRestored pvc-1e7f", "ImageInTrash pvc-1e7f"
 	for name, test := range map[string]trashRow{
-		"the volume is gone":                                {gets: 1},
-		"the volume is still to be deleted":                 {caches: same, server: same, trash: true},
-		"only the API server knows that it is still there":  {server: same, trash: true, gets: 1},
-		"its owner has set Retain":                          {caches: retained, server: retained, live: true, event: restored},
-		"so much later that the move took very long":        {move: late(time.Hour), caches: retained, server: retained, live: true, event: restored},
-		"the cache does not know the volume":                {server: retained, live: true, gets: 1, event: restored},
-		"nor does it know it of a move that took very long": {move: late(time.Hour), server: retained, live: true, gets: 1, event: restored},
-		"the cache still says that it is to be deleted":     {caches: same, server: retained, trash: true},
-		"the API server does not answer":                    {change: func(_ *testing.T, w *world) { w.FailVolumes(errors.New("etcd is slow")) }, trash: true, gets: 1, err: "etcd is slow"},
-		"created again under another name":                  {caches: as(fixture.RBDVolume("again", "kube", image)), live: true, event: "ImageRestored again"},
-		"created again for ceph-csi":                        {caches: as(fixture.CSIVolume("again", image, "kube", "")), live: true, event: "ImageRestored again"},
-		"created again as a migrated volume":                {caches: as(fixture.CSIVolume("again", "mig_mons-0_image-1e7f_6b756265", "", "")), live: true, event: "ImageRestored again"},
-		"created again over another image":                  {server: as(fixture.RBDVolume("pvc-1e7f", "kube", "by-hand")), gets: 1},
+		"the volume is gone":                                              {gets: 1},
+		"the volume is still to be deleted":                               {caches: same, server: same, trash: true},
+		"only the API server still has the volume":                        {server: same, trash: true, gets: 1},
+		"its policy is Retain":                                            {caches: retained, server: retained, live: true, event: restored},
+		"its policy is Retain, and the move took very long":               {move: late(time.Hour), caches: retained, server: retained, live: true, event: restored},
+		"the cache does not have the volume":                              {server: retained, live: true, gets: 1, event: restored},
+		"the cache does not have the volume, and the move took very long": {move: late(time.Hour), server: retained, live: true, gets: 1, event: restored},
+		"in the cache it is still to be deleted":                          {caches: same, server: retained, trash: true},
+		"the API server does not answer":                                  {change: func(_ *testing.T, w *world) { w.FailVolumes(errors.New("etcd is slow")) }, trash: true, gets: 1, err: "etcd is slow"},
+		"created again under another name":                                {caches: as(fixture.RBDVolume("again", "kube", image)), live: true, event: "ImageRestored again"},
+		"created again for ceph-csi":                                      {caches: as(fixture.CSIVolume("again", image, "kube", "")), live: true, event: "ImageRestored again"},
+		"created again as a migrated volume":                              {caches: as(fixture.CSIVolume("again", "mig_mons-0_image-1e7f_6b756265", "", "")), live: true, event: "ImageRestored again"},
+		"created again over another image":                                {server: as(fixture.RBDVolume("pvc-1e7f", "kube", "by-hand")), gets: 1},
 
-		"its name is taken":                              {caches: retained, server: retained, change: taken, live: true, trash: true, event: inTrash},
-		"its name is taken, and it was never used":       {move: unused, unwritten: true, caches: retained, server: retained, change: taken, live: true},
-		"it was never used, but a volume shows it":       {move: unused, caches: retained, server: retained, live: true, event: restored},
-		"it was never used, and there is no volume":      {move: unused, unwritten: true, gets: 1},
-		"it was never used, but holds data":              {move: unused, trash: true, gets: 1},
-		"its time in the trash is not over":              {move: kept, trash: true},
-		"that neither, but its owner has set Retain":     {move: kept, caches: retained, server: retained, live: true, event: restored},
-		"its time in the trash is over":                  {move: kept, change: func(_ *testing.T, w *world) { w.Ceph.ExpireTrash(image) }, gets: 1},
-		"a person has moved it there":                    {move: byHand, trash: true},
-		"a person has, though a volume needs it":         {move: byHand, caches: retained, server: retained, live: true, event: restored},
-		"a person has, long after a failed move of ours": {move: late(time.Hour), trash: true, gets: 1},
-		"another cluster has":                            {move: by(func(o *rbdutil.Owner) { o.ClusterID = "there" }), trash: true},
-		"another provisioner has":                        {move: by(func(o *rbdutil.Owner) { o.Provisioner = "example.com/rbd" }), trash: true},
-		"another cluster has, though a volume needs it":  {move: by(func(o *rbdutil.Owner) { o.ClusterID = "there" }), caches: retained, server: retained, live: true, event: restored},
+		"its name is taken":                                      {caches: retained, server: retained, change: taken, live: true, trash: true, event: inTrash},
+		"its name is taken, and it was never used":               {move: unused, unwritten: true, caches: retained, server: retained, change: taken, live: true},
+		"it was never used, but a volume has it":                 {move: unused, caches: retained, server: retained, live: true, event: restored},
+		"it was never used, and there is no volume":              {move: unused, unwritten: true, gets: 1},
+		"it was never used, but holds data":                      {move: unused, trash: true, gets: 1},
+		"its retention has not passed":                           {move: kept, trash: true},
+		"its retention has not passed, but its policy is Retain": {move: kept, caches: retained, server: retained, live: true, event: restored},
+		"its retention has passed":                               {move: kept, change: func(_ *testing.T, w *world) { w.Ceph.ExpireTrash(image) }, gets: 1},
+		"an administrator has moved it there":                    {move: byHand, trash: true},
+		"an administrator has, but a volume needs it":            {move: byHand, caches: retained, server: retained, live: true, event: restored},
+		"an administrator has, long after a failed move of ours": {move: late(time.Hour), trash: true, gets: 1},
+		"another cluster has":                                    {move: by(func(o *rbdutil.Owner) { o.ClusterID = "there" }), trash: true},
+		"another provisioner has":                                {move: by(func(o *rbdutil.Owner) { o.Provisioner = "example.com/rbd" }), trash: true},
+		"another cluster has, but a volume needs it":             {move: by(func(o *rbdutil.Owner) { o.ClusterID = "there" }), caches: retained, server: retained, live: true, event: restored},
 		"it is the source of a migration that is prepared": {move: func(t *testing.T, w *world) {
 			_, err := w.Ceph.Migrate(fixture.ImageRef("1e7f"))
 			fixture.Must(t, err)
@@ -183,7 +182,7 @@ func (row trashRow) run(t *testing.T) {
 		t.Errorf("under its name: %t, want %t; in the trash: %t, want %t", live, row.live, trash, row.trash)
 	}
 	if written, err := w.Ceph.HasChanges(t.Context(), rbdutil.Cluster{}, fixture.ImageRef("1e7f"), ""); strings.HasPrefix(row.event, reasonRestored) && (err != nil || !written) {
-		t.Errorf("what was written to the image is not there: %t, %v", written, err)
+		t.Errorf("the data of the image is lost: %t, %v", written, err)
 	}
 	row.wantEvent(t, w.Sent())
 }
@@ -205,13 +204,13 @@ func (row trashRow) wantEvent(t *testing.T, events []string) {
 	}
 }
 
-// The whole way: the call times out, the owner sets Retain, and only then Ceph moves it.
-func TestAMoveThatIsCompletedAfterItsVolumeWasRescuedIsUndone(t *testing.T) {
+// The call times out, the policy becomes Retain, and then Ceph completes the move.
+func TestMoveIsUndoneIfTheDeletionWasCancelled(t *testing.T) {
 	t.Parallel()
 	w, volume := provisioned(t)
 	fixture.Must(t, w.Ceph.Write(fixture.ImageRef("1e7f")))
 	fixture.Add(t, w.Volumes, volume)
-	w.FailOnce(rbdfake.OpMoveToTrash, true, rbdutil.ErrTimeout) // it does go on
+	w.FailOnce(rbdfake.OpMoveToTrash, true, rbdutil.ErrTimeout) // the move succeeds
 	if err := w.Delete(t.Context(), volume); !errors.Is(err, rbdutil.ErrTimeout) {
 		t.Fatalf("error %v, want a timeout", err)
 	}
@@ -227,7 +226,7 @@ func TestAMoveThatIsCompletedAfterItsVolumeWasRescuedIsUndone(t *testing.T) {
 	}
 }
 
-func TestNothingIsDoneToTheTrashWhenNoMoreIsToBegin(t *testing.T) {
+func TestTrashIsNotCleanedWhenNoOperationMayBegin(t *testing.T) {
 	t.Parallel()
 	w, volume := provisioned(t)
 	fixture.Must(t, w.Delete(t.Context(), volume))
@@ -240,8 +239,8 @@ func TestNothingIsDoneToTheTrashWhenNoMoreIsToBegin(t *testing.T) {
 	}
 }
 
-// There may be thousands of them, and they do not change.
-func TestImagesInTheTrashOfOthersAreReadOnce(t *testing.T) {
+// There may be thousands of foreign images.
+func TestForeignImagesInTheTrashAreReadOnce(t *testing.T) {
 	t.Parallel()
 	w, _ := provisioned(t)
 	fixture.Must(t, w.Ceph.TrashByHand(fixture.ImageRef("1e7f")))
@@ -264,11 +263,11 @@ func TestImagesInTheTrashOfOthersAreReadOnce(t *testing.T) {
 	fixture.Must(t, w.Ceph.Restore(t.Context(), rbdutil.Cluster{}, "kube", trashed[0]))
 	fixture.Must(t, cleanAll(t, cleaner))
 	if known := cleaner.pools[keyOf(rbdutil.Cluster{Monitors: []string{"mon"}}, "kube")].foreign; known.Len() > 0 {
-		t.Errorf("%v are still known, though they are gone", known)
+		t.Errorf("%v are remembered, but have left the trash", known)
 	}
 }
 
-func TestTrashIsLookedAtAgainUnlessThatIsOfNoUse(t *testing.T) {
+func TestTrashIsRetriedUnlessTheErrorIsPermanent(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		err   error
@@ -288,13 +287,13 @@ func TestTrashIsLookedAtAgainUnlessThatIsOfNoUse(t *testing.T) {
 			cleaner.pools[at] = &poolTrash{workers: 1, busy: sets.New[string](), foreign: sets.New[string]()}
 			cleaner.work(t.Context(), at, cluster)
 			if got := cleaner.pools[at]; got.retry != test.retry || got.workers != 0 {
-				t.Errorf("to be looked at again: %t, want %t; %d workers are left", got.retry, test.retry, got.workers)
+				t.Errorf("retry: %t, want %t; %d workers are left", got.retry, test.retry, got.workers)
 			}
 		})
 	}
 }
 
-// blockedTrash says when a trash is listed, and waits until it may go on.
+// blockedTrash reports each listing of a trash, and blocks it.
 type blockedTrash struct {
 	TrashImages
 	called  chan string // the pool
@@ -323,20 +322,20 @@ func (b *blockedTrash) ListTrash(_ context.Context, c rbdutil.Cluster, pool stri
 	return nil, err
 }
 
-func TestNobodyWaitsForTheTrash(t *testing.T) {
+func TestCleanReturnsAtOnce(t *testing.T) {
 	t.Parallel()
 	b := newBlockedTrash()
 	cleaner := NewTrashCleaner(TrashCleanerConfig{Images: b})
 	ctx, cancel := context.WithCancel(t.Context())
 	cleaner.Clean(ctx, rbdutil.Cluster{Monitors: []string{"mon"}}, "kube")
-	cancel() // whoever asked has gone
+	cancel() // the caller has ended
 	if got, want := <-b.called, "mon kube"; got != want {
 		t.Errorf("cleaned is %q, want %q", got, want)
 	}
 	b.proceed <- nil
 }
 
-func TestEachPoolHasItsWorkersForTheTrash(t *testing.T) {
+func TestTrashWorkersPerPool(t *testing.T) {
 	t.Parallel()
 	b := newBlockedTrash()
 	cleaner := NewTrashCleaner(TrashCleanerConfig{Images: b})
@@ -351,7 +350,7 @@ func TestEachPoolHasItsWorkersForTheTrash(t *testing.T) {
 	<-b.called
 	cleaner.Clean(t.Context(), other, "kube")
 	<-b.called
-	// All that came too late for a worker is done by one more look, failures or not.
+	// One more pass covers all calls that found no free worker, also after failures.
 	for range trashWorkers + 2 {
 		b.proceed <- rbdutil.ErrAccessDenied
 	}
@@ -359,24 +358,24 @@ func TestEachPoolHasItsWorkersForTheTrash(t *testing.T) {
 	b.proceed <- nil
 	select {
 	case pool := <-b.called:
-		t.Errorf("%s once more, for nothing", pool)
+		t.Errorf("needless pass through %s", pool)
 	default:
 	}
 	if b.mu.Lock(); b.most > trashWorkers {
 		t.Errorf("%d at a time, want %d", b.most, trashWorkers)
 	}
 	b.mu.Unlock()
-	// And it is ready for more.
+	// A later call starts a worker again.
 	cleaner.Clean(t.Context(), cluster, "kube")
 	<-b.called
 	b.proceed <- nil
 }
 
-func TestTrashIsCleanedWhenTheVolumeIsGoneOrRescued(t *testing.T) {
+func TestTrashIsCleanedWhenTheVolumeIsGoneOrRetained(t *testing.T) {
 	t.Parallel()
 	b := newBlockedTrash()
-	w, rescued := provisioned(t)
-	gone, unrelated := rescued.DeepCopy(), rescued.DeepCopy()
+	w, kept := provisioned(t)
+	gone, unrelated := kept.DeepCopy(), kept.DeepCopy()
 	gone.Name, unrelated.Name = "gone", "unrelated"
 	w.Store(t, gone)
 	w.Store(t, unrelated)
@@ -389,21 +388,21 @@ func TestTrashIsCleanedWhenTheVolumeIsGoneOrRescued(t *testing.T) {
 	factory.WaitForCacheSync(ctx.Done())
 	cluster := rbdutil.Cluster{Monitors: []string{"mon"}}
 	cleaner.CleanAfter(gone.Name, cluster, "of-gone")
-	cleaner.CleanAfter(rescued.Name, cluster, "of-rescued")
+	cleaner.CleanAfter(kept.Name, cluster, "of-kept")
 	change := func(volume *corev1.PersistentVolume) {
 		t.Helper()
 		_, err := w.Client.CoreV1().PersistentVolumes().Update(t.Context(), volume, metav1.UpdateOptions{})
 		fixture.Must(t, err)
 	}
-	rescued.Labels = map[string]string{"a": "b"}
-	change(rescued) // is still to be deleted
+	kept.Labels = map[string]string{"a": "b"}
+	change(kept) // it is still to be deleted
 	fixture.Must(t, w.Client.CoreV1().PersistentVolumes().Delete(t.Context(), unrelated.Name, metav1.DeleteOptions{}))
 	fixture.Must(t, w.Client.CoreV1().PersistentVolumes().Delete(t.Context(), gone.Name, metav1.DeleteOptions{}))
 	if got := <-b.called; got != "mon of-gone" {
 		t.Errorf("cleaned is %s", got)
 	}
-	change(retained(rescued))
-	if got := <-b.called; got != "mon of-rescued" {
+	change(retained(kept))
+	if got := <-b.called; got != "mon of-kept" {
 		t.Errorf("cleaned is %s", got)
 	}
 	b.proceed <- nil
@@ -415,18 +414,18 @@ func TestTrashIsCleanedWhenTheVolumeIsGoneOrRescued(t *testing.T) {
 	factory.Shutdown()
 }
 
-// The leader has died after it moved the image to the trash. The owner has set Retain and
-// deleted the volume: only its finalizer shows that the image is needed.
-func TestTheFinalizerStaysUntilTheTrashWasSearched(t *testing.T) {
+// The leader was killed after it moved the image to the trash. Then the policy was set to
+// Retain and the volume was deleted. Only its finalizer keeps the image.
+func TestFinalizerIsKeptUntilTheTrashWasSearched(t *testing.T) {
 	t.Parallel()
 	w, volume := provisioned(t)
 	fixture.Must(t, w.Ceph.Write(fixture.ImageRef("1e7f")))
 	fixture.Must(t, w.Delete(t.Context(), volume))
-	rescued := retained(w.Release(t, volume))
-	fixture.Add(t, w.Volumes, rescued)
+	kept := retained(w.Release(t, volume))
+	fixture.Add(t, w.Volumes, kept)
 	cleaner := w.newTrashCleaner() // of the next leader
 	if err := cleaner.MayRelease(t.Context(), volume.Name); err == nil {
-		t.Fatal("the volume may be released, though its image is in the trash")
+		t.Fatal("the volume may be released while its image is in the trash")
 	}
 	w.Ceph.Before = func(_ context.Context, op string, _ rbdutil.Cluster, _ rbdutil.ImageRef) error {
 		if op == rbdfake.OpRestore {
@@ -437,12 +436,12 @@ func TestTheFinalizerStaysUntilTheTrashWasSearched(t *testing.T) {
 	if err := cleanAll(t, cleaner); !errors.Is(err, rbdutil.ErrNoSpace) {
 		t.Fatalf("error %v", err)
 	}
-	if err := cleaner.mayReleaseAfterPass(t, rescued); err == nil {
-		t.Fatal("the volume may be released, though its image could not be restored")
+	if err := cleaner.mayReleaseAfterPass(t, kept); err == nil {
+		t.Fatal("the volume may be released before its image was restored")
 	}
 	w.Ceph.Before = nil
 	fixture.Must(t, cleanAll(t, cleaner))
-	fixture.Must(t, cleaner.mayReleaseAfterPass(t, rescued))
+	fixture.Must(t, cleaner.mayReleaseAfterPass(t, kept))
 	w.WantImages(t, "kube/kubernetes-dynamic-pvc-1e7f")
 	for name, change := range map[string]func(v *corev1.PersistentVolume){
 		"that is to be deleted": func(v *corev1.PersistentVolume) {
@@ -451,7 +450,7 @@ func TestTheFinalizerStaysUntilTheTrashWasSearched(t *testing.T) {
 		"that is bound":   func(v *corev1.PersistentVolume) { v.Status.Phase = corev1.VolumeBound },
 		"of another kind": func(v *corev1.PersistentVolume) { v.Spec.PersistentVolumeSource = corev1.PersistentVolumeSource{} },
 	} {
-		other := rescued.DeepCopy()
+		other := kept.DeepCopy()
 		change(other)
 		fixture.Add(t, w.Volumes, other)
 		if err := w.newTrashCleaner().MayRelease(t.Context(), volume.Name); err != nil {
@@ -460,7 +459,7 @@ func TestTheFinalizerStaysUntilTheTrashWasSearched(t *testing.T) {
 	}
 }
 
-// mayReleaseAfterPass asks without having the trash cleaned in the background.
+// mayReleaseAfterPass calls MayRelease without starting a worker.
 func (t *TrashCleaner) mayReleaseAfterPass(tb *testing.T, volume *corev1.PersistentVolume) error {
 	tb.Helper()
 	cluster := rbdutil.Cluster{Monitors: volume.Spec.RBD.CephMonitors}
@@ -472,9 +471,9 @@ func (t *TrashCleaner) mayReleaseAfterPass(tb *testing.T, volume *corev1.Persist
 	return t.MayRelease(tb.Context(), volume.Name)
 }
 
-// Two volumes over one image that are both to be deleted do not block each other. The data
-// stays until both are gone.
-func TestTheImageOfTwoReleasedVolumesGoesWithTheLast(t *testing.T) {
+// Two volumes with the same image that are both to be deleted do not block each other. The
+// image is kept until both are gone.
+func TestImageOfTwoReleasedVolumesIsRemovedWithTheLast(t *testing.T) {
 	t.Parallel()
 	w, volume := provisioned(t)
 	other := fixture.RBDVolume("other", "kube", "kubernetes-dynamic-pvc-1e7f")
@@ -486,13 +485,13 @@ func TestTheImageOfTwoReleasedVolumesGoesWithTheLast(t *testing.T) {
 	w.Remove(t, volume.Name)
 	w.cleanTrash(t)
 	if got := w.Ceph.TrashedNames(); len(got) != 1 {
-		t.Errorf("in the trash are %q, want the image that the other volume shows", got)
+		t.Errorf("in the trash are %q, want the image of the other volume", got)
 	}
 	if err := w.Volumes.Delete(other); err != nil {
 		t.Fatal(err)
 	}
 	w.cleanTrash(t)
 	if got := w.Ceph.TrashedNames(); len(got) != 0 {
-		t.Errorf("in the trash are %q, though both volumes are gone", got)
+		t.Errorf("in the trash are %q, but both volumes are gone", got)
 	}
 }

@@ -78,7 +78,7 @@ func (w *expansionWorld) provisioner() *provisioner.Provisioner {
 	})
 }
 
-// observe brings the caches up to date.
+// observe updates the caches.
 func (w *expansionWorld) observe(t *testing.T) {
 	t.Helper()
 	claim, volume := w.now(t)
@@ -99,7 +99,7 @@ func (w *expansionWorld) now(t *testing.T) (*corev1.PersistentVolumeClaim, *core
 	return claim, volume
 }
 
-// grown is where an expansion has come to.
+// grown is the state of an expansion.
 type grown struct {
 	Image, Volume, Claim string
 	Conditions           []corev1.PersistentVolumeClaimConditionType
@@ -123,7 +123,7 @@ func (w *expansionWorld) grown(t *testing.T) grown {
 const (
 	fsPending  = corev1.PersistentVolumeClaimFileSystemResizePending
 	isResizing = corev1.PersistentVolumeClaimResizing
-	handedOver = "Normal FileSystemResizeRequired the image of volume pvc-1e7f has 3Gi: the kubelet expands the file system now if it is mounted, otherwise at the next mount"
+	fsEvent    = "Normal FileSystemResizeRequired the image of volume pvc-1e7f has 3Gi: the kubelet expands the file system now if it is mounted, otherwise at the next mount"
 	growing    = "Normal Resizing expanding the image of volume pvc-1e7f to 3Gi"
 )
 
@@ -131,7 +131,7 @@ func TestExpand(t *testing.T) {
 	t.Parallel()
 	untouched := grown{Image: "1Gi", Volume: "1Gi", Claim: "1Gi", Conditions: []corev1.PersistentVolumeClaimConditionType{"Other"}}
 	pending := grown{
-		Image: "3Gi", Volume: "3Gi", Claim: "1Gi", Events: []string{growing, handedOver},
+		Image: "3Gi", Volume: "3Gi", Claim: "1Gi", Events: []string{growing, fsEvent},
 		Conditions: []corev1.PersistentVolumeClaimConditionType{"Other", fsPending},
 	}
 	with := func(g grown, change func(*grown)) grown {
@@ -153,16 +153,16 @@ func TestExpand(t *testing.T) {
 		"to no whole MiB": {
 			change: func(w *expansionWorld) { fixture.Requesting("3221225471")(w.claim) },
 			want: with(pending, func(g *grown) {
-				g.Events = []string{"Normal Resizing expanding the image of volume pvc-1e7f to 3221225471", handedOver}
+				g.Events = []string{"Normal Resizing expanding the image of volume pvc-1e7f to 3221225471", fsEvent}
 			}),
 		},
-		"what the controller manager has begun": {
+		"begun by the controller manager": {
 			change: func(w *expansionWorld) {
 				w.claim.Status.Conditions = append(w.claim.Status.Conditions, corev1.PersistentVolumeClaimCondition{Type: isResizing, Status: corev1.ConditionTrue})
 			},
-			want: with(pending, func(g *grown) { g.Events = []string{handedOver} }),
+			want: with(pending, func(g *grown) { g.Events = []string{fsEvent} }),
 		},
-		"an image that has grown already": {
+		"an image that is expanded already": {
 			change: func(w *expansionWorld) {
 				_ = w.Ceph.Change(fixture.ImageRef("1e7f"), func(i *rbdutil.Image) { i.Size = 3 << 30 })
 			},
@@ -174,10 +174,10 @@ func TestExpand(t *testing.T) {
 			},
 			want: with(pending, func(g *grown) {
 				g.Image, g.Volume = "5Gi", "5Gi"
-				g.Events = []string{growing, strings.Replace(handedOver, "3Gi", "5Gi", 1)}
+				g.Events = []string{growing, strings.Replace(fsEvent, "3Gi", "5Gi", 1)}
 			}),
 		},
-		"a volume that says so already": {
+		"a volume that has the capacity already": {
 			change: func(w *expansionWorld) {
 				_ = w.Ceph.Change(fixture.ImageRef("1e7f"), func(i *rbdutil.Image) { i.Size = 3 << 30 })
 				w.volume.Spec.Capacity = corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("3Gi")}
@@ -193,20 +193,20 @@ func TestExpand(t *testing.T) {
 			},
 			want: pending,
 		},
-		"nothing of what nobody may write to": {
+		"not a read-only volume": {
 			change: func(w *expansionWorld) { fixture.AccessModes(corev1.ReadOnlyMany)(w.claim) },
 			want: with(untouched, func(g *grown) {
 				const stays = "Warning VolumeResizeFailed a volume with access mode ReadOnlyMany cannot be expanded: nodes cannot expand its file system, and could not mount it afterwards"
-				g.Events = []string{stays, stays} // it was looked at twice
+				g.Events = []string{stays, stays} // Expand is called twice
 			}),
 		},
-		"nothing, of who has what he asks for": {change: func(w *expansionWorld) { fixture.Requesting("1Gi")(w.claim) }, want: untouched},
-		"nothing, of who has more":             {change: func(w *expansionWorld) { fixture.Requesting("512Mi")(w.claim) }, want: untouched},
-		"nothing of a claim without volume":    {change: func(w *expansionWorld) { w.claim.Status.Phase = corev1.ClaimPending }, want: untouched},
-		"nothing of a claim that goes":         {change: func(w *expansionWorld) { w.claim.DeletionTimestamp = ptr.To(metav1.Now()) }, want: untouched},
-		"nothing of another's volume":          {change: func(w *expansionWorld) { w.volume.Spec.ClaimRef.UID = "another" }, want: untouched},
-		"nothing of another provisioner's":     {change: func(w *expansionWorld) { w.volume.Annotations["pv.kubernetes.io/provisioned-by"] = "kubernetes.io/rbd" }, want: untouched},
-		"nothing of a volume that goes":        {change: func(w *expansionWorld) { w.volume.DeletionTimestamp = ptr.To(metav1.Now()) }, want: untouched},
+		"not a claim that has what it requests": {change: func(w *expansionWorld) { fixture.Requesting("1Gi")(w.claim) }, want: untouched},
+		"not a claim that has more":             {change: func(w *expansionWorld) { fixture.Requesting("512Mi")(w.claim) }, want: untouched},
+		"not a claim without volume":            {change: func(w *expansionWorld) { w.claim.Status.Phase = corev1.ClaimPending }, want: untouched},
+		"not a claim that is being deleted":     {change: func(w *expansionWorld) { w.claim.DeletionTimestamp = ptr.To(metav1.Now()) }, want: untouched},
+		"not the volume of another claim":       {change: func(w *expansionWorld) { w.volume.Spec.ClaimRef.UID = "another" }, want: untouched},
+		"not a volume of another provisioner":   {change: func(w *expansionWorld) { w.volume.Annotations["pv.kubernetes.io/provisioned-by"] = "kubernetes.io/rbd" }, want: untouched},
+		"not a volume that is being deleted":    {change: func(w *expansionWorld) { w.volume.DeletionTimestamp = ptr.To(metav1.Now()) }, want: untouched},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -215,7 +215,7 @@ func TestExpand(t *testing.T) {
 					test.change(w)
 				}
 			})
-			for range 2 { // the second time, there is nothing left to do
+			for range 2 { // the second call has nothing to do
 				if err := w.Expand(t.Context(), claimKey); err != nil {
 					t.Fatal(err)
 				}
@@ -228,7 +228,7 @@ func TestExpand(t *testing.T) {
 	}
 }
 
-func TestExpandSaysWhyNot(t *testing.T) {
+func TestExpandReportsErrorsAndCanBeRetried(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		change func(*expansionWorld)
@@ -242,7 +242,7 @@ func TestExpandSaysWhyNot(t *testing.T) {
 			change: func(w *expansionWorld) { w.FailOnce(rbdfake.OpGet, false, rbdutil.ErrTimeout) },
 			event:  "Ceph did not answer in time: check the cluster's health (`ceph -s`); will be retried automatically",
 		},
-		"no answer, though it is done": {
+		"no answer, but the image is expanded": {
 			change: func(w *expansionWorld) { w.FailOnce(rbdfake.OpUpdate, true, rbdutil.ErrTimeout) },
 			event:  "Ceph did not answer in time: check the cluster's health (`ceph -s`); will be retried automatically",
 		},
@@ -262,25 +262,25 @@ func TestExpandSaysWhyNot(t *testing.T) {
 				t.Fatal(err)
 			}
 			if got := w.grown(t); got.Volume != "3Gi" || got.Image != "3Gi" {
-				t.Errorf("in the end: %+v", got)
+				t.Errorf("after the retry: %+v", got)
 			}
 		})
 	}
 }
 
-func TestExpandRefuses(t *testing.T) {
+func TestExpandFails(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		change func(*expansionWorld)
 		err    string
 	}{
-		"an image of another's": {
+		"a foreign image": {
 			change: func(w *expansionWorld) {
 				_ = w.Ceph.Change(fixture.ImageRef("1e7f"), func(i *rbdutil.Image) { i.Record.VolumeName = "another" })
 			},
 			err: `image has another owner: the metadata of kube/kubernetes-dynamic-pvc-1e7f names claim shop/www-web-0 (volume "another", cluster "here"), not volume "pvc-1e7f" of cluster "here"`,
 		},
-		"an image that somebody has locked": {
+		"a locked image": {
 			change: func(w *expansionWorld) { _ = w.Ceph.Lock(fixture.ImageRef("1e7f")) },
 			err: "resize image kube/kubernetes-dynamic-pvc-1e7f: image is locked by maintenance client.4242: remove the lock if it is no longer needed " +
 				"(`rbd lock ls kube/kubernetes-dynamic-pvc-1e7f`, `rbd lock rm kube/kubernetes-dynamic-pvc-1e7f ID LOCKER`)",
@@ -331,8 +331,8 @@ func TestExpandRefuses(t *testing.T) {
 	}
 }
 
-// Whoever has changed the claim since may have finished: nothing is said over him.
-func TestExpandPatchesWhatItHasSeen(t *testing.T) {
+// Another client may have completed the expansion: the patches must not overwrite that.
+func TestExpandPatchesOnlyTheVersionThatItHasRead(t *testing.T) {
 	t.Parallel()
 	for _, resource := range []string{"persistentvolumeclaims", "persistentvolumes"} {
 		w := newExpansionWorld(t)
@@ -352,7 +352,7 @@ func TestExpandPatchesWhatItHasSeen(t *testing.T) {
 		}
 		for _, patch := range patches {
 			if !strings.Contains(patch, `"resourceVersion":"`) || !strings.Contains(patch, `"uid":"`) {
-				t.Errorf("%s: patch %s does not say of which version it is", resource, patch)
+				t.Errorf("%s: patch %s has no resourceVersion and UID", resource, patch)
 			}
 		}
 		if len(patches) == 0 {
@@ -361,14 +361,14 @@ func TestExpandPatchesWhatItHasSeen(t *testing.T) {
 	}
 }
 
-func TestRunExpandsWhatTheInformerTellsOf(t *testing.T) {
+func TestRunExpandsTheClaimsOfTheInformer(t *testing.T) {
 	t.Parallel()
 	w := newExpansionWorld(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	failed := false
 	w.Ceph.Before = func(context.Context, string, rbdutil.Cluster, rbdutil.ImageRef) error {
-		if !failed { // the first attempt, so that there has to be a second one
+		if !failed { // the first attempt fails, so that a second one is needed
 			failed = true
 			return rbdutil.ErrTimeout
 		}
@@ -386,7 +386,7 @@ func TestRunExpandsWhatTheInformerTellsOf(t *testing.T) {
 	select {
 	case <-grew:
 	case <-time.After(20 * time.Second):
-		t.Error("the volume does not grow")
+		t.Error("the volume is not expanded")
 	}
 	cancel()
 	if err := <-done; err != nil {
@@ -395,7 +395,7 @@ func TestRunExpandsWhatTheInformerTellsOf(t *testing.T) {
 	factory.Shutdown()
 }
 
-func TestExpansionChecksTheIdentity(t *testing.T) {
+func TestExpandChecksTheIdentity(t *testing.T) {
 	t.Parallel()
 	const refused = `the volume was created by the rbd-provisioner with identity "rbd-2" (annotation rbdProvisionerIdentity), ` +
 		"which this provisioner does not serve: to serve it, start this provisioner with --predecessor-identity=rbd-2"

@@ -15,7 +15,7 @@ import (
 // kubeHex is the name of pool kube as csi-translation-lib writes it.
 var kubeHex = hex.EncodeToString([]byte("kube"))
 
-func TestVolumesAreFoundByTheImagesThatTheyShow(t *testing.T) {
+func TestVolumesAreIndexedByTheirImages(t *testing.T) {
 	t.Parallel()
 	const uid = "0b5c9f1e-5b3c-4a2d-9f57-3d4a0a3c8f11"
 	hostPath := &corev1.PersistentVolume{}
@@ -73,7 +73,7 @@ func FuzzImagesOfMigration(f *testing.F) {
 		if len(refs) != 2 || refs[0].Pool != refs[1].Pool || refs[0].Name != "kubernetes-dynamic-pvc-"+refs[1].Name {
 			t.Fatalf("%q gives %v", handle, refs)
 		}
-		// Put together again, it is the same handle, whatever the monitors and the case of the pool.
+		// The parts give the same handle again, apart from the monitors and the case of the pool.
 		end := "_image-" + refs[1].Name + "_" + hex.EncodeToString([]byte(refs[1].Pool))
 		begin, ok := strings.CutPrefix(handle, "mig_mons-")
 		if !ok || !strings.HasSuffix(strings.ToLower(begin), strings.ToLower(end)) {

@@ -22,7 +22,7 @@ func FuzzParseMonitors(f *testing.F) {
 		monitors, err := parseMonitors(list)
 		if err != nil {
 			if len(monitors) > 0 {
-				t.Errorf("%q gives %q beside the error %v", list, monitors, err)
+				t.Errorf("%q gives %q and the error %v", list, monitors, err)
 			}
 			return
 		}
@@ -37,7 +37,7 @@ func FuzzParseMonitors(f *testing.F) {
 		// csi-translation-lib joins the monitors and computes a hash.
 		again, err := parseMonitors(strings.Join(monitors, ","))
 		if diff := cmp.Diff(monitors, again); diff != "" || err != nil {
-			t.Errorf("%q does not read the same again: %v (-first +again):\n%s", list, err, diff)
+			t.Errorf("%q is parsed differently the second time: %v (-first +again):\n%s", list, err, diff)
 		}
 	})
 }
@@ -64,7 +64,7 @@ func FuzzParseParameters(f *testing.F) {
 		p, errs := Parse(raw)
 		for _, err := range errs {
 			if !strings.HasPrefix(err.Field, "parameters") || err.Detail == "" {
-				t.Errorf("an error of no parameter, or without advice: %v", err)
+				t.Errorf("an error without parameter or hint: %v", err)
 			}
 			if len(err.Error()) > 2000 {
 				t.Errorf("an error of %d bytes: %v", len(err.Error()), err)
@@ -94,10 +94,10 @@ func checkParameters(t *testing.T, p Parameters) {
 	// The kubelet splits the name of a mounted volume like this.
 	image := rbdutil.ImageName("1e7f")
 	if file := p.Pool + "-image-" + rbdutil.ImageName("1e7f0000-0000-4000-8000-000000000000"); len(file) > 255 {
-		t.Errorf("the kubelet cannot make folder %q", file)
+		t.Errorf("the kubelet cannot create directory %q", file)
 	}
 	if parts := strings.Split(p.Pool+"-image-"+image, "-image-"); !slices.Equal(parts, []string{p.Pool, image}) {
-		t.Errorf("the kubelet takes pool %q for %q", p.Pool, parts)
+		t.Errorf("the kubelet splits the name of pool %q into %q", p.Pool, parts)
 	}
 	if got, err := rbdutil.ParseFeatures(p.Layout.Features.String()); err != nil || got != p.Layout.Features || got == 0 {
 		t.Errorf("features %s: %v", p.Layout.Features, err)

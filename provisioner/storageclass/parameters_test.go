@@ -16,7 +16,7 @@ func TestEveryParameterIsRead(t *testing.T) {
 		raw[key] = wrong
 		_, errs := Parse(raw)
 		if len(errs) == 0 || errs[0].Field != "parameters."+key {
-			t.Errorf("%s: %q goes unnoticed: %v", key, wrong, errs)
+			t.Errorf("%s: %q is not reported: %v", key, wrong, errs)
 		}
 	}
 }
@@ -33,7 +33,7 @@ func TestAllMistakesAreReportedAtOnce(t *testing.T) {
 		fields = append(fields, strings.TrimPrefix(err.Field, "parameters."))
 	}
 	want := []string{
-		"pool", "unknown", // while the keys are sorted
+		"pool", "unknown", // reported first
 		"monitors", "adminId", "adminSecretNamespace", "keyring", "imageFeatures", "objectSize", "dataPool",
 		"fsType", "userId", "adminSecretName", "imageFormat",
 	}
@@ -42,14 +42,14 @@ func TestAllMistakesAreReportedAtOnce(t *testing.T) {
 	}
 }
 
-func TestTheSameMistakesReadTheSameEachTime(t *testing.T) {
+func TestMistakesAreReportedInTheSameOrder(t *testing.T) {
 	t.Parallel()
 	raw := map[string]string{"a": "1", "b": "2", "c": "3", "POOL": "x", "Pool": "y", "pool": "z"}
 	_, first := Parse(raw)
 	for range 20 {
 		_, again := Parse(raw)
 		if diff := cmp.Diff(first.ToAggregate().Error(), again.ToAggregate().Error()); diff != "" {
-			t.Fatalf("the events would not add up (-first +again):\n%s", diff)
+			t.Fatalf("the events would not be aggregated (-first +again):\n%s", diff)
 		}
 	}
 }
