@@ -121,7 +121,7 @@ func (s *soak) round(t *testing.T) {
 	}
 	p.Kill(t)
 	s.kills++
-	s.swept += strings.Count(p.Log(), "Removed an empty image")
+	s.swept += strings.Count(p.Log(), "Removed empty orphaned image")
 	if s.imagesWithoutVolume(t) > 0 {
 		s.hits++
 	}
@@ -149,7 +149,7 @@ func (s *soak) pause(t *testing.T, p *framework.Process) *framework.Process {
 		t.Errorf("exit code %d of a leader that was paused, want 1", code)
 	}
 	s.pauses++
-	s.swept += strings.Count(p.Log(), "Removed an empty image")
+	s.swept += strings.Count(p.Log(), "Removed empty orphaned image")
 	return next
 }
 
@@ -227,7 +227,7 @@ func (s *soak) rest(t *testing.T) {
 		return s.atRest(ctx)
 	})
 	t.Logf("at rest %s after the last kill", time.Since(begun).Round(100*time.Millisecond))
-	s.swept += strings.Count(p.Log(), "Removed an empty image")
+	s.swept += strings.Count(p.Log(), "Removed empty orphaned image")
 }
 
 // keptClone is what the log says of a clone that is complete and has no claim.
