@@ -67,7 +67,7 @@ func TestClaimSize(t *testing.T) {
 			t.Parallel()
 			w, class, claim := newInputWorld(t), leastClass(map[string]string{"objectSize": test.objectSize}), fixture.Claim(fixture.Requesting(test.request))
 			if test.err != "" {
-				w.wantRefused(t, class, claim, test.err)
+				w.wantRejected(t, class, claim, test.err)
 				return
 			}
 			objects := uint64(4 << 20)
@@ -75,7 +75,7 @@ func TestClaimSize(t *testing.T) {
 				quantity := resource.MustParse(test.objectSize)
 				objects = uint64(quantity.Value())
 			}
-			w.wantMade(t, class, claim, sizeIs(test.bytes, test.capacity), objectsOf(objects))
+			w.wantProvisioned(t, class, claim, sizeIs(test.bytes, test.capacity), objectsOf(objects))
 		})
 	}
 }
@@ -85,12 +85,12 @@ func TestClaims(t *testing.T) {
 	const noSize = "claim: spec.resources.requests.storage: Required value: the size of the volume, such as 1Gi"
 	for name, test := range map[string]struct {
 		change func(*corev1.PersistentVolumeClaim)
-		want   func(*made)
+		want   func(*outcome)
 		err    string
 	}{
 		"a device": {
 			change: func(c *corev1.PersistentVolumeClaim) { c.Spec.VolumeMode = ptr.To(corev1.PersistentVolumeBlock) },
-			want:   func(m *made) { m.Volume.Spec.VolumeMode = ptr.To(corev1.PersistentVolumeBlock) },
+			want:   func(m *outcome) { m.Volume.Spec.VolumeMode = ptr.To(corev1.PersistentVolumeBlock) },
 		},
 		"a limit is ignored": {
 			change: func(c *corev1.PersistentVolumeClaim) {
@@ -100,7 +100,7 @@ func TestClaims(t *testing.T) {
 		},
 		"a name of 253 characters": {
 			change: func(c *corev1.PersistentVolumeClaim) { c.Name = strings.Repeat("a.", 126) + "a" },
-			want: func(m *made) {
+			want: func(m *outcome) {
 				m.Image.Record.ClaimName = strings.Repeat("a.", 126) + "a"
 			},
 		},
@@ -125,10 +125,10 @@ func TestClaims(t *testing.T) {
 			t.Parallel()
 			w, claim := newInputWorld(t), fixture.Claim(test.change)
 			if test.err != "" {
-				w.wantRefused(t, leastClass(nil), claim, test.err)
+				w.wantRejected(t, leastClass(nil), claim, test.err)
 				return
 			}
-			w.wantMade(t, leastClass(nil), claim, test.want)
+			w.wantProvisioned(t, leastClass(nil), claim, test.want)
 		})
 	}
 }
@@ -159,10 +159,10 @@ func TestClaimAccessModes(t *testing.T) {
 			t.Parallel()
 			w, claim := newInputWorld(t), fixture.Claim(func(c *corev1.PersistentVolumeClaim) { c.Spec.AccessModes = test.modes })
 			if test.err != "" {
-				w.wantRefused(t, leastClass(nil), claim, "claim: "+test.err)
+				w.wantRejected(t, leastClass(nil), claim, "claim: "+test.err)
 				return
 			}
-			w.wantMade(t, leastClass(nil), claim, func(m *made) { m.Volume.Spec.AccessModes = test.modes })
+			w.wantProvisioned(t, leastClass(nil), claim, func(m *outcome) { m.Volume.Spec.AccessModes = test.modes })
 		})
 	}
 }
@@ -220,7 +220,7 @@ func TestClaimSources(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			newInputWorld(t).wantRefused(t, leastClass(nil), fixture.Claim(test.change), "claim: "+test.err)
+			newInputWorld(t).wantRejected(t, leastClass(nil), fixture.Claim(test.change), "claim: "+test.err)
 		})
 	}
 }

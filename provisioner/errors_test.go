@@ -204,6 +204,8 @@ func TestHintsThatDependOnTheContext(t *testing.T) {
 				"mon 'profile rbd' and osd 'profile rbd pool=kube' (`ceph auth get client.kube`)"},
 		"the source, if it is being migrated": {fmt.Errorf("%w: %w", rbdutil.ErrSourceIncompatible, rbdutil.ErrMigrating), exampleContext,
 			"finish the migration (`rbd migration execute data/base` and `rbd migration commit data/base`), or abort it (`rbd migration abort data/base`)"},
+		"the timeout of an unavailable pool": {fmt.Errorf("%w: %w", rbdutil.ErrPoolUnavailable, rbdutil.ErrTimeout), exampleContext,
+			"check the cluster's health (`ceph -s`); will be retried automatically"},
 		"no data pool": {rbdutil.ErrInvalid, onePool, ""},
 		"deletion does not mention the class": {rbdutil.ErrPoolNotFound, deleting,
 			"the volume is kept because pool kube may come back; if it will not, remove the volume's finalizers (`kubectl patch`) and delete the volume"},

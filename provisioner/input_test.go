@@ -62,9 +62,9 @@ func newInputWorld(t *testing.T) *world {
 	return w
 }
 
-// wantRefused fails the test unless the claim is rejected with the text and without a
+// wantRejected fails the test unless the claim is rejected with the text and without a
 // request to Ceph.
-func (w *world) wantRefused(t *testing.T, class *storagev1.StorageClass, claim *corev1.PersistentVolumeClaim, want string) {
+func (w *world) wantRejected(t *testing.T, class *storagev1.StorageClass, claim *corev1.PersistentVolumeClaim, want string) {
 	t.Helper()
 	w.Ceph.Before = func(_ context.Context, op string, _ rbdutil.Cluster, _ rbdutil.ImageRef) error {
 		t.Errorf("request to Ceph: %s", op)
@@ -86,8 +86,8 @@ func inClass(mistakes string) string {
 	return "StorageClass rbd is invalid (replace it; the claim will be retried automatically): " + mistakes
 }
 
-// made is the result of provisioning a claim.
-type made struct {
+// outcome is the result of provisioning a claim.
+type outcome struct {
 	Asked    string // the cluster and the user
 	DataPool string
 	Image    rbdutil.Image
@@ -96,9 +96,9 @@ type made struct {
 }
 
 // asLeast returns the result for a plain claim and the least class.
-func asLeast() *made {
+func asLeast() *outcome {
 	image := rbdutil.ImageName("1e7f")
-	return &made{
+	return &outcome{
 		Asked: "Ceph at 10.0.0.1:6789 as client.admin",
 		Image: rbdutil.Image{
 			ImageRef: rbdutil.ImageRef{Pool: "rbd", Name: image},
@@ -142,9 +142,9 @@ func (o *observedImages) Ensure(ctx context.Context, c rbdutil.Cluster, spec rbd
 	return o.Images.Ensure(ctx, c, spec)
 }
 
-// wantMade fails the test unless the result for the claim is asLeast with the changes. A
+// wantProvisioned fails the test unless the result for the claim is asLeast with the changes. A
 // second call, as after a crash, must have the same result.
-func (w *world) wantMade(t *testing.T, class *storagev1.StorageClass, claim *corev1.PersistentVolumeClaim, changes ...func(*made)) {
+func (w *world) wantProvisioned(t *testing.T, class *storagev1.StorageClass, claim *corev1.PersistentVolumeClaim, changes ...func(*outcome)) {
 	t.Helper()
 	want := asLeast()
 	for _, change := range changes {
@@ -154,7 +154,7 @@ func (w *world) wantMade(t *testing.T, class *storagev1.StorageClass, claim *cor
 	w.Images = observed
 	for range 2 {
 		volume := w.provision(t, fixture.Options(class, claim))
-		got := &made{
+		got := &outcome{
 			Asked: observed.cluster.String(), DataPool: observed.spec.DataPool,
 			Image: w.Image(t, observed.spec.ImageRef), Volume: *volume, Events: w.Sent(),
 		}
@@ -167,64 +167,64 @@ func (w *world) wantMade(t *testing.T, class *storagev1.StorageClass, claim *cor
 	}
 }
 
-func monitorsAre(monitors ...string) func(*made) {
-	return func(m *made) {
+func monitorsAre(monitors ...string) func(*outcome) {
+	return func(m *outcome) {
 		m.Asked = rbdutil.Cluster{Monitors: monitors, User: "admin"}.String()
 		m.Volume.Spec.RBD.CephMonitors = monitors
 	}
 }
 
-func usersAre(admin, user string) func(*made) {
-	return func(m *made) {
+func usersAre(admin, user string) func(*outcome) {
+	return func(m *outcome) {
 		m.Asked = "Ceph at 10.0.0.1:6789 as client." + admin
 		m.Volume.Annotations[annAdminID], m.Volume.Spec.RBD.RadosUser = admin, user
 	}
 }
 
-func adminSecretIs(namespace, name string) func(*made) {
-	return func(m *made) {
+func adminSecretIs(namespace, name string) func(*outcome) {
+	return func(m *outcome) {
 		m.Volume.Annotations[annDeletionSecretNamespace], m.Volume.Annotations[annDeletionSecretName] = namespace, name
 	}
 }
 
-func userSecretIs(secret *corev1.SecretReference) func(*made) {
-	return func(m *made) { m.Volume.Spec.RBD.SecretRef = secret }
+func userSecretIs(secret *corev1.SecretReference) func(*outcome) {
+	return func(m *outcome) { m.Volume.Spec.RBD.SecretRef = secret }
 }
 
-func keyringIs(keyring string) func(*made) {
-	return func(m *made) { m.Volume.Spec.RBD.Keyring = keyring }
+func keyringIs(keyring string) func(*outcome) {
+	return func(m *outcome) { m.Volume.Spec.RBD.Keyring = keyring }
 }
 
-func poolIs(pool string) func(*made) {
-	return func(m *made) { m.Image.Pool, m.Volume.Spec.RBD.RBDPool = pool, pool }
+func poolIs(pool string) func(*outcome) {
+	return func(m *outcome) { m.Image.Pool, m.Volume.Spec.RBD.RBDPool = pool, pool }
 }
 
-func dataPoolIs(pool string) func(*made) {
-	return func(m *made) { m.DataPool, m.Image.Features = pool, m.Image.Features|1<<7 }
+func dataPoolIs(pool string) func(*outcome) {
+	return func(m *outcome) { m.DataPool, m.Image.Features = pool, m.Image.Features|1<<7 }
 }
 
-func featuresAre(features rbdutil.Features, names string) func(*made) {
-	return func(m *made) { m.Image.Features, m.Volume.Annotations["imageFeatures"] = features, names }
+func featuresAre(features rbdutil.Features, names string) func(*outcome) {
+	return func(m *outcome) { m.Image.Features, m.Volume.Annotations["imageFeatures"] = features, names }
 }
 
-func objectsOf(bytes uint64) func(*made) {
-	return func(m *made) { m.Image.ObjectSize = bytes }
+func objectsOf(bytes uint64) func(*outcome) {
+	return func(m *outcome) { m.Image.ObjectSize = bytes }
 }
 
-func fsTypeIs(fsType string) func(*made) {
-	return func(m *made) { m.Volume.Spec.RBD.FSType = fsType }
+func fsTypeIs(fsType string) func(*outcome) {
+	return func(m *outcome) { m.Volume.Spec.RBD.FSType = fsType }
 }
 
-func sizeIs(bytes uint64, capacity string) func(*made) {
-	return func(m *made) {
+func sizeIs(bytes uint64, capacity string) func(*outcome) {
+	return func(m *outcome) {
 		m.Image.Size, m.Image.Record.Size = bytes, bytes
 		m.Volume.Spec.Capacity[corev1.ResourceStorage] = resource.MustParse(capacity)
 	}
 }
 
-func retentionIs(text string) func(*made) {
-	return func(m *made) { m.Volume.Annotations[annTrashRetention] = text }
+func retentionIs(text string) func(*outcome) {
+	return func(m *outcome) { m.Volume.Annotations[annTrashRetention] = text }
 }
 
 // unchanged is for rows with the result of asLeast.
-func unchanged(*made) {}
+func unchanged(*outcome) {}

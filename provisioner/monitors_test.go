@@ -133,10 +133,10 @@ func TestMonitors(t *testing.T) {
 			t.Parallel()
 			w, class := newInputWorld(t), leastClass(map[string]string{"monitors": test.list})
 			if test.err != "" {
-				w.wantRefused(t, class, fixture.Claim(), inClass(invalid("monitors", storageclass.Truncate(test.list), test.err)))
+				w.wantRejected(t, class, fixture.Claim(), inClass(invalid("monitors", storageclass.Truncate(test.list), test.err)))
 				return
 			}
-			w.wantMade(t, class, fixture.Claim(), monitorsAre(test.want...))
+			w.wantProvisioned(t, class, fixture.Claim(), monitorsAre(test.want...))
 		})
 	}
 }

@@ -29,13 +29,13 @@ func TestNamesWithUnfitCharacters(t *testing.T) {
 			name := "a" + c + "b"
 			t.Run(fmt.Sprintf("%s %q", key, name), func(t *testing.T) {
 				t.Parallel()
-				newInputWorld(t).wantRefused(t, leastClass(map[string]string{key: name}), fixture.Claim(), inClass(invalid(key, name, why)))
+				newInputWorld(t).wantRejected(t, leastClass(map[string]string{key: name}), fixture.Claim(), inClass(invalid(key, name, why)))
 			})
 		}
 		for _, name := range []string{"-", "-a", "--id"} {
 			t.Run(key+" like the flag "+name, func(t *testing.T) {
 				t.Parallel()
-				newInputWorld(t).wantRefused(t, leastClass(map[string]string{key: name}), fixture.Claim(), inClass(invalid(key, name, why)))
+				newInputWorld(t).wantRejected(t, leastClass(map[string]string{key: name}), fixture.Claim(), inClass(invalid(key, name, why)))
 			})
 		}
 	}
@@ -52,7 +52,7 @@ func TestNamesWithUnfitCharacters(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			newInputWorld(t).wantRefused(t, leastClass(map[string]string{test.key: test.value}), fixture.Claim(), inClass(invalid(test.key, storageclass.Truncate(test.value), test.why)))
+			newInputWorld(t).wantRejected(t, leastClass(map[string]string{test.key: test.value}), fixture.Claim(), inClass(invalid(test.key, storageclass.Truncate(test.value), test.why)))
 		})
 	}
 }
@@ -70,10 +70,10 @@ func TestInvalidSecretNames(t *testing.T) {
 		t.Run(fmt.Sprintf("%q", name), func(t *testing.T) {
 			t.Parallel()
 			for _, key := range []string{"adminSecretName", "userSecretName"} {
-				newInputWorld(t).wantRefused(t, leastClass(map[string]string{key: name}), fixture.Claim(), inClass(invalid(key, name, notASubdomain)))
+				newInputWorld(t).wantRejected(t, leastClass(map[string]string{key: name}), fixture.Claim(), inClass(invalid(key, name, notASubdomain)))
 			}
 			for _, key := range []string{"adminSecretNamespace", "userSecretNamespace"} {
-				newInputWorld(t).wantRefused(t, leastClass(map[string]string{key: name}), fixture.Claim(), inClass(invalid(key, name, notALabel)))
+				newInputWorld(t).wantRejected(t, leastClass(map[string]string{key: name}), fixture.Claim(), inClass(invalid(key, name, notALabel)))
 			}
 		})
 	}

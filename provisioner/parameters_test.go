@@ -19,8 +19,8 @@ func TestValidParameters(t *testing.T) {
 		all  = rbdutil.Layering | diff | rbdutil.DeepFlatten
 	)
 	longest := strings.Repeat("p", 189)
-	both := func(changes ...func(*made)) func(*made) {
-		return func(m *made) {
+	both := func(changes ...func(*outcome)) func(*outcome) {
+		return func(m *outcome) {
 			for _, change := range changes {
 				change(m)
 			}
@@ -29,7 +29,7 @@ func TestValidParameters(t *testing.T) {
 	type set = map[string]string
 	for name, test := range map[string]struct {
 		change set
-		want   func(*made)
+		want   func(*outcome)
 	}{
 		"the least gets every default": {set{}, unchanged},
 
@@ -107,7 +107,7 @@ func TestValidParameters(t *testing.T) {
 					w.Ceph.AddPool(pool)
 				}
 			}
-			w.wantMade(t, leastClass(test.change), fixture.Claim(), test.want)
+			w.wantProvisioned(t, leastClass(test.change), fixture.Claim(), test.want)
 		})
 	}
 }

@@ -120,7 +120,7 @@ func TestInvalidParameters(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			newInputWorld(t).wantRefused(t, leastClass(test.change), fixture.Claim(), inClass(test.want))
+			newInputWorld(t).wantRejected(t, leastClass(test.change), fixture.Claim(), inClass(test.want))
 		})
 	}
 }

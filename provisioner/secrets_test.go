@@ -118,10 +118,10 @@ func TestAdminSecrets(t *testing.T) {
 				w.failSecrets(test.fail)
 			}
 			if test.err != "" {
-				w.wantRefused(t, class, fixture.Claim(), test.err)
+				w.wantRejected(t, class, fixture.Claim(), test.err)
 				return
 			}
-			w.wantMade(t, class, fixture.Claim(), adminSecretIs("vault", "key"))
+			w.wantProvisioned(t, class, fixture.Claim(), adminSecretIs("vault", "key"))
 		})
 	}
 }
@@ -160,7 +160,7 @@ func TestUserSecrets(t *testing.T) {
 				w.failSecret("key", errServer)
 			}
 			class := leastClass(map[string]string{"userSecretNamespace": "vault", "userSecretName": "key"})
-			w.wantMade(t, class, fixture.Claim(), userSecretIs(&corev1.SecretReference{Namespace: "vault", Name: "key"}), func(m *made) {
+			w.wantProvisioned(t, class, fixture.Claim(), userSecretIs(&corev1.SecretReference{Namespace: "vault", Name: "key"}), func(m *outcome) {
 				if test.want != "" {
 					m.Events = []string{test.want}
 				}

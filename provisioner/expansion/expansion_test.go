@@ -397,7 +397,7 @@ func TestRunExpandsTheClaimsOfTheInformer(t *testing.T) {
 
 func TestExpandChecksTheIdentity(t *testing.T) {
 	t.Parallel()
-	const refused = `the volume was created by the rbd-provisioner with identity "rbd-2" (annotation rbdProvisionerIdentity), ` +
+	const rejected = `the volume was created by the rbd-provisioner with identity "rbd-2" (annotation rbdProvisionerIdentity), ` +
 		"which this provisioner does not serve: to serve it, start this provisioner with --predecessor-identity=rbd-2"
 	for name, test := range map[string]struct {
 		flags    []string
@@ -405,8 +405,8 @@ func TestExpandChecksTheIdentity(t *testing.T) {
 		want     string
 	}{
 		"its own name":                      {identity: fixture.Provisioner},
-		"another":                           {identity: "rbd-2", want: refused},
-		"another, which is not in the list": {identity: "rbd-2", flags: []string{"rbd-1", "RBD-2"}, want: refused},
+		"another":                           {identity: "rbd-2", want: rejected},
+		"another, which is not in the list": {identity: "rbd-2", flags: []string{"rbd-1", "RBD-2"}, want: rejected},
 		"another, which is served":          {identity: "rbd-2", flags: []string{"rbd-1", "rbd-2"}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -112,7 +112,7 @@ func TestAVolumeThatCannotBeSavedIsSavedLater(t *testing.T) {
 	c.ceph.Before = func(_ context.Context, op string, _ rbdutil.Cluster, _ rbdutil.ImageRef) error {
 		mu.Lock()
 		defer mu.Unlock()
-		if op != rbdfake.OpListTrash { // that is the sweeper's
+		if op != rbdfake.OpListTrash { // that is the trash cleaner's
 			ops[op]++
 		}
 		return nil
