@@ -224,7 +224,7 @@ func (c errorContext) value(name string) string {
 		return c.cluster.User
 	case "source":
 		if c.source != nil {
-			return c.source.ImageRef.String()
+			return c.source.String()
 		}
 	case "capabilities":
 		capabilities := "profile rbd pool=" + c.pool

@@ -43,9 +43,9 @@ func newOrphanWorld(t *testing.T) *orphanWorld {
 	outer := newWorld(t)
 	w := &orphanWorld{World: outer.World, provisioner: outer.Provisioner, clock: clocktesting.NewFakeClock(time.Now())}
 	w.OrphanCollector = NewOrphanCollector(OrphanCollectorConfig{
-		Clusters: outer.clusters(), Timeout: time.Minute, Images: rbdutil.NewImages(w.Ceph), Trash: w.World.Trash,
-		Claims: corelisters.NewPersistentVolumeClaimLister(w.World.Claims), Volumes: corelisters.NewPersistentVolumeLister(w.World.Volumes),
-		Live: w.Client.CoreV1(), Events: w.World.Events, Grace: time.Minute, Clock: w.clock,
+		Clusters: outer.clusters(), Timeout: time.Minute, Images: rbdutil.NewImages(w.Ceph), Trash: w.Trash,
+		Claims: corelisters.NewPersistentVolumeClaimLister(w.Claims), Volumes: corelisters.NewPersistentVolumeLister(w.Volumes),
+		Live: w.Client.CoreV1(), Events: w.Events, Grace: time.Minute, Clock: w.clock,
 		Reserve:        func(volume string) (func(), bool) { return func() {}, volume != w.busy },
 		OrphansChanged: func(n int) { w.orphans = append(w.orphans, n) },
 	})

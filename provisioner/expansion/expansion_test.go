@@ -44,13 +44,13 @@ func newExpansionWorld(t *testing.T, changes ...func(*expansionWorld)) *expansio
 	w := &expansionWorld{World: fixture.NewWorld(pvindex.Indexers()), claim: fixture.Claim()}
 	w.Controller = New(Config{
 		Clusters: provisioner.Clusters{
-			Provisioner: fixture.Provisioner, ClusterID: fixture.ClusterID, Secrets: w.World.Client.CoreV1(),
+			Provisioner: fixture.Provisioner, ClusterID: fixture.ClusterID, Secrets: w.Client.CoreV1(),
 			Classes: storagelisters.NewStorageClassLister(w.Classes),
 		},
-		Timeout: time.Minute, Images: rbdutil.NewImages(w.Ceph), Client: w.World.Client.CoreV1(),
-		Claims:  corelisters.NewPersistentVolumeClaimLister(w.World.Claims),
-		Volumes: corelisters.NewPersistentVolumeLister(w.World.Volumes),
-		Events:  w.World.Events,
+		Timeout: time.Minute, Images: rbdutil.NewImages(w.Ceph), Client: w.Client.CoreV1(),
+		Claims:  corelisters.NewPersistentVolumeClaimLister(w.Claims),
+		Volumes: corelisters.NewPersistentVolumeLister(w.Volumes),
+		Events:  w.Events,
 		Begin:   func() (func(), bool) { return func() {}, true },
 		Limiter: workqueue.NewItemExponentialFailureRateLimiter(time.Millisecond, time.Millisecond),
 	})
@@ -64,7 +64,7 @@ func newExpansionWorld(t *testing.T, changes ...func(*expansionWorld)) *expansio
 		change(w)
 	}
 	for _, object := range []runtime.Object{w.claim, w.volume} {
-		fixture.Must(t, w.World.Client.Tracker().Add(object))
+		fixture.Must(t, w.Client.Tracker().Add(object))
 	}
 	w.observe(t)
 	return w
@@ -73,8 +73,8 @@ func newExpansionWorld(t *testing.T, changes ...func(*expansionWorld)) *expansio
 // provisioner returns a Provisioner that creates images.
 func (w *expansionWorld) provisioner() *provisioner.Provisioner {
 	return provisioner.New(provisioner.Config{
-		Clusters: w.Clusters, Timeout: time.Minute, Images: rbdutil.NewImages(w.Ceph), Trash: w.Trash, Live: w.World.Client.CoreV1(),
-		Index: w.World.Volumes, Nodes: corelisters.NewNodeLister(w.Nodes), Claims: w.Config.Claims, Volumes: w.Config.Volumes, Events: w.World.Events,
+		Clusters: w.Clusters, Timeout: time.Minute, Images: rbdutil.NewImages(w.Ceph), Trash: w.Trash, Live: w.Client.CoreV1(),
+		Index: w.Volumes, Nodes: corelisters.NewNodeLister(w.Nodes), Claims: w.Config.Claims, Volumes: w.Config.Volumes, Events: w.Events,
 	})
 }
 
