@@ -72,7 +72,7 @@ func deleteWithClone(t *testing.T, d *deletion) {
 	d.Ceph.Snapshot(t, d.image, "monday")
 	d.Ceph.Run(t, "rbd", "clone", "--rbd-default-clone-format", "2", d.image.String()+"@monday", clone.String())
 	d.Ceph.Run(t, "rbd", "snap", "rm", "--no-progress", d.image.String()+"@monday")
-	d.refused(t, "image has snapshots", d.image.String(), "flatten clones of them")
+	d.refused(t, "image has snapshots", d.image.String(), "flatten their clones")
 	d.WantImage(t, d.image, true)
 	d.RemoveImage(t, clone)
 	d.gone(t)

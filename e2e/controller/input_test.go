@@ -160,7 +160,7 @@ func TestVolumesWrittenByHand(t *testing.T) {
 			[]string{"open pool rbd", "pool not found"}},
 		"host-path": {func(v *corev1.PersistentVolume) {
 			v.Spec.PersistentVolumeSource = corev1.PersistentVolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/tmp/" + e.Namespace}}
-		}, []string{"volume has no rbd source any more"}},
+		}, []string{"the image of the volume is unknown"}},
 		"300-monitors": {func(v *corev1.PersistentVolume) {
 			v.Spec.RBD.CephMonitors = nil
 			for i := range 300 {

@@ -174,7 +174,7 @@ func accessModes(t *testing.T, s *surroundings, name string) {
 	class := s.Class(t, name)
 	for mode, why := range map[corev1.PersistentVolumeAccessMode]string{
 		corev1.ReadOnlyMany:     "a new volume is empty, and nodes could never write to it",
-		corev1.ReadWriteMany:    "a file system on an RBD image breaks when two nodes write to it",
+		corev1.ReadWriteMany:    "two nodes that write to a file system on an RBD image corrupt it",
 		corev1.ReadWriteOncePod: "Kubernetes enforces it for CSI volumes only",
 	} {
 		s.refused(t, name, class, []string{
