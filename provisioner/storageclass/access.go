@@ -62,8 +62,8 @@ func (r *reader) checkPool(key, value string) {
 const forbidden = "a slash, backslash, at sign, comma, colon, quote, white space or invisible character"
 
 // notInNames reports whether a name of a pool or user must not have the character. It
-// would change the meaning of a path of the kubelet or of an argument of the rbd
-// command, or it is invisible and therefore a mistake.
+// would change a path of the kubelet or an argument of the rbd command. An invisible
+// character is a mistake.
 func notInNames(c rune) bool {
 	return c == ' ' || c == utf8.RuneError || !unicode.IsPrint(c) || strings.ContainsRune(`/@,:"'\`, c)
 }
