@@ -1,16 +1,16 @@
-# rbd-provisioner: one Go program linked with librbd, the shared libraries it loads, and nothing else. There is no shell
-# and no package manager in the image; to look into a running pod use `kubectl debug --target=rbd-provisioner`.
+# rbd-provisioner: one Go program linked with librbd, and its shared libraries. The image has no shell and no package
+# manager. To inspect a running pod, use `kubectl debug --target=rbd-provisioner`.
 #
 #   docker build --build-arg VERSION=v1.2.3 --build-arg COMMIT="$(git rev-parse HEAD)" --tag rbd-provisioner:v1.2.3 .
 #
-# The program is built, and its libraries are taken, from one and the same base image, so the librbd it runs with is the
-# one it was compiled against. Any Debian release may be given whose Go is not older than go.mod asks for:
-# Debian 13 (trixie) has Go 1.24 and Ceph 18.2. The architecture is that of the machine that builds: cgo.
+# The program is compiled in the base image that its libraries are copied from, so both have the same version of librbd.
+# The base image must be a Debian release with the Go version of go.mod or later. Debian 13 (trixie) has Go 1.24 and
+# Ceph 18.2. The architecture is that of the build machine, because of cgo.
 ARG BASE_IMAGE=docker.io/library/debian:trixie-slim
 
 FROM ${BASE_IMAGE} AS build
 
-# Versions are those of the Debian release: pinning them would break the build at its next point release.
+# The versions are not pinned, because a point release of Debian would break the build.
 # hadolint ignore=DL3008
 RUN apt-get update \
  && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends \
@@ -22,7 +22,7 @@ RUN apt-get update \
       librbd-dev \
  && rm -rf /var/lib/apt/lists/* /var/cache/apt/archives/*.deb
 
-# The release's own Go and no other: a newer `go` line in go.mod is an error here, not a download.
+# Use only the Go version of the release: a newer `go` line in go.mod is an error, not a download.
 ENV CGO_ENABLED=1 GOTOOLCHAIN=local
 ARG GOPROXY=https://proxy.golang.org,direct
 
@@ -37,9 +37,9 @@ RUN go build -trimpath -buildvcs=false \
         -X github.com/rbd-provisioner/rbd-provisioner/cmd/rbd-provisioner/app.version=${VERSION}" \
       -o /rootfs/usr/local/bin/rbd-provisioner ./cmd/rbd-provisioner
 
-# /rootfs becomes the image: every library that the program loads, with its licence and with its package's dpkg record
-# (where vulnerability scanners look when there is no package manager). It has to be enough to run the program in it,
-# as the user of the image. Time stamps are set to one value, so that an unchanged set of libraries is an unchanged layer.
+# /rootfs becomes the image. It has the libraries of the program, their licences, and the dpkg records of their packages,
+# which vulnerability scanners read. The program must run in it as the user of the image. All timestamps have one value, so
+# that the layer changes only if the libraries change.
 RUN set -eu; \
     mkdir -p /rootfs/etc /rootfs/usr/lib /rootfs/usr/lib64 /rootfs/var/lib/dpkg/status.d; \
     ln -s usr/lib /rootfs/lib; \
@@ -71,7 +71,7 @@ COPY --from=build /out/rbd-provisioner /usr/local/bin/rbd-provisioner
 ARG VERSION=v0.0.0-dev
 ARG COMMIT=
 LABEL org.opencontainers.image.title="rbd-provisioner" \
-      org.opencontainers.image.description="Creates Ceph RBD images for Kubernetes claims and hands them out as rbd: PersistentVolumes" \
+      org.opencontainers.image.description="Provisions PersistentVolumes of the in-tree type rbd with Ceph RBD images" \
       org.opencontainers.image.source="https://github.com/rbd-provisioner/rbd-provisioner" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \

@@ -1,4 +1,4 @@
-# `make help` says what there is. Everything installs what it needs by itself.
+# `make help` lists the targets. Each target installs what it needs.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -13,16 +13,30 @@ export RBD_PROVISIONER := $(PROVISIONER)
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -X github.com/rbd-provisioner/rbd-provisioner/cmd/rbd-provisioner/app.version=$(VERSION)
 
-# What the product and its tests are compiled with, beside what the lab needs. spin checks docs/model.
-DEV_PACKAGES := gcc,libc6-dev,librbd-dev,librados-dev,spin
-# Packages that compile without Ceph's headers: all but the Ceph client and main.
+# Debian packages beside those of the lab: the compiler and libraries of the product, and checkers.
+DEV_PACKAGES := gcc,libc6-dev,librbd-dev,librados-dev,spin,shellcheck
+
+# The versions of all tools that are built from source.
+GOLANGCI_LINT_VERSION := v2.5.0
+LOGCHECK_VERSION := v0.10.1
+ACTIONLINT_VERSION := v1.7.7
+GOVULNCHECK_VERSION := v1.1.4
+
+GOLANGCI_LINT := $(BIN)/golangci-lint-$(GOLANGCI_LINT_VERSION)
+LOGCHECK := $(BIN)/logcheck-$(LOGCHECK_VERSION)
+ACTIONLINT := $(BIN)/actionlint-$(ACTIONLINT_VERSION)
+GOVULNCHECK := $(BIN)/govulncheck-$(GOVULNCHECK_VERSION)
+
+# All shell scripts, by their first line.
+SCRIPTS = $(shell grep -rlIm1 '^\#!/bin/\(ba\)\?sh' --exclude='*.go' --exclude-dir=.git --exclude-dir=_output .)
+# Packages that compile without Ceph's headers: all except the Ceph client and main.
 UNIT = $(shell go list ./... | grep -v -e '/rbdutil/librbd$$' -e '/cmd/rbd-provisioner$$')
 
-##@ What it is for
+##@ Demo
 
 .PHONY: demo
 export KEEP
-demo: prepare $(LAB) $(IMAGES) ## From nothing to a StatefulSet on RBD volumes, on real nodes. KEEP=1 leaves it running.
+demo: prepare $(LAB) $(IMAGES) ## Install on a new cluster, then run a StatefulSet on RBD volumes. KEEP=1 keeps it running.
 	@archives=$$($(IMAGES) build | paste -sd,) && \
 	$(LAB) run demo --nodes 2 --images "$$archives" $(if $(KEEP),--keep) -- e2e/demo/demo.sh
 
@@ -37,15 +51,15 @@ test: ## All tests: unit, fuzz, Ceph and control plane, faults, nodes.
 	@$(MAKE) e2e
 
 .PHONY: test-unit
-test-unit: ## Unit tests. No Ceph, no Kubernetes, no root (but for installing gcc where it is missing).
+test-unit: ## Unit tests. They need no Ceph and no Kubernetes, and root only to install gcc.
 	@command -v gcc >/dev/null || $(MAKE) prepare
 	go test -race -shuffle=on $(UNIT)
 
 FUZZTIME ?= 5s
 
 .PHONY: test-fuzz
-test-fuzz: ## Fuzz what reads classes, claims and secrets: each target for FUZZTIME, 5s unless given.
-	@for package in ./provisioner ./rbdutil; do \
+test-fuzz: ## Fuzz the parsers of classes, claims and Secrets: each target for FUZZTIME (default 5s).
+	@for package in $$(grep -rl --include='*_test.go' '^func Fuzz' ./cmd ./provisioner ./rbdutil | xargs -n1 dirname | sort -u); do \
 		targets=$$(go test -list '^Fuzz' $$package | grep '^Fuzz'); \
 		for target in $$targets; do \
 			printf '%s make: fuzzing %s in %s for $(FUZZTIME) …\n' "$$(date +%H:%M:%S)" $$target $$package; \
@@ -53,8 +67,8 @@ test-fuzz: ## Fuzz what reads classes, claims and secrets: each target for FUZZT
 		done; \
 	done
 
-# The tests of the next four run inside a lab's network, where no proxy can be reached:
-# they are compiled before, outside. Within, `go test` finds everything in its cache.
+# The following tests run in the network of a lab, which reaches no module proxy. Therefore they
+# are compiled outside first, and `go test` in the lab finds everything in its cache.
 compile = go test -c -o /dev/null
 
 .PHONY: test-ceph
@@ -70,7 +84,7 @@ test-ceph: prepare $(LAB) $(PROVISIONER) ## The Ceph client and the provisioner 
 CLAIMS ?= 300
 KILLS ?= 20
 .PHONY: soak
-soak: prepare $(LAB) $(PROVISIONER) ## Pause at every message and request; then kill and pause over claims that come and go. CLAIMS=1000 KILLS=100 SEED=1
+soak: prepare $(LAB) $(PROVISIONER) ## Pause at each message and request, then kill and pause during many claims. CLAIMS=1000 KILLS=100 SEED=1
 	@$(call say,compiling the tests)
 	@$(compile) -race -tags ceph ./rbdutil/librbd && $(compile) -tags e2e ./e2e/controller
 	@$(LAB) run soak --nodes 0 -- env PAUSES=0 SOAK_CLAIMS=$(CLAIMS) SOAK_KILLS=$(KILLS) SOAK_SEED=$(SEED) bash -euc '\
@@ -78,21 +92,21 @@ soak: prepare $(LAB) $(PROVISIONER) ## Pause at every message and request; then 
 		go test -count=1 -tags e2e -timeout 0 -run "^(TestPausedAtEveryRequest|TestSoak)$$" -v ./e2e/controller'
 
 .PHONY: test-faults
-test-faults: prepare $(LAB) $(PROVISIONER) ## What a Ceph that fails does to the provisioner, and to the claims of another Ceph.
+test-faults: prepare $(LAB) $(PROVISIONER) ## Failures of one Ceph: their effect on the provisioner, and on the claims of another Ceph.
 	@$(call say,compiling the tests)
 	@$(compile) -tags e2e ./e2e/faults
 	@$(LAB) run test-faults --nodes 0 --durable-ceph --second-ceph -- \
 		go test -count=1 -tags e2e -timeout 20m ./e2e/faults
 
 .PHONY: bench
-bench: prepare $(LAB) $(PROVISIONER) ## Deletion by size, ours beside the in-tree provisioner's, on one Ceph. Prints ratios, judges nothing.
+bench: prepare $(LAB) $(PROVISIONER) ## Compare deletion by size with the in-tree provisioner on one Ceph. Prints ratios, has no limits.
 	@$(call say,compiling the benchmark)
 	@$(compile) -tags e2e ./e2e/bench
 	@$(LAB) run bench --nodes 0 --rbd-in-controller-manager -- \
 		go test -count=1 -tags e2e -timeout 30m -v ./e2e/bench
 
 .PHONY: e2e
-e2e: prepare $(LAB) $(IMAGES) ## The specs: pods on real nodes that mount what was provisioned.
+e2e: prepare $(LAB) $(IMAGES) ## The specs: pods on real nodes mount the volumes.
 	@$(call say,compiling the tests)
 	@$(compile) -tags e2e ./e2e/specs
 	@archives=$$($(IMAGES) build | paste -sd,) && \
@@ -102,21 +116,21 @@ e2e: prepare $(LAB) $(IMAGES) ## The specs: pods on real nodes that mount what w
 ##@ Development
 
 .PHONY: build
-build: $(PROVISIONER) ## The provisioner's binary, in _output/bin (takes librbd-dev).
+build: $(PROVISIONER) ## Build _output/bin/rbd-provisioner. It needs librbd-dev.
 
 .PHONY: image
-image: ## The container image, with docker. In a lab without a registry: _output/bin/images build.
+image: ## Build the container image with docker. For a lab: _output/bin/images build.
 	docker build --build-arg VERSION=$(VERSION) --tag docker.io/rbd-provisioner/rbd-provisioner:$(VERSION) .
 
 .PHONY: verify
-verify: prepare lint ## All that is checked without running: format, lint, dependencies, generated files, the model.
+verify: prepare lint scripts workflows vulnerabilities ## All checks that run no product code: format, lint, dependencies, generated files, documents, the model.
 	@$(call say,checking that go.mod and go.sum are tidy)
 	@go mod tidy -diff
 	@cd e2e/kubernetes && go mod tidy -diff
-	@$(call say,checking that only the Ceph client knows Ceph)
+	@$(call say,checking that only the Ceph client imports go-ceph)
 	@! go list -deps $(UNIT) | grep -e '^github.com/ceph/go-ceph'
-	@$(call say,checking the manifests)
-	@go test ./deploy
+	@$(call say,checking the manifests and the documents)
+	@go test ./deploy ./docs
 	@$(MAKE) model
 
 .PHONY: model
@@ -125,38 +139,64 @@ model: ## Check the protocol model in docs/model with spin: all states, and that
 	@docs/model/check.sh
 
 .PHONY: lint
-lint: $(BIN)/golangci-lint-v2.5.0 $(BIN)/logcheck-v0.10.1 ## golangci-lint and logcheck.
+lint: $(GOLANGCI_LINT) $(LOGCHECK) ## golangci-lint and logcheck.
 	@$(call say,golangci-lint)
-	@$(BIN)/golangci-lint-v2.5.0 run --allow-serial-runners --build-tags ceph,e2e ./...
+	@$(GOLANGCI_LINT) run --allow-serial-runners --build-tags ceph,e2e ./...
 	@$(call say,logcheck)
-	@$(BIN)/logcheck-v0.10.1 -config .logcheck.conf -check-with-helpers ./cmd/... ./provisioner/... ./rbdutil/...
+	@$(LOGCHECK) -config .logcheck.conf -check-with-helpers ./cmd/... ./provisioner/... ./rbdutil/...
+
+.PHONY: scripts
+scripts: ## shellcheck on all shell scripts.
+	@$(call say,shellcheck)
+	@command -v shellcheck >/dev/null || $(MAKE) prepare
+	@shellcheck $(SCRIPTS)
+
+.PHONY: workflows
+workflows: $(ACTIONLINT) ## actionlint on the GitHub workflows.
+	@$(call say,actionlint)
+	@$(ACTIONLINT) .github/workflows/*.yaml
+
+GOVULNDB ?= https://vuln.go.dev
+
+.PHONY: vulnerabilities
+vulnerabilities: $(GOVULNCHECK) ## govulncheck. Skipped with a message if its database cannot be reached.
+	@$(call say,govulncheck)
+	@output=$$($(GOVULNCHECK) -db $(GOVULNDB) -tags ceph,e2e ./... 2>&1) || case $$output in \
+		*'fetching vulnerabilities:'*) echo "make: SKIPPED govulncheck: its database $(GOVULNDB) cannot be reached" ;; \
+		*) printf '%s\n' "$$output"; exit 1 ;; \
+	esac
+
+.PHONY: release-check
+release-check: ## Check that this commit can be released: VERSION=v0.1.0. See RELEASE.md.
+	@.ci/release-check $(VERSION)
+	@$(MAKE) verify
 
 .PHONY: update
-update: ## Rewrite what is made from the code: format, go.sum, the lists of flags and metrics in docs.
-	gofmt -w cmd provisioner rbdutil e2e deploy
+update: ## Rewrite what is generated from the code: format, go.sum, the lists of flags and metrics in docs.
+	gofmt -w cmd provisioner rbdutil e2e deploy docs
 	go mod tidy
 	cd e2e/kubernetes && go mod tidy
 	UPDATE_GOLDEN=1 go test ./cmd/rbd-provisioner/app ./provisioner
 
 .PHONY: prepare
-prepare: $(LAB) ## Install Debian packages that are missing and build Kubernetes, unless they are there.
+prepare: $(LAB) ## Install missing Debian packages, and build Kubernetes unless it is in the cache.
 	@$(LAB) prepare --packages $(DEV_PACKAGES)
 
 .PHONY: clean
-clean: ## Take down all labs and remove what was built here. Caches in ~/.cache stay.
+clean: ## Stop all labs and remove _output. The caches in ~/.cache stay.
 	@[ ! -x $(LAB) ] || $(LAB) down --all
 	rm -rf _output
 
 .PHONY: help
-help: ## This.
+help: ## Show this list.
 	@awk 'BEGIN {FS = ":.*## "} \
 		/^##@/ {printf "\n%s\n", substr($$0, 5)} \
-		/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+		/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# say prints what is being done; long silences make people press control-C.
+# say prints the current step, so that long steps are not taken for a hang.
 say = printf '%s make: %s …\n' "$$(date +%H:%M:%S)" '$1'
 
-# These need no C compiler, so that they can be built before anything is installed.
+# These need no C compiler, so that they can be built before packages are installed.
 $(LAB): FORCE
 	@CGO_ENABLED=0 go build -o $@ ./e2e/cmd/lab
 $(IMAGES): FORCE
@@ -165,14 +205,17 @@ $(PROVISIONER): prepare FORCE
 	@$(call say,building the provisioner)
 	@go build -ldflags '$(LDFLAGS)' -o $@ ./cmd/rbd-provisioner
 
-$(BIN)/golangci-lint-v2.5.0:
-	@$(call say,building golangci-lint v2.5.0)
-	@GOBIN=$(BIN)/tmp go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.5.0
-	@mv $(BIN)/tmp/golangci-lint $@
-$(BIN)/logcheck-v0.10.1:
-	@$(call say,building logcheck v0.10.1)
-	@GOBIN=$(BIN)/tmp go install sigs.k8s.io/logtools/logcheck@v0.10.1
-	@mv $(BIN)/tmp/logcheck $@
+# $(call tool,COMMAND,PACKAGE,VERSION) is the rule that builds a tool.
+define tool
+$(BIN)/$(1)-$(3):
+	@$$(call say,building $(1) $(3))
+	@GOBIN=$(BIN)/tmp go install $(2)@$(3)
+	@mv $(BIN)/tmp/$(1) $$@
+endef
+$(eval $(call tool,golangci-lint,github.com/golangci/golangci-lint/v2/cmd/golangci-lint,$(GOLANGCI_LINT_VERSION)))
+$(eval $(call tool,logcheck,sigs.k8s.io/logtools/logcheck,$(LOGCHECK_VERSION)))
+$(eval $(call tool,actionlint,github.com/rhysd/actionlint/cmd/actionlint,$(ACTIONLINT_VERSION)))
+$(eval $(call tool,govulncheck,golang.org/x/vuln/cmd/govulncheck,$(GOVULNCHECK_VERSION)))
 
 .PHONY: FORCE
 FORCE:

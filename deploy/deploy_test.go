@@ -24,17 +24,17 @@ import (
 func TestEveryManifestDecodesStrictly(t *testing.T) {
 	t.Parallel()
 	if manifests := load(t, "."); len(manifests) < 10 {
-		t.Errorf("found %d manifests only", len(manifests))
+		t.Errorf("found only %d manifests", len(manifests))
 	}
 }
 
-func TestKustomizationsListEveryFileOfTheirFolder(t *testing.T) {
+func TestKustomizationsListAllFilesOfTheirFolder(t *testing.T) {
 	t.Parallel()
 	for _, file := range yamlFiles(t, ".") {
 		folder := filepath.Dir(file)
 		data, err := os.ReadFile(filepath.Join(folder, kustomizationFile))
 		if err != nil {
-			t.Errorf("%s belongs to no kustomization: %v", file, err)
+			t.Errorf("%s is not part of a kustomization: %v", file, err)
 			continue
 		}
 		var k kustomization
@@ -79,7 +79,7 @@ func TestObjectsCarryTheCommonLabels(t *testing.T) {
 	}
 }
 
-func TestSelectorsAreTheNameAlone(t *testing.T) {
+func TestSelectorsHaveOnlyTheName(t *testing.T) {
 	t.Parallel()
 	want := &metav1.LabelSelector{MatchLabels: map[string]string{"app.kubernetes.io/name": "rbd-provisioner"}}
 	found := 0
@@ -140,11 +140,11 @@ func TestThePodIsRestricted(t *testing.T) {
 		}
 	}
 	if pod.HostNetwork || pod.HostPID || pod.HostIPC || len(pod.Volumes) > 0 {
-		t.Error("the pod uses something of the host, or a volume")
+		t.Error("the pod uses a host namespace or a volume")
 	}
 }
 
-func TestProbesAndMonitorUseThePortThatIsServed(t *testing.T) {
+func TestProbesAndMonitorUseThePortOfTheServer(t *testing.T) {
 	t.Parallel()
 	manifests := load(t, ".")
 	container := find[*appsv1.Deployment](t, manifests, "rbd-provisioner").Spec.Template.Spec.Containers[0]
@@ -156,19 +156,19 @@ func TestProbesAndMonitorUseThePortThatIsServed(t *testing.T) {
 		"/livez": container.LivenessProbe, "/readyz": container.ReadinessProbe,
 	} {
 		if probe.HTTPGet.Path != path || probe.HTTPGet.Port.String() != port.Name {
-			t.Errorf("probe asks %s at port %s, want %s at %s", probe.HTTPGet.Path, probe.HTTPGet.Port.String(), path, port.Name)
+			t.Errorf("probe of %s at port %s, want %s at %s", probe.HTTPGet.Path, probe.HTTPGet.Port.String(), path, port.Name)
 		}
 	}
 	service := find[*corev1.Service](t, manifests, "rbd-provisioner").Spec.Ports[0]
 	if service.TargetPort.String() != port.Name {
-		t.Errorf("service has target port %s, want %s", service.TargetPort.String(), port.Name)
+		t.Errorf("target port of the service %s, want %s", service.TargetPort.String(), port.Name)
 	}
 	if got := find[*serviceMonitor](t, manifests, "rbd-provisioner").Spec.Endpoints[0].Port; got != service.Name {
-		t.Errorf("monitor asks port %s, want %s", got, service.Name)
+		t.Errorf("port of the monitor %s, want %s", got, service.Name)
 	}
 }
 
-func TestTheInstallationHasNoSecret(t *testing.T) {
+func TestTheInstallationHasNoSecrets(t *testing.T) {
 	t.Parallel()
 	for _, root := range []string{"base", "components"} {
 		for _, m := range load(t, root) {
@@ -209,7 +209,7 @@ func TestBindingsBindRolesOfTheirFolderToTheServiceAccount(t *testing.T) {
 	}
 }
 
-func TestRulesAreNarrow(t *testing.T) {
+func TestRulesAreRestricted(t *testing.T) {
 	t.Parallel()
 	for _, m := range load(t, ".") {
 		var rules []rbacv1.PolicyRule
@@ -225,7 +225,7 @@ func TestRulesAreNarrow(t *testing.T) {
 				t.Errorf("%s: %v has a wildcard", m, rule)
 			}
 			if slices.Contains(rule.Resources, "secrets") && !slices.Equal(rule.Verbs, []string{"get"}) {
-				t.Errorf("%s: %v allows more than reading Secrets by name", m, rule)
+				t.Errorf("%s: %v allows more than get of Secrets", m, rule)
 			}
 		}
 	}
@@ -235,10 +235,10 @@ func TestTheExampleClassNamesTheExampleSecrets(t *testing.T) {
 	t.Parallel()
 	manifests := load(t, "example")
 	class := find[*storagev1.StorageClass](t, manifests, "ceph-rbd")
-	for _, who := range []string{"admin", "user"} {
-		secret := find[*corev1.Secret](t, manifests, class.Parameters[who+"SecretName"])
-		if want := class.Parameters[who+"SecretNamespace"]; secret.Namespace != want {
-			t.Errorf("Secret %s is in namespace %s, the class says %s", secret.Name, secret.Namespace, want)
+	for _, role := range []string{"admin", "user"} {
+		secret := find[*corev1.Secret](t, manifests, class.Parameters[role+"SecretName"])
+		if want := class.Parameters[role+"SecretNamespace"]; secret.Namespace != want {
+			t.Errorf("Secret %s is in namespace %s, want %s as in the class", secret.Name, secret.Namespace, want)
 		}
 		if secret.Type != "kubernetes.io/rbd" {
 			t.Errorf("Secret %s has type %s", secret.Name, secret.Type)
@@ -249,8 +249,8 @@ func TestTheExampleClassNamesTheExampleSecrets(t *testing.T) {
 	}
 }
 
-// TestKubectlRendersEverything uses the kustomize that is built into kubectl.
-func TestKubectlRendersEverything(t *testing.T) {
+// TestKubectlRendersAllManifests uses the kustomize of kubectl.
+func TestKubectlRendersAllManifests(t *testing.T) {
 	t.Parallel()
 	kubectl, err := exec.LookPath("kubectl")
 	if err != nil {
@@ -265,12 +265,12 @@ func TestKubectlRendersEverything(t *testing.T) {
 	got := render(t, kubectl, overlay(t))
 	for _, want := range []string{"replicas: 2", "kind: PodDisruptionBudget", "kind: ServiceMonitor"} {
 		if !strings.Contains(got, want) {
-			t.Errorf("with all components there is no %q", want)
+			t.Errorf("with all components, %q is missing", want)
 		}
 	}
-	// The ClusterRole that is left, and the reference of its binding.
+	// One ClusterRole, and the reference to it in its binding.
 	if strings.Count(got, "kind: ClusterRole\n") != 2 {
-		t.Errorf("with all components the right to read all Secrets is still there:\n%s", got)
+		t.Errorf("with all components, all Secrets can still be read:\n%s", got)
 	}
 }
 
@@ -285,7 +285,7 @@ func render(t *testing.T, kubectl, folder string) string {
 	return stdout.String()
 }
 
-// overlay writes a kustomization that uses every component.
+// overlay writes a kustomization with all components.
 func overlay(t *testing.T) string {
 	t.Helper()
 	here, err := os.Getwd()
@@ -294,7 +294,7 @@ func overlay(t *testing.T) string {
 	}
 	components, err := filepath.Glob("components/*")
 	if err != nil || len(components) == 0 {
-		t.Fatalf("no components: %v", err)
+		t.Fatalf("found no components: %v", err)
 	}
 	folder := t.TempDir()
 	back, err := filepath.Rel(folder, here)

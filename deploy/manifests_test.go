@@ -46,7 +46,7 @@ type serviceMonitor struct {
 
 func (*serviceMonitor) DeepCopyObject() runtime.Object { return nil }
 
-// object is what is common to all kinds.
+// object has the methods of all kinds.
 type object interface {
 	runtime.Object
 	metav1.Object
@@ -77,10 +77,10 @@ func newObject(kind string) (object, error) {
 	case "storage.k8s.io/v1 StorageClass":
 		return &storagev1.StorageClass{}, nil
 	}
-	return nil, fmt.Errorf("this test does not know kind %q", kind)
+	return nil, fmt.Errorf("unknown kind %q", kind)
 }
 
-// manifest is one object and where it stands.
+// manifest is one object and its file.
 type manifest struct {
 	file   string
 	object object
@@ -108,8 +108,7 @@ func yamlFiles(t *testing.T, root string) []string {
 	return files
 }
 
-// load decodes every manifest under a folder. A key that is unknown, or given
-// twice, is an error.
+// load decodes all manifests under a folder. Unknown and duplicate keys are errors.
 func load(t *testing.T, root string) []manifest {
 	t.Helper()
 	var manifests []manifest
@@ -134,7 +133,7 @@ func load(t *testing.T, root string) []manifest {
 }
 
 func decode(document []byte) (object, error) {
-	// An instruction to kustomize, and no field of the object.
+	// A directive for kustomize, which is not a field of the object.
 	document = bytes.TrimPrefix(document, []byte("$patch: delete\n"))
 	var kind metav1.TypeMeta
 	if err := yaml.Unmarshal(document, &kind); err != nil {
@@ -147,7 +146,7 @@ func decode(document []byte) (object, error) {
 	return object, yaml.UnmarshalStrict(document, object)
 }
 
-// find returns the object of a type and name, and fails the test without it.
+// find returns the object with the type and the name. It fails the test if there is none.
 func find[T object](t *testing.T, manifests []manifest, name string) T {
 	t.Helper()
 	for _, m := range manifests {
@@ -156,6 +155,6 @@ func find[T object](t *testing.T, manifests []manifest, name string) T {
 		}
 	}
 	var none T
-	t.Fatalf("there is no %T %q", none, name)
+	t.Fatalf("no %T %q", none, name)
 	return none
 }

@@ -1,49 +1,75 @@
 package provisioner
 
 import (
-	"math"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/utils/ptr"
 
+	"github.com/rbd-provisioner/rbd-provisioner/provisioner/storageclass"
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-// sizeOf returns the size, in bytes, of the image of that layout for a claim, and
-// everything that keeps us from serving the claim at all.
-func sizeOf(claim *corev1.PersistentVolumeClaim, layout rbdutil.Layout) (uint64, field.ErrorList) {
+// request is what a claim asks for.
+type request struct {
+	types.NamespacedName
+	uid types.UID
+	// volume is the name of the PersistentVolume.
+	volume string
+	// size of the image in bytes.
+	size uint64
+	// mode of the volume: Filesystem or Block.
+	mode        corev1.PersistentVolumeMode
+	accessModes []corev1.PersistentVolumeAccessMode
+	// readOnly is set if the only access mode is ReadOnlyMany.
+	readOnly bool
+	// source is the name of the claim to clone; empty if the volume is to be empty.
+	source string
+	// unmounted is set if no node may have the source mounted. The claim asks for it, or
+	// the clone is read-only: then several nodes would recover its file system at a time.
+	unmounted bool
+}
+
+// parseClaim reads a claim for an image of the layout. It returns all mistakes at once.
+func parseClaim(claim *corev1.PersistentVolumeClaim, layout rbdutil.Layout) (request, field.ErrorList) {
 	spec := field.NewPath("spec")
-	errs := checkAccessModes(spec.Child("accessModes"), claim.Spec.AccessModes, sourceName(claim) != "")
+	req := request{
+		NamespacedName: types.NamespacedName{Namespace: claim.Namespace, Name: claim.Name},
+		uid:            claim.UID,
+		mode:           volumeMode(claim),
+		accessModes:    claim.Spec.AccessModes,
+		readOnly:       IsReadOnly(claim),
+		source:         sourceName(claim),
+	}
+	req.unmounted = req.readOnly || claim.Annotations[annCloneUnmounted] == "true"
+	errs := checkAccessModes(spec.Child("accessModes"), claim.Spec.AccessModes, req.source != "")
 	errs = append(errs, checkSource(spec, claim)...)
 	if claim.Spec.Selector != nil {
 		errs = append(errs, field.Forbidden(spec.Child("selector"),
-			"a new volume has no labels to select by; remove it, or name an existing volume"))
+			"a new volume has no labels that a selector could match; remove the selector, or name an existing volume"))
 	}
 	storage := spec.Child("resources", "requests", "storage")
-	request, given := claim.Spec.Resources.Requests[corev1.ResourceStorage]
-	if !given {
-		return 0, append(errs, field.Required(storage, "the size of the volume, such as 1Gi"))
+	quantity, ok := claim.Spec.Resources.Requests[corev1.ResourceStorage]
+	if !ok {
+		return req, append(errs, field.Required(storage, "the size of the volume, such as 1Gi"))
 	}
-	size, err := rbdutil.SizeFor(bytesOf(request), layout)
-	if err != nil {
-		errs = append(errs, field.Invalid(storage, request.String(), err.Error()))
+	var err error
+	if req.size, err = rbdutil.SizeFor(storageclass.Bytes(quantity), layout); err != nil {
+		errs = append(errs, field.Invalid(storage, quantity.String(), err.Error()))
 	}
-	return size, errs
+	return req, errs
 }
 
-// bytesOf is the quantity's value, or the greatest there is for one beyond it, where
-// Value would begin anew.
-func bytesOf(q resource.Quantity) int64 {
-	if q.CmpInt64(math.MaxInt64) > 0 {
-		return math.MaxInt64
-	}
-	return q.Value()
+// owner returns the owner of the claim's image.
+func (r request) owner(maker rbdutil.Owner) rbdutil.Owner {
+	maker.ClaimUID, maker.ClaimNamespace, maker.ClaimName = string(r.uid), r.Namespace, r.Name
+	maker.VolumeName = r.volume
+	return maker
 }
 
-func checkAccessModes(path *field.Path, modes []corev1.PersistentVolumeAccessMode, clone bool) field.ErrorList {
+func checkAccessModes(modesPath *field.Path, modes []corev1.PersistentVolumeAccessMode, clone bool) field.ErrorList {
 	const allowed = "allowed: ReadWriteOnce, alone or with ReadOnlyMany"
 	var errs field.ErrorList
 	for i, mode := range modes {
@@ -51,42 +77,46 @@ func checkAccessModes(path *field.Path, modes []corev1.PersistentVolumeAccessMod
 		case corev1.ReadWriteOnce:
 		case corev1.ReadOnlyMany:
 			if !clone && !slices.Contains(modes, corev1.ReadWriteOnce) {
-				errs = append(errs, field.Invalid(path.Index(i), mode,
-					"a new volume is empty, and nobody could ever write to it, "+allowed))
+				errs = append(errs, field.Invalid(modesPath.Index(i), mode,
+					"a new volume is empty, and nodes could never write to it, "+allowed))
 			}
 		case corev1.ReadWriteMany:
-			errs = append(errs, field.Invalid(path.Index(i), mode,
-				"a file system on an RBD image breaks when two nodes write to it, "+allowed))
+			errs = append(errs, field.Invalid(modesPath.Index(i), mode,
+				"two nodes that write to a file system on an RBD image corrupt it, "+allowed))
 		case corev1.ReadWriteOncePod:
-			errs = append(errs, field.Invalid(path.Index(i), mode,
+			errs = append(errs, field.Invalid(modesPath.Index(i), mode,
 				"Kubernetes enforces it for CSI volumes only, not for rbd volumes, "+allowed))
 		default:
-			errs = append(errs, field.Invalid(path.Index(i), mode, allowed))
+			errs = append(errs, field.Invalid(modesPath.Index(i), mode, allowed))
 		}
 	}
 	return errs
 }
 
-// readOnly tells whether nobody is to write to the claim's volume.
-func readOnly(claim *corev1.PersistentVolumeClaim) bool {
+// IsReadOnly reports whether the only access mode of the claim is ReadOnlyMany.
+func IsReadOnly(claim *corev1.PersistentVolumeClaim) bool {
 	modes := claim.Spec.AccessModes
 	return slices.Contains(modes, corev1.ReadOnlyMany) && !slices.Contains(modes, corev1.ReadWriteOnce)
 }
 
-// checkSource refuses a claim that is to begin with the data of something that is no
-// claim: an empty volume in its place would look like lost data.
+func volumeMode(claim *corev1.PersistentVolumeClaim) corev1.PersistentVolumeMode {
+	return ptr.Deref(claim.Spec.VolumeMode, corev1.PersistentVolumeFilesystem)
+}
+
+// checkSource rejects a data source that is not a PersistentVolumeClaim. An empty volume
+// in its place would look like lost data.
 func checkSource(spec *field.Path, claim *corev1.PersistentVolumeClaim) field.ErrorList {
-	const why = "this provisioner copies PersistentVolumeClaims only; remove it, or choose a class that can copy from it"
+	const why = "this provisioner clones PersistentVolumeClaims only; remove it, or use a class that supports this data source"
 	var errs field.ErrorList
 	if source := claim.Spec.DataSource; source != nil && !isClaim(source.APIGroup, source.Kind) {
 		errs = append(errs, field.Invalid(spec.Child("dataSource"), source.Kind+" "+source.Name, why))
 	} else if source := claim.Spec.DataSourceRef; source != nil {
-		path := spec.Child("dataSourceRef")
+		refPath := spec.Child("dataSourceRef")
 		switch {
 		case !isClaim(source.APIGroup, source.Kind):
-			errs = append(errs, field.Invalid(path, source.Kind+" "+source.Name, why))
+			errs = append(errs, field.Invalid(refPath, source.Kind+" "+source.Name, why))
 		case ptr.Deref(source.Namespace, claim.Namespace) != claim.Namespace:
-			errs = append(errs, field.Invalid(path.Child("namespace"), *source.Namespace, "a clone must be in the namespace of its source"))
+			errs = append(errs, field.Invalid(refPath.Child("namespace"), *source.Namespace, "a clone must be in the namespace of its source"))
 		}
 	}
 	return errs
@@ -96,7 +126,7 @@ func isClaim(group *string, kind string) bool {
 	return ptr.Deref(group, "") == "" && kind == "PersistentVolumeClaim"
 }
 
-// sourceName is the name of the claim that this one is to be a clone of, or nothing.
+// sourceName returns the name of the claim to clone, or an empty string.
 func sourceName(claim *corev1.PersistentVolumeClaim) string {
 	switch spec := claim.Spec; {
 	case spec.DataSource != nil:

@@ -8,22 +8,18 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
-)
 
-func requesting(quantity string) func(*corev1.PersistentVolumeClaim) {
-	return func(c *corev1.PersistentVolumeClaim) {
-		c.Spec.Resources.Requests = corev1.ResourceList{corev1.ResourceStorage: resource.MustParse(quantity)}
-	}
-}
+	"github.com/rbd-provisioner/rbd-provisioner/provisioner/fixture"
+)
 
 func TestClaimSize(t *testing.T) {
 	t.Parallel()
 	const (
 		storage = "claim: spec.resources.requests.storage: "
-		small   = "a volume cannot be so small: ask for 1Mi or more"
-		large   = "an image cannot be so large: ask for 1000000Gi or less (256000000 objects of 4Mi each; a larger objectSize allows for more)"
-		tiny    = "an image cannot be so large: ask for 1000000Mi or less (256000000 objects of 4Ki each; a larger objectSize allows for more)"
-		huge    = "an image cannot be so large: ask for 8000000Gi or less (256000000 objects of 32Mi each; a larger objectSize allows for more)"
+		small   = "requested size is too small, minimum is 1Mi"
+		large   = "requested size is too large, maximum is 1000000Gi (256000000 objects of 4Mi; a larger objectSize allows more)"
+		tiny    = "requested size is too large, maximum is 1000000Mi (256000000 objects of 4Ki; a larger objectSize allows more)"
+		huge    = "requested size is too large, maximum is 8000000Gi (256000000 objects of 32Mi; a larger objectSize allows more)"
 	)
 	for name, test := range map[string]struct {
 		request    string
@@ -62,16 +58,16 @@ func TestClaimSize(t *testing.T) {
 		"one byte more than there may be": {request: "1073741824000001", err: storage + `Invalid value: "1073741824000001": ` + large},
 		"1Ti of the smallest objects":     {request: "1Ti", objectSize: "4Ki", err: storage + `Invalid value: "1Ti": ` + tiny},
 		"8Pi of the largest objects":      {request: "8Pi", objectSize: "32Mi", err: storage + `Invalid value: "8Pi": ` + huge},
-		"nothing":                         {request: "0", err: storage + `Invalid value: "0": ` + small},
-		"nothing, of a unit":              {request: "0Gi", err: storage + `Invalid value: "0": ` + small},
-		"less than nothing":               {request: "-1Gi", err: storage + `Invalid value: "-1Gi": ` + small},
-		"much less than nothing":          {request: "-16Ei", err: storage + `Invalid value: "-9223372036854775807": ` + small},
+		"zero":                            {request: "0", err: storage + `Invalid value: "0": ` + small},
+		"zero with a unit":                {request: "0Gi", err: storage + `Invalid value: "0": ` + small},
+		"a negative size":                 {request: "-1Gi", err: storage + `Invalid value: "-1Gi": ` + small},
+		"a large negative size":           {request: "-16Ei", err: storage + `Invalid value: "-9223372036854775807": ` + small},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w, class, claim := newInputWorld(t), leastClass(map[string]string{"objectSize": test.objectSize}), claimOf(requesting(test.request))
+			w, class, claim := newInputWorld(t), leastClass(map[string]string{"objectSize": test.objectSize}), fixture.Claim(fixture.Requesting(test.request))
 			if test.err != "" {
-				w.wantRefused(t, class, claim, test.err)
+				w.wantRejected(t, class, claim, test.err)
 				return
 			}
 			objects := uint64(4 << 20)
@@ -79,7 +75,7 @@ func TestClaimSize(t *testing.T) {
 				quantity := resource.MustParse(test.objectSize)
 				objects = uint64(quantity.Value())
 			}
-			w.wantMade(t, class, claim, sizeIs(test.bytes, test.capacity), objectsOf(objects))
+			w.wantProvisioned(t, class, claim, sizeIs(test.bytes, test.capacity), objectsOf(objects))
 		})
 	}
 }
@@ -89,22 +85,22 @@ func TestClaims(t *testing.T) {
 	const noSize = "claim: spec.resources.requests.storage: Required value: the size of the volume, such as 1Gi"
 	for name, test := range map[string]struct {
 		change func(*corev1.PersistentVolumeClaim)
-		want   func(*made)
+		want   func(*outcome)
 		err    string
 	}{
 		"a device": {
 			change: func(c *corev1.PersistentVolumeClaim) { c.Spec.VolumeMode = ptr.To(corev1.PersistentVolumeBlock) },
-			want:   func(m *made) { m.Volume.Spec.VolumeMode = ptr.To(corev1.PersistentVolumeBlock) },
+			want:   func(m *outcome) { m.Volume.Spec.VolumeMode = ptr.To(corev1.PersistentVolumeBlock) },
 		},
-		"a limit beside the request is no matter": {
+		"a limit is ignored": {
 			change: func(c *corev1.PersistentVolumeClaim) {
 				c.Spec.Resources.Limits = corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("5Gi")}
 			},
-			want: nothingElse,
+			want: unchanged,
 		},
 		"a name of 253 characters": {
 			change: func(c *corev1.PersistentVolumeClaim) { c.Name = strings.Repeat("a.", 126) + "a" },
-			want: func(m *made) {
+			want: func(m *outcome) {
 				m.Image.Record.ClaimName = strings.Repeat("a.", 126) + "a"
 			},
 		},
@@ -127,12 +123,12 @@ func TestClaims(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w, claim := newInputWorld(t), claimOf(test.change)
+			w, claim := newInputWorld(t), fixture.Claim(test.change)
 			if test.err != "" {
-				w.wantRefused(t, leastClass(nil), claim, test.err)
+				w.wantRejected(t, leastClass(nil), claim, test.err)
 				return
 			}
-			w.wantMade(t, leastClass(nil), claim, test.want)
+			w.wantProvisioned(t, leastClass(nil), claim, test.want)
 		})
 	}
 }
@@ -151,29 +147,29 @@ func TestClaimAccessModes(t *testing.T) {
 		"RWO and ROX":             {modes: []corev1.PersistentVolumeAccessMode{rwo, rox}},
 		"ROX and RWO":             {modes: []corev1.PersistentVolumeAccessMode{rox, rwo}},
 		"none at all":             {},
-		"ROX alone":               {[]corev1.PersistentVolumeAccessMode{rox}, `spec.accessModes[0]: Invalid value: "ReadOnlyMany": a new volume is empty, and nobody could ever write to it, ` + allowed},
-		"RWX":                     {[]corev1.PersistentVolumeAccessMode{rwx}, `spec.accessModes[0]: Invalid value: "ReadWriteMany": a file system on an RBD image breaks when two nodes write to it, ` + allowed},
-		"RWX beside what we have": {[]corev1.PersistentVolumeAccessMode{rwo, rwx}, `spec.accessModes[1]: Invalid value: "ReadWriteMany": a file system on an RBD image breaks when two nodes write to it, ` + allowed},
+		"ROX alone":               {[]corev1.PersistentVolumeAccessMode{rox}, `spec.accessModes[0]: Invalid value: "ReadOnlyMany": a new volume is empty, and nodes could never write to it, ` + allowed},
+		"RWX":                     {[]corev1.PersistentVolumeAccessMode{rwx}, `spec.accessModes[0]: Invalid value: "ReadWriteMany": two nodes that write to a file system on an RBD image corrupt it, ` + allowed},
+		"RWX beside what we have": {[]corev1.PersistentVolumeAccessMode{rwo, rwx}, `spec.accessModes[1]: Invalid value: "ReadWriteMany": two nodes that write to a file system on an RBD image corrupt it, ` + allowed},
 		"RWOP":                    {[]corev1.PersistentVolumeAccessMode{rwop}, `spec.accessModes[0]: Invalid value: "ReadWriteOncePod": Kubernetes enforces it for CSI volumes only, not for rbd volumes, ` + allowed},
-		"a mode of the future":    {[]corev1.PersistentVolumeAccessMode{"ReadWriteSometimes"}, `spec.accessModes[0]: Invalid value: "ReadWriteSometimes": ` + allowed},
-		"each mistake is reported": {[]corev1.PersistentVolumeAccessMode{rox, rwop}, `[spec.accessModes[0]: Invalid value: "ReadOnlyMany": a new volume is empty, and nobody could ever write to it, ` + allowed +
+		"an unknown mode":         {[]corev1.PersistentVolumeAccessMode{"ReadWriteSometimes"}, `spec.accessModes[0]: Invalid value: "ReadWriteSometimes": ` + allowed},
+		"each mistake is reported": {[]corev1.PersistentVolumeAccessMode{rox, rwop}, `[spec.accessModes[0]: Invalid value: "ReadOnlyMany": a new volume is empty, and nodes could never write to it, ` + allowed +
 			`, spec.accessModes[1]: Invalid value: "ReadWriteOncePod": Kubernetes enforces it for CSI volumes only, not for rbd volumes, ` + allowed + "]"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w, claim := newInputWorld(t), claimOf(func(c *corev1.PersistentVolumeClaim) { c.Spec.AccessModes = test.modes })
+			w, claim := newInputWorld(t), fixture.Claim(func(c *corev1.PersistentVolumeClaim) { c.Spec.AccessModes = test.modes })
 			if test.err != "" {
-				w.wantRefused(t, leastClass(nil), claim, "claim: "+test.err)
+				w.wantRejected(t, leastClass(nil), claim, "claim: "+test.err)
 				return
 			}
-			w.wantMade(t, leastClass(nil), claim, func(m *made) { m.Volume.Spec.AccessModes = test.modes })
+			w.wantProvisioned(t, leastClass(nil), claim, func(m *outcome) { m.Volume.Spec.AccessModes = test.modes })
 		})
 	}
 }
 
 func TestClaimSources(t *testing.T) {
 	t.Parallel()
-	const why = ": this provisioner copies PersistentVolumeClaims only; remove it, or choose a class that can copy from it"
+	const why = ": this provisioner clones PersistentVolumeClaims only; remove it, or use a class that supports this data source"
 	snapshot := &corev1.TypedLocalObjectReference{APIGroup: ptr.To("snapshot.storage.k8s.io"), Kind: "VolumeSnapshot", Name: "monday"}
 	snapshotRef := &corev1.TypedObjectReference{APIGroup: ptr.To("snapshot.storage.k8s.io"), Kind: "VolumeSnapshot", Name: "monday"}
 	for name, test := range map[string]struct {
@@ -200,7 +196,7 @@ func TestClaimSources(t *testing.T) {
 			change: func(c *corev1.PersistentVolumeClaim) { c.Spec.DataSource, c.Spec.DataSourceRef = snapshot, snapshotRef },
 			err:    `spec.dataSource: Invalid value: "VolumeSnapshot monday"` + why,
 		},
-		"something of a populator, in the newer field alone": {
+		"a source of a populator, in the newer field alone": {
 			change: func(c *corev1.PersistentVolumeClaim) {
 				c.Spec.DataSourceRef = &corev1.TypedObjectReference{APIGroup: ptr.To("example.com"), Kind: "Hello", Name: "world", Namespace: ptr.To("other")}
 			},
@@ -208,23 +204,23 @@ func TestClaimSources(t *testing.T) {
 		},
 		"a selector": {
 			change: func(c *corev1.PersistentVolumeClaim) { c.Spec.Selector = &metav1.LabelSelector{} },
-			err:    "spec.selector: Forbidden: a new volume has no labels to select by; remove it, or name an existing volume",
+			err:    "spec.selector: Forbidden: a new volume has no labels that a selector could match; remove the selector, or name an existing volume",
 		},
 		"all that can be wrong": {
 			change: func(c *corev1.PersistentVolumeClaim) {
-				requesting("0")(c)
+				fixture.Requesting("0")(c)
 				c.Spec.AccessModes = []corev1.PersistentVolumeAccessMode{"x"}
 				c.Spec.DataSource, c.Spec.Selector = snapshot, &metav1.LabelSelector{}
 			},
 			err: `[spec.accessModes[0]: Invalid value: "x": allowed: ReadWriteOnce, alone or with ReadOnlyMany, ` +
 				`spec.dataSource: Invalid value: "VolumeSnapshot monday"` + why +
-				`, spec.selector: Forbidden: a new volume has no labels to select by; remove it, or name an existing volume, ` +
-				`spec.resources.requests.storage: Invalid value: "0": a volume cannot be so small: ask for 1Mi or more]`,
+				`, spec.selector: Forbidden: a new volume has no labels that a selector could match; remove the selector, or name an existing volume, ` +
+				`spec.resources.requests.storage: Invalid value: "0": requested size is too small, minimum is 1Mi]`,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			newInputWorld(t).wantRefused(t, leastClass(nil), claimOf(test.change), "claim: "+test.err)
+			newInputWorld(t).wantRejected(t, leastClass(nil), fixture.Claim(test.change), "claim: "+test.err)
 		})
 	}
 }

@@ -7,36 +7,22 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
-	corelisters "k8s.io/client-go/listers/core/v1"
-	storagelisters "k8s.io/client-go/listers/storage/v1"
 
+	"github.com/rbd-provisioner/rbd-provisioner/provisioner/fixture"
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/rbdfake"
 )
 
-// restart puts another process in the place of the Provisioner, which knows nothing of
-// what that has done.
-func (w *world) restart() {
-	w.Provisioner = New(Config{
-		Name: DefaultName, ClusterID: "here", Timeout: w.timeout,
-		Images: rbdutil.NewImages(w.ceph), Trash: w.trash,
-		Secrets: w.client.CoreV1(), Live: w.client.CoreV1(), Index: w.volumes,
-		Classes: storagelisters.NewStorageClassLister(w.classes), Nodes: corelisters.NewNodeLister(w.nodes),
-		Claims: corelisters.NewPersistentVolumeClaimLister(w.claims), Volumes: corelisters.NewPersistentVolumeLister(w.volumes),
-		Events: w.events,
-	})
-}
-
-// loseSource deletes the source claim, and its volume and image.
+// loseSource deletes the source claim with its volume and image.
 func (w *cloneWorld) loseSource(t *testing.T) {
 	t.Helper()
-	must(t, w.claims.Delete(w.claim))
-	must(t, w.Delete(t.Context(), w.released(t, w.volume.DeepCopy())))
-	w.unstore(t, w.volume.Name)
+	fixture.Must(t, w.Claims.Delete(w.claim))
+	fixture.Must(t, w.Delete(t.Context(), w.Release(t, w.volume.DeepCopy())))
+	w.Remove(t, w.volume.Name)
 }
 
-// A source claim may be deleted at any time, also while nobody knows of the clone.
-func TestCloneIsServedAfterItsSourceIsGone(t *testing.T) {
+// A source claim may be deleted at any time, also before the volume of the clone is saved.
+func TestCloneIsProvisionedAfterItsSourceIsDeleted(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		source map[string]string
@@ -44,9 +30,9 @@ func TestCloneIsServedAfterItsSourceIsGone(t *testing.T) {
 		claim  []func(*corev1.PersistentVolumeClaim)
 	}{
 		"as large as its source": {},
-		"larger, of xfs":         {source: map[string]string{"fsType": "xfs"}, claim: []func(*corev1.PersistentVolumeClaim){requesting("3Gi")}},
-		"read-only, of xfs":      {source: map[string]string{"fsType": "xfs"}, claim: []func(*corev1.PersistentVolumeClaim){modes(corev1.ReadOnlyMany)}},
-		"of a block volume":      {source: map[string]string{"volumeMode": "Block"}, claim: []func(*corev1.PersistentVolumeClaim){requesting("3Gi"), blockMode}},
+		"larger, of xfs":         {source: map[string]string{"fsType": "xfs"}, claim: []func(*corev1.PersistentVolumeClaim){fixture.Requesting("3Gi")}},
+		"read-only, of xfs":      {source: map[string]string{"fsType": "xfs"}, claim: []func(*corev1.PersistentVolumeClaim){fixture.AccessModes(corev1.ReadOnlyMany)}},
+		"of a block volume":      {source: map[string]string{"volumeMode": "Block"}, claim: []func(*corev1.PersistentVolumeClaim){fixture.Requesting("3Gi"), fixture.Block}},
 		"of a file system to grow": {change: func(w *cloneWorld) {
 			w.claim.Status.Capacity = corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("512Mi")}
 		}},
@@ -58,30 +44,30 @@ func TestCloneIsServedAfterItsSourceIsGone(t *testing.T) {
 					test.change(w)
 				}
 			})
-			claim := claimOf(append([]func(*corev1.PersistentVolumeClaim){ofDB}, test.claim...)...)
-			add(t, w.claims, claim)
-			want := w.provision(t, optionsFor(classWith(nil), claim)) // and nobody has saved it
+			claim := fixture.Claim(append([]func(*corev1.PersistentVolumeClaim){fixture.CloneOf("db")}, test.claim...)...)
+			fixture.Add(t, w.Claims, claim)
+			want := w.provision(t, fixture.Options(fixture.Class(nil), claim)) // and it is not saved
 			w.loseSource(t)
 			w.restart()
-			got := w.provision(t, optionsFor(classWith(nil), claim))
+			got := w.provision(t, fixture.Options(fixture.Class(nil), claim))
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("volume (-before +after):\n%s", diff)
 			}
-			w.wantImages(t, "kube/kubernetes-dynamic-pvc-1e7f")
+			w.WantImages(t, "kube/kubernetes-dynamic-pvc-1e7f")
 		})
 	}
 }
 
-// What has a record is finished; before that, the clone needs its source.
-func TestCloneThatWasInterruptedNeedsItsSourceUntilItHasARecord(t *testing.T) {
+// A clone with a record can be completed without its source.
+func TestInterruptedCloneNeedsItsSourceUntilItHasARecord(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		op       string
 		after    bool
 		finished bool
 	}{
-		"before the snapshot": {rbdfake.OpSnapshot, false, false},
-		"after the snapshot":  {rbdfake.OpSnapshot, true, false},
+		"before the snapshot": {rbdfake.OpCreateSnapshot, false, false},
+		"after the snapshot":  {rbdfake.OpCreateSnapshot, true, false},
 		"before the clone":    {rbdfake.OpClone, false, false},
 		"after the clone":     {rbdfake.OpClone, true, false},
 		"before its record":   {rbdfake.OpUpdate, false, false},
@@ -90,24 +76,24 @@ func TestCloneThatWasInterruptedNeedsItsSourceUntilItHasARecord(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newCloneWorld(t, map[string]string{"fsType": "xfs"})
-			claim := claimOf(ofDB, requesting("3Gi"))
-			add(t, w.claims, claim)
-			w.failOnce(test.op, test.after, rbdutil.ErrConnectionLost)
-			if _, _, err := w.Provision(t.Context(), optionsFor(classWith(nil), claim)); !errors.Is(err, rbdutil.ErrConnectionLost) {
+			claim := fixture.Claim(fixture.CloneOf("db"), fixture.Requesting("3Gi"))
+			fixture.Add(t, w.Claims, claim)
+			w.FailOnce(test.op, test.after, rbdutil.ErrConnectionLost)
+			if _, _, err := w.Provision(t.Context(), fixture.Options(fixture.Class(nil), claim)); !errors.Is(err, rbdutil.ErrConnectionLost) {
 				t.Fatalf("error %v", err)
 			}
-			w.ceph.Before, w.ceph.After = nil, nil
-			must(t, w.claims.Delete(w.claim))
+			w.Ceph.Before, w.Ceph.After = nil, nil
+			fixture.Must(t, w.Claims.Delete(w.claim))
 			w.restart()
-			volume, state, err := w.Provision(t.Context(), optionsFor(classWith(nil), claim))
+			volume, state, err := w.Provision(t.Context(), fixture.Options(fixture.Class(nil), claim))
 			if !test.finished {
-				want := "source claim db does not exist in namespace shop: the clone is made when it is there and bound"
-				if volume != nil || state != noChange || textOf(err) != want {
+				want := "source claim db does not exist in namespace shop: the clone will be created when the source claim is bound"
+				if volume != nil || state != noChange || fixture.TextOf(err) != want {
 					t.Errorf("%v, %v\nwant  %s", state, err, want)
 				}
-				// It comes back, and the clone is made.
-				add(t, w.claims, w.claim)
-				volume = w.provision(t, optionsFor(classWith(nil), claim))
+				// The source is available again, and the clone is created.
+				fixture.Add(t, w.Claims, w.claim)
+				volume = w.provision(t, fixture.Options(fixture.Class(nil), claim))
 			} else if err != nil {
 				t.Fatal(err)
 			}
@@ -121,50 +107,50 @@ func TestCloneThatWasInterruptedNeedsItsSourceUntilItHasARecord(t *testing.T) {
 	}
 }
 
-// Without a source and without a record there is nothing of another's to be had.
-func TestCloneIsNotResumedFromAnImageOfOthers(t *testing.T) {
+// A clone without a record, or with the record of another claim, is not completed.
+func TestCloneIsNotResumedFromAForeignImage(t *testing.T) {
 	t.Parallel()
 	source := &rbdutil.RecordedSource{SourceVolume: rbdutil.SourceVolume{VolumeName: "pvc-db-uid"}}
 	for name, img := range map[string]rbdutil.Image{
 		"of another cluster": {Record: rbdutil.Record{Owner: rbdutil.Owner{ClaimUID: "1e7f", Provisioner: DefaultName, ClusterID: "there"}, Source: source}},
 		"of another claim":   {Record: rbdutil.Record{Owner: rbdutil.Owner{ClaimUID: "2", Provisioner: DefaultName, ClusterID: "here"}, Source: source}},
-		"that is no clone":   {Record: recordFor(1 << 30)},
+		"that is no clone":   {Record: fixture.Record(1 << 30)},
 		"without a record":   {},
-		"unreadable":         {Record: rbdutil.Record{Owner: recordFor(0).Owner, Source: source}, RecordError: errors.New("x")},
+		"unreadable":         {Record: rbdutil.Record{Owner: fixture.Record(0).Owner, Source: source}, RecordError: errors.New("x")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w, claim := newWorld(t), claimOf(ofDB)
-			add(t, w.claims, claim)
-			img.ImageRef, img.Size = imageRef("1e7f"), 1<<30
-			w.ceph.Put(img)
-			before := w.image(t, img.ImageRef)
-			volume, state, err := w.Provision(t.Context(), optionsFor(classWith(nil), claim))
+			w, claim := newWorld(t), fixture.Claim(fixture.CloneOf("db"))
+			fixture.Add(t, w.Claims, claim)
+			img.ImageRef, img.Size = fixture.ImageRef("1e7f"), 1<<30
+			w.Ceph.Put(img)
+			before := w.Image(t, img.ImageRef)
+			volume, state, err := w.Provision(t.Context(), fixture.Options(fixture.Class(nil), claim))
 			if volume != nil || state != noChange || err == nil {
 				t.Errorf("volume %v, %v, %v", volume, state, err)
 			}
-			if diff := cmp.Diff(before.Record, w.image(t, img.ImageRef).Record); diff != "" {
+			if diff := cmp.Diff(before.Record, w.Image(t, img.ImageRef).Record); diff != "" {
 				t.Errorf("record (-before +after):\n%s", diff)
 			}
 		})
 	}
 }
 
-// So that another cluster in the pool can tell whose snapshot it is.
-func TestSourceWithoutRecordIsAdoptedBeforeItsFirstSnapshot(t *testing.T) {
+// The record shows another cluster in the pool which cluster's snapshot it is.
+func TestSourceWithoutRecordGetsOneBeforeItsFirstSnapshot(t *testing.T) {
 	t.Parallel()
 	w := newCloneWorld(t, nil, func(w *cloneWorld) {
 		w.volume.Annotations[annPredecessor] = DefaultName
-		_ = w.ceph.Change(imageRef("db-uid"), func(i *rbdutil.Image) { i.Record = rbdutil.Record{} })
+		_ = w.Ceph.Change(fixture.ImageRef("db-uid"), func(i *rbdutil.Image) { i.Record = rbdutil.Record{} })
 	})
-	w.failOnce(rbdfake.OpSnapshot, false, rbdutil.ErrTimeout)
-	if _, _, err := w.Provision(t.Context(), optionsFor(classWith(nil), claimOf(ofDB))); !errors.Is(err, rbdutil.ErrTimeout) {
+	w.FailOnce(rbdfake.OpCreateSnapshot, false, rbdutil.ErrTimeout)
+	if _, _, err := w.Provision(t.Context(), fixture.Options(fixture.Class(nil), fixture.Claim(fixture.CloneOf("db")))); !errors.Is(err, rbdutil.ErrTimeout) {
 		t.Fatalf("error %v", err)
 	}
-	w.ceph.Before = nil
+	w.Ceph.Before = nil
 	want := rbdutil.Record{Owner: rbdutil.Owner{VolumeName: "pvc-db-uid", Provisioner: DefaultName, ClusterID: "here"}}
-	if diff := cmp.Diff(want, w.image(t, imageRef("db-uid")).Record); diff != "" {
+	if diff := cmp.Diff(want, w.Image(t, fixture.ImageRef("db-uid")).Record); diff != "" {
 		t.Errorf("record of the source (-want +got):\n%s", diff)
 	}
-	w.provision(t, optionsFor(classWith(nil), claimOf(ofDB)))
+	w.provision(t, fixture.Options(fixture.Class(nil), fixture.Claim(fixture.CloneOf("db"))))
 }

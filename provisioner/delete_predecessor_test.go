@@ -11,11 +11,12 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	storagelisters "k8s.io/client-go/listers/storage/v1"
 
+	"github.com/rbd-provisioner/rbd-provisioner/provisioner/fixture"
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-// predecessors is a volume as the retired rbd-provisioner left it, with some
-// annotations on top: no owner in the image's metadata, no secret on the volume.
+// predecessors returns a volume of the retired rbd-provisioner with additional annotations:
+// its image has no owner, and the volume names no secret.
 func predecessors(annotations map[string]string) *corev1.PersistentVolume {
 	volume := &corev1.PersistentVolume{
 		ObjectMeta: metav1.ObjectMeta{
@@ -36,9 +37,9 @@ func predecessors(annotations map[string]string) *corev1.PersistentVolume {
 	return volume
 }
 
-// oldClass is a class of the predecessor's: its pool and monitors have changed since.
+// oldClass returns a class of the predecessor whose pool and monitors were changed later.
 func oldClass(changes map[string]string) *storagev1.StorageClass {
-	class := classWith(map[string]string{"monitors": "10.9.9.9:6789", "pool": "data"})
+	class := fixture.Class(map[string]string{"monitors": "10.9.9.9:6789", "pool": "data"})
 	maps.Copy(class.Parameters, changes)
 	class.Name = "old"
 	return class
@@ -47,14 +48,14 @@ func oldClass(changes map[string]string) *storagev1.StorageClass {
 const annotate = ": annotate the volume with volume.kubernetes.io/provisioner-deletion-secret-name and " +
 	"volume.kubernetes.io/provisioner-deletion-secret-namespace (the secret with the key) and rbd-provisioner.ceph.com/admin-id (the cephx user)"
 
-func TestDeleteServesVolumesOfThePredecessor(t *testing.T) {
+func TestDeleteOfVolumesOfThePredecessor(t *testing.T) {
 	t.Parallel()
 	type set = map[string]string
 	const name, namespace, id = annDeletionSecretName, annDeletionSecretNamespace, annAdminID
 	for what, test := range map[string]struct {
 		annotations set
 		class       *storagev1.StorageClass
-		user        string // whom Ceph sees
+		user        string // the user that Ceph authenticates
 		err         string
 	}{
 		"with its class":         {class: oldClass(nil), user: "kube"},
@@ -68,70 +69,70 @@ func TestDeleteServesVolumesOfThePredecessor(t *testing.T) {
 		"the class fills in the secret's namespace": {
 			annotations: set{name: "admin", id: "root"}, class: oldClass(set{"adminSecretName": "lost"}), user: "root"},
 		"without anything": {
-			err: `the volume lacks annotations and its class does not help (StorageClass "old" does not exist)` + annotate},
-		"with half the annotations": {
+			err: `the volume lacks annotations for its admin user, and its class cannot replace them (StorageClass "old" does not exist)` + annotate},
+		"with some of the annotations": {
 			annotations: set{name: "admin"},
-			err:         `the volume lacks annotations and its class does not help (StorageClass "old" does not exist)` + annotate},
+			err:         `the volume lacks annotations for its admin user, and its class cannot replace them (StorageClass "old" does not exist)` + annotate},
 		"with a class that is wrong in what deletion does not need": {
 			class: oldClass(set{"imageFormat": "1", "fsType": "ext2", "colour": "red"}), user: "kube"},
 		"with a class that names no admin secret": {
 			class: oldClass(set{"adminSecretName": ""}),
-			err:   `the volume lacks annotations and its class does not help (StorageClass old has no adminSecretName)` + annotate},
+			err:   `the volume lacks annotations for its admin user, and its class cannot replace them (StorageClass old has no adminSecretName)` + annotate},
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
 			if test.class != nil {
-				add(t, w.classes, test.class)
+				fixture.Add(t, w.Classes, test.class)
 			}
-			volume := w.released(t, predecessors(test.annotations))
-			w.ceph.Put(rbdutil.Image{ImageRef: rbdutil.ImageRef{Pool: "kube", Name: "kubernetes-dynamic-pvc-aaaa"}, Size: 1 << 30})
-			w.ceph.Before = func(_ context.Context, op string, c rbdutil.Cluster, _ rbdutil.ImageRef) error {
+			volume := w.Release(t, predecessors(test.annotations))
+			w.Ceph.Put(rbdutil.Image{ImageRef: rbdutil.ImageRef{Pool: "kube", Name: "kubernetes-dynamic-pvc-aaaa"}, Size: 1 << 30})
+			w.Ceph.Before = func(_ context.Context, op string, c rbdutil.Cluster, _ rbdutil.ImageRef) error {
 				if want := "Ceph at 10.1.0.1:6789 as client." + test.user; c.String() != want {
 					t.Errorf("%s on %s, want %s", op, c, want)
 				}
 				return nil
 			}
 			err := w.Delete(t.Context(), volume)
-			if textOf(err) != test.err {
+			if fixture.TextOf(err) != test.err {
 				t.Errorf("error %v\nwant  %s", err, test.err)
 			}
 			if err == nil {
-				w.wantImages(t)
+				w.WantImages(t)
 			} else {
-				w.wantImages(t, "kube/kubernetes-dynamic-pvc-aaaa")
+				w.WantImages(t, "kube/kubernetes-dynamic-pvc-aaaa")
 			}
 		})
 	}
 }
 
-func TestDeleteKnowsAClassByItsOldAnnotationToo(t *testing.T) {
+func TestDeleteFindsTheClassByItsOldAnnotation(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	add(t, w.classes, oldClass(nil))
+	fixture.Add(t, w.Classes, oldClass(nil))
 	volume := predecessors(map[string]string{"volume.beta.kubernetes.io/storage-class": "old"})
 	volume.Spec.StorageClassName = ""
-	w.released(t, volume)
+	w.Release(t, volume)
 	if err := w.Delete(t.Context(), volume); err != nil {
 		t.Error(err)
 	}
 }
 
-func TestDeleteOfThePredecessorsVolumeSparesAnImageOfAnothers(t *testing.T) {
+func TestDeleteOfAPredecessorsVolumeKeepsAForeignImage(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	add(t, w.classes, oldClass(nil))
-	w.ceph.Put(rbdutil.Image{
+	fixture.Add(t, w.Classes, oldClass(nil))
+	w.Ceph.Put(rbdutil.Image{
 		ImageRef: rbdutil.ImageRef{Pool: "kube", Name: "kubernetes-dynamic-pvc-aaaa"}, Size: 1 << 30,
 		Record: rbdutil.Record{Owner: rbdutil.Owner{VolumeName: "pvc-2020"}},
 	})
-	if err := w.Delete(t.Context(), w.released(t, predecessors(nil))); !errors.Is(err, rbdutil.ErrForeignImage) {
+	if err := w.Delete(t.Context(), w.Release(t, predecessors(nil))); !errors.Is(err, rbdutil.ErrForeignImage) {
 		t.Errorf("error %v, want %v", err, rbdutil.ErrForeignImage)
 	}
-	w.wantImages(t, "kube/kubernetes-dynamic-pvc-aaaa")
+	w.WantImages(t, "kube/kubernetes-dynamic-pvc-aaaa")
 }
 
-// brokenClasses is a lister that cannot get.
+// brokenClasses is a lister whose Get fails.
 type brokenClasses struct {
 	storagelisters.StorageClassLister
 }
@@ -140,12 +141,12 @@ func (brokenClasses) Get(string) (*storagev1.StorageClass, error) {
 	return nil, errors.New("cache is broken")
 }
 
-func TestDeleteSaysThatTheClassCouldNotBeRead(t *testing.T) {
+func TestDeleteReportsThatTheClassCannotBeRead(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.Provisioner.classes = brokenClasses{}
-	want := "the volume lacks annotations and its class does not help (cache is broken)" + annotate
-	if err := w.Delete(t.Context(), predecessors(nil)); textOf(err) != want {
+	w.Clusters.Classes = brokenClasses{}
+	want := "the volume lacks annotations for its admin user, and its class cannot replace them (cache is broken)" + annotate
+	if err := w.Delete(t.Context(), predecessors(nil)); fixture.TextOf(err) != want {
 		t.Errorf("error %v\nwant  %s", err, want)
 	}
 }

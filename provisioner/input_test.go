@@ -13,23 +13,24 @@ import (
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/sig-storage-lib-external-provisioner/v10/controller"
 
+	"github.com/rbd-provisioner/rbd-provisioner/provisioner/fixture"
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-// What people may write into classes, claims, secrets and volumes is in the tables of
+// The possible contents of classes, claims, secrets and volumes are in the tables of
 // parameters_test.go, parameters_wrong_test.go, names_test.go, monitors_test.go,
-// claim_test.go, secrets_test.go and delete_edited_test.go. Each row says the whole text
-// of the event that comes of it, or all of the image and the volume.
+// claim_test.go, secrets_test.go and delete_edited_test.go. Each row has the whole text of
+// the event, or the complete image and volume.
 
-// leastParameters are a class's with nothing in it that may be left out.
+// leastParameters are the required parameters of a class.
 var leastParameters = map[string]string{
 	"monitors": "10.0.0.1:6789", "adminSecretName": "ceph-admin", "userSecretName": "ceph-user",
 }
 
-// absent, as a value, takes a parameter away.
+// absent as a value removes a parameter.
 const absent = "\x00absent"
 
-// rawParameters are the least with some changed.
+// rawParameters returns leastParameters with changes.
 func rawParameters(changes map[string]string) map[string]string {
 	raw := maps.Clone(leastParameters)
 	maps.Copy(raw, changes)
@@ -37,7 +38,7 @@ func rawParameters(changes map[string]string) map[string]string {
 	return raw
 }
 
-// leastClass is a class with the least parameters, some changed.
+// leastClass returns a class with leastParameters and changes.
 func leastClass(changes map[string]string) *storagev1.StorageClass {
 	return &storagev1.StorageClass{
 		ObjectMeta:    metav1.ObjectMeta{Name: "rbd"},
@@ -47,62 +48,62 @@ func leastClass(changes map[string]string) *storagev1.StorageClass {
 	}
 }
 
-// newInputWorld has what the least class and those of the tables name.
+// newInputWorld returns a world with the objects that the classes of the tables name.
 func newInputWorld(t *testing.T) *world {
 	t.Helper()
 	w := newWorld(t,
-		secretOf("default", "ceph-admin", map[string]string{"key": adminKeyText}),
-		secretOf("default", "ceph.admin.v2", map[string]string{"key": adminKeyText}),
-		secretOf("ceph", "ceph-admin", map[string]string{"key": adminKeyText}),
-		secretOf("shop", "ceph-user", map[string]string{"key": userKeyText}),
-		secretOf("ceph", "ceph-user", map[string]string{"key": userKeyText}),
+		fixture.Secret("default", "ceph-admin", map[string]string{"key": fixture.AdminKey}),
+		fixture.Secret("default", "ceph.admin.v2", map[string]string{"key": fixture.AdminKey}),
+		fixture.Secret("ceph", "ceph-admin", map[string]string{"key": fixture.AdminKey}),
+		fixture.Secret("shop", "ceph-user", map[string]string{"key": fixture.UserKey}),
+		fixture.Secret("ceph", "ceph-user", map[string]string{"key": fixture.UserKey}),
 	)
-	w.ceph.AddPool("rbd")
+	w.Ceph.AddPool("rbd")
 	return w
 }
 
-// wantRefused wants the claim to be refused with this text, before Ceph is asked for
-// anything.
-func (w *world) wantRefused(t *testing.T, class *storagev1.StorageClass, claim *corev1.PersistentVolumeClaim, want string) {
+// wantRejected fails the test unless the claim is rejected with the text and without a
+// request to Ceph.
+func (w *world) wantRejected(t *testing.T, class *storagev1.StorageClass, claim *corev1.PersistentVolumeClaim, want string) {
 	t.Helper()
-	w.ceph.Before = func(_ context.Context, op string, _ rbdutil.Cluster, _ rbdutil.ImageRef) error {
-		t.Errorf("Ceph was asked to %s", op)
+	w.Ceph.Before = func(_ context.Context, op string, _ rbdutil.Cluster, _ rbdutil.ImageRef) error {
+		t.Errorf("request to Ceph: %s", op)
 		return nil
 	}
-	add(t, w.claims, claim)
-	volume, state, err := w.Provision(t.Context(), optionsFor(class, claim))
-	if diff := cmp.Diff(want, textOf(err)); diff != "" {
+	fixture.Add(t, w.Claims, claim)
+	volume, state, err := w.Provision(t.Context(), fixture.Options(class, claim))
+	if diff := cmp.Diff(want, fixture.TextOf(err)); diff != "" {
 		t.Errorf("event (-want +got):\n%s", diff)
 	}
 	if volume != nil || state != controller.ProvisioningNoChange {
 		t.Errorf("state %s, volume %v", state, volume)
 	}
-	wantNoKey(t, textOf(err))
+	fixture.WantNoKey(t, fixture.TextOf(err))
 }
 
-// inClass is the text of an event about a class.
+// inClass returns the text of an event about a class.
 func inClass(mistakes string) string {
-	return "StorageClass rbd (replace it; the claim then goes on by itself): " + mistakes
+	return "StorageClass rbd is invalid (replace it; the claim will be retried automatically): " + mistakes
 }
 
-// made is all that comes of a claim.
-type made struct {
-	Asked    string // how Ceph was reached, and as whom
+// outcome is the result of provisioning a claim.
+type outcome struct {
+	Asked    string // the cluster and the user
 	DataPool string
 	Image    rbdutil.Image
 	Volume   corev1.PersistentVolume
 	Events   []string
 }
 
-// asLeast is what comes of a plain claim and the least class.
-func asLeast() *made {
+// asLeast returns the result for a plain claim and the least class.
+func asLeast() *outcome {
 	image := rbdutil.ImageName("1e7f")
-	return &made{
+	return &outcome{
 		Asked: "Ceph at 10.0.0.1:6789 as client.admin",
 		Image: rbdutil.Image{
 			ImageRef: rbdutil.ImageRef{Pool: "rbd", Name: image},
 			Size:     1 << 30, Features: rbdutil.Layering, ObjectSize: 4 << 20,
-			Record: recordFor(1 << 30),
+			Record: fixture.Record(1 << 30),
 		},
 		Volume: corev1.PersistentVolume{
 			ObjectMeta: metav1.ObjectMeta{
@@ -129,7 +130,7 @@ func asLeast() *made {
 	}
 }
 
-// observedImages remembers the last image that was asked for.
+// observedImages records the last call of Ensure.
 type observedImages struct {
 	Images
 	cluster rbdutil.Cluster
@@ -141,89 +142,89 @@ func (o *observedImages) Ensure(ctx context.Context, c rbdutil.Cluster, spec rbd
 	return o.Images.Ensure(ctx, c, spec)
 }
 
-// wantMade wants the claim to be served with what comes of the least, changed. Asked
-// once more, as after a crash, it must come to the same.
-func (w *world) wantMade(t *testing.T, class *storagev1.StorageClass, claim *corev1.PersistentVolumeClaim, changes ...func(*made)) {
+// wantProvisioned fails the test unless the result for the claim is asLeast with the changes. A
+// second call, as after a crash, must have the same result.
+func (w *world) wantProvisioned(t *testing.T, class *storagev1.StorageClass, claim *corev1.PersistentVolumeClaim, changes ...func(*outcome)) {
 	t.Helper()
 	want := asLeast()
 	for _, change := range changes {
 		change(want)
 	}
-	observed := &observedImages{Images: w.images}
-	w.images = observed
+	observed := &observedImages{Images: w.Images}
+	w.Images = observed
 	for range 2 {
-		volume := w.provision(t, optionsFor(class, claim))
-		got := &made{
+		volume := w.provision(t, fixture.Options(class, claim))
+		got := &outcome{
 			Asked: observed.cluster.String(), DataPool: observed.spec.DataPool,
-			Image: w.image(t, observed.spec.ImageRef), Volume: *volume, Events: w.sent(),
+			Image: w.Image(t, observed.spec.ImageRef), Volume: *volume, Events: w.Sent(),
 		}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Fatalf("what came of it (-want +got):\n%s", diff)
 		}
 	}
-	if observed.cluster.Key.Reveal() != adminKeyText {
-		t.Error("Ceph was asked with another key")
+	if observed.cluster.Key.Reveal() != fixture.AdminKey {
+		t.Error("another key was used")
 	}
 }
 
-func monitorsAre(monitors ...string) func(*made) {
-	return func(m *made) {
+func monitorsAre(monitors ...string) func(*outcome) {
+	return func(m *outcome) {
 		m.Asked = rbdutil.Cluster{Monitors: monitors, User: "admin"}.String()
 		m.Volume.Spec.RBD.CephMonitors = monitors
 	}
 }
 
-func usersAre(admin, user string) func(*made) {
-	return func(m *made) {
+func usersAre(admin, user string) func(*outcome) {
+	return func(m *outcome) {
 		m.Asked = "Ceph at 10.0.0.1:6789 as client." + admin
 		m.Volume.Annotations[annAdminID], m.Volume.Spec.RBD.RadosUser = admin, user
 	}
 }
 
-func adminSecretIs(namespace, name string) func(*made) {
-	return func(m *made) {
+func adminSecretIs(namespace, name string) func(*outcome) {
+	return func(m *outcome) {
 		m.Volume.Annotations[annDeletionSecretNamespace], m.Volume.Annotations[annDeletionSecretName] = namespace, name
 	}
 }
 
-func userSecretIs(secret *corev1.SecretReference) func(*made) {
-	return func(m *made) { m.Volume.Spec.RBD.SecretRef = secret }
+func userSecretIs(secret *corev1.SecretReference) func(*outcome) {
+	return func(m *outcome) { m.Volume.Spec.RBD.SecretRef = secret }
 }
 
-func keyringIs(keyring string) func(*made) {
-	return func(m *made) { m.Volume.Spec.RBD.Keyring = keyring }
+func keyringIs(keyring string) func(*outcome) {
+	return func(m *outcome) { m.Volume.Spec.RBD.Keyring = keyring }
 }
 
-func poolIs(pool string) func(*made) {
-	return func(m *made) { m.Image.Pool, m.Volume.Spec.RBD.RBDPool = pool, pool }
+func poolIs(pool string) func(*outcome) {
+	return func(m *outcome) { m.Image.Pool, m.Volume.Spec.RBD.RBDPool = pool, pool }
 }
 
-func dataPoolIs(pool string) func(*made) {
-	return func(m *made) { m.DataPool, m.Image.Features = pool, m.Image.Features|1<<7 }
+func dataPoolIs(pool string) func(*outcome) {
+	return func(m *outcome) { m.DataPool, m.Image.Features = pool, m.Image.Features|1<<7 }
 }
 
-func featuresAre(features rbdutil.Features, names string) func(*made) {
-	return func(m *made) { m.Image.Features, m.Volume.Annotations["imageFeatures"] = features, names }
+func featuresAre(features rbdutil.Features, names string) func(*outcome) {
+	return func(m *outcome) { m.Image.Features, m.Volume.Annotations["imageFeatures"] = features, names }
 }
 
-func objectsOf(bytes uint64) func(*made) {
-	return func(m *made) { m.Image.ObjectSize = bytes }
+func objectsOf(bytes uint64) func(*outcome) {
+	return func(m *outcome) { m.Image.ObjectSize = bytes }
 }
 
-func fsTypeIs(fsType string) func(*made) {
-	return func(m *made) { m.Volume.Spec.RBD.FSType = fsType }
+func fsTypeIs(fsType string) func(*outcome) {
+	return func(m *outcome) { m.Volume.Spec.RBD.FSType = fsType }
 }
 
-func sizeIs(bytes uint64, capacity string) func(*made) {
-	return func(m *made) {
+func sizeIs(bytes uint64, capacity string) func(*outcome) {
+	return func(m *outcome) {
 		m.Image.Size, m.Image.Record.Size = bytes, bytes
 		m.Volume.Spec.Capacity[corev1.ResourceStorage] = resource.MustParse(capacity)
 	}
 }
 
-func retentionIs(text string) func(*made) {
-	return func(m *made) { m.Volume.Annotations[annTrashRetention] = text }
+func retentionIs(text string) func(*outcome) {
+	return func(m *outcome) { m.Volume.Annotations[annTrashRetention] = text }
 }
 
-// nothingElse is for rows that come to what the least does.
-func nothingElse(*made) {}
+// unchanged is for rows with the result of asLeast.
+func unchanged(*outcome) {}

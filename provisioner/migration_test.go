@@ -11,9 +11,12 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	csitranslation "k8s.io/csi-translation-lib"
+
+	"github.com/rbd-provisioner/rbd-provisioner/provisioner/fixture"
+	"github.com/rbd-provisioner/rbd-provisioner/provisioner/pvindex"
 )
 
-// migrated is the volume as nodes see it where CSIMigrationRBD is on.
+// migrated returns the volume that nodes get if CSIMigrationRBD is enabled.
 func migrated(t *testing.T, volume *corev1.PersistentVolume) *corev1.PersistentVolume {
 	t.Helper()
 	translator := csitranslation.New()
@@ -30,11 +33,11 @@ func migrated(t *testing.T, volume *corev1.PersistentVolume) *corev1.PersistentV
 func TestVolumeMigratesToCSI(t *testing.T) {
 	t.Parallel()
 	const uid = "0b5c9f1e-5b3c-4a2d-9f57-3d4a0a3c8f11"
-	claim := claimOf(func(c *corev1.PersistentVolumeClaim) { c.UID = uid })
-	class := classWith(map[string]string{
+	claim := fixture.Claim(func(c *corev1.PersistentVolumeClaim) { c.UID = uid })
+	class := fixture.Class(map[string]string{
 		"monitors": "mon-b:6789, 10.0.0.1:6789", "fsType": "xfs", "imageFeatures": "layering,exclusive-lock", "userSecretNamespace": "ceph",
 	})
-	volume := newWorld(t).provision(t, optionsFor(class, claim))
+	volume := newWorld(t).provision(t, fixture.Options(class, claim))
 	csi := migrated(t, volume)
 
 	hash := md5.Sum([]byte("mon-b:6789,10.0.0.1:6789"))
@@ -64,12 +67,12 @@ func TestCephCSIFindsTheImageOfAMigratedVolume(t *testing.T) {
 		t.Run(pool, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
-			w.ceph.AddPool(pool)
-			claim := claimOf(func(c *corev1.PersistentVolumeClaim) { c.UID = "0b5c9f1e-5b3c-4a2d-9f57-3d4a0a3c8f11" })
-			volume := w.provision(t, optionsFor(classWith(map[string]string{"pool": pool}), claim))
+			w.Ceph.AddPool(pool)
+			claim := fixture.Claim(func(c *corev1.PersistentVolumeClaim) { c.UID = "0b5c9f1e-5b3c-4a2d-9f57-3d4a0a3c8f11" })
+			volume := w.provision(t, fixture.Options(fixture.Class(map[string]string{"pool": pool}), claim))
 			handle := migrated(t, volume).Spec.CSI.VolumeHandle
 
-			// As ceph-csi's internal/rbd/migration.go takes it apart.
+			// ceph-csi's internal/rbd/migration.go splits it like this.
 			parts := strings.SplitN(handle, "_", 4)
 			if len(parts) != 4 || parts[0] != "mig" || !strings.HasPrefix(parts[1], "mons-") || !strings.HasPrefix(parts[2], "image-") {
 				t.Fatalf("ceph-csi cannot read the handle %q", handle)
@@ -79,25 +82,44 @@ func TestCephCSIFindsTheImageOfAMigratedVolume(t *testing.T) {
 				t.Fatal(err)
 			}
 			got := string(decoded) + "/kubernetes-dynamic-pvc-" + strings.TrimPrefix(parts[2], "image-")
-			if !slices.Equal([]string{got}, w.ceph.Names()) {
-				t.Errorf("ceph-csi looks for %s, there is %v", got, w.ceph.Names())
+			if !slices.Equal([]string{got}, w.Ceph.Names()) {
+				t.Errorf("ceph-csi opens %s, want %v", got, w.Ceph.Names())
 			}
 		})
 	}
 }
 
-// For an in-tree class ceph-csi knows the cluster by a hash over the parameter as it
-// is; for our volumes by one over the list. Both are the same for a plain list.
+// For an in-tree class, ceph-csi computes the cluster id from the parameter; for a volume,
+// from its list of monitors. Both are equal for a plain list.
 func TestClassAndVolumeMigrateToTheSameCluster(t *testing.T) {
 	t.Parallel()
-	class := classWith(map[string]string{"monitors": "mon-b:6789,10.0.0.1:6789,[2001:db8::1]:6789"})
-	volume := newWorld(t).provision(t, optionsFor(class, claimOf()))
+	class := fixture.Class(map[string]string{"monitors": "mon-b:6789,10.0.0.1:6789,[2001:db8::1]:6789"})
+	volume := newWorld(t).provision(t, fixture.Options(class, fixture.Claim()))
 	inTree := &storagev1.StorageClass{Provisioner: "kubernetes.io/rbd", Parameters: class.Parameters}
 	translated, err := csitranslation.New().TranslateInTreeStorageClassToCSI("kubernetes.io/rbd", inTree)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if got, want := migrated(t, volume).Spec.CSI.VolumeAttributes["clusterID"], translated.Parameters["clusterID"]; got != want {
-		t.Errorf("the volume is of cluster %s, the class of %s", got, want)
+		t.Errorf("the volume has cluster %s, the class has %s", got, want)
+	}
+}
+
+// The volume that csi-translation-lib returns has the same image.
+func TestMigratedVolumeHasTheImageOfTheVolume(t *testing.T) {
+	t.Parallel()
+	for _, pool := range []string{"kube", "Kube.ssd_1-a", "image-pool", "möhre"} {
+		for _, uid := range []string{"0b5c9f1e-5b3c-4a2d-9f57-3d4a0a3c8f11", "1e7f"} {
+			w := newWorld(t)
+			w.Ceph.AddPool(pool)
+			claim := fixture.Claim(func(c *corev1.PersistentVolumeClaim) { c.UID = "x" })
+			volume := w.provision(t, fixture.Options(fixture.Class(map[string]string{"pool": pool}), claim))
+			volume.Spec.RBD.RBDImage = "kubernetes-dynamic-pvc-" + uid
+			csi := migrated(t, volume)
+			csi.Spec.CSI.VolumeAttributes = nil // the handle must suffice
+			if got := pvindex.Images(csi); !slices.Contains(got, pvindex.Images(volume)[0]) {
+				t.Errorf("%s: %v, want %v among them", csi.Spec.CSI.VolumeHandle, got, pvindex.Images(volume)[0])
+			}
+		}
 	}
 }

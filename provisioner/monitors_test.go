@@ -4,21 +4,24 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/rbd-provisioner/rbd-provisioner/provisioner/fixture"
+	"github.com/rbd-provisioner/rbd-provisioner/provisioner/storageclass"
 )
 
 func TestMonitors(t *testing.T) {
 	t.Parallel()
 	const (
-		typed    = "the kubelet's client takes plain addresses only: give each monitor's v1 address as host:port, without v1:, v2: and the brackets around them"
-		commas   = "separate monitors by commas"
-		slash    = "give host:port, without a scheme and without a nonce behind a slash"
-		brackets = "what is in brackets is not an IPv6 address"
-		behind   = "behind the brackets there must be :port or nothing"
+		typed    = "nodes accept plain addresses only: give each monitor's v1 address as host:port, without v1:, v2: and brackets"
+		commas   = "monitors must be separated by commas"
+		slash    = "give host:port, without a scheme, and without a nonce after a slash"
+		brackets = "only an IPv6 address may be in brackets"
+		behind   = "only :port may follow the brackets"
 		bare     = "put an IPv6 address in brackets"
-		noPort   = "there is no port behind the colon"
-		none     = "there is no address in it"
-		open     = "the bracket is not closed"
-		zone     = "an IPv6 address with a zone means something else on each node"
+		noPort   = "the port after the colon is missing"
+		none     = "contains no address"
+		open     = "the closing bracket is missing"
+		zone     = "an IPv6 address must not have a zone, which depends on the node"
 		ports    = " from 1 to 65535"
 		letters  = ` (letters, digits, "-" and "_", with dots between)`
 	)
@@ -71,10 +74,10 @@ func TestMonitors(t *testing.T) {
 		"a negative port":                       {list: "mon:-1", err: `"mon:-1": "-1" is not a port` + ports},
 		"a port with a sign":                    {list: "mon:+6789", err: `"mon:+6789": "+6789" is not a port` + ports},
 		"a port in hexadecimal":                 {list: "mon:0x1a85", err: `"mon:0x1a85": "0x1a85" is not a port` + ports},
-		"no port behind the colon":              {list: "mon:", err: `"mon:": ` + noPort},
+		"no port after the colon":               {list: "mon:", err: `"mon:": ` + noPort},
 		"no port behind IPv6 and colon":         {list: "[2001:db8::1]:", err: `"[2001:db8::1]:": ` + behind},
 		"port 0 behind IPv6":                    {list: "[2001:db8::1]:0", err: `"[2001:db8::1]:0": "0" is not a port` + ports},
-		"text behind the brackets":              {list: "[2001:db8::1]6789", err: `"[2001:db8::1]6789": ` + behind},
+		"text after the brackets":               {list: "[2001:db8::1]6789", err: `"[2001:db8::1]6789": ` + behind},
 		"IPv6 without brackets":                 {list: "2001:db8::1", err: `"2001:db8::1": ` + bare},
 		"IPv6 without brackets, with a port":    {list: "2001:db8::1:6789", err: `"2001:db8::1:6789": ` + bare},
 		"IPv4 in brackets":                      {list: "[10.0.0.1]:6789", err: `"[10.0.0.1]:6789": ` + brackets},
@@ -88,7 +91,7 @@ func TestMonitors(t *testing.T) {
 		"a port without a host":                 {list: ":6789", err: `":6789": "" is not a host name` + letters},
 		"a name that begins with a hyphen":      {list: "-mon", err: `"-mon": "-mon" is not a host name` + letters},
 		"a label that ends with a hyphen":       {list: "mon-.example.com", err: `"mon-.example.com": "mon-.example.com" is not a host name` + letters},
-		"a label of nothing":                    {list: "mon..example.com", err: `"mon..example.com": "mon..example.com" is not a host name` + letters},
+		"an empty label":                        {list: "mon..example.com", err: `"mon..example.com": "mon..example.com" is not a host name` + letters},
 		"a name with an at sign":                {list: "admin@mon", err: `"admin@mon": "admin@mon" is not a host name` + letters},
 		"a name with an equals sign":            {list: "mon_host=mon", err: `"mon_host=mon": "mon_host=mon" is not a host name` + letters},
 		"a name in quotes":                      {list: `"mon"`, err: `"\"mon\"": "\"mon\"" is not a host name` + letters},
@@ -119,8 +122,8 @@ func TestMonitors(t *testing.T) {
 		"a wildcard":                            {list: "*.example.com", err: `"*.example.com": "*.example.com" is not a host name` + letters},
 		"a variable of Ceph's":                  {list: "$host", err: `"$host": "$host" is not a host name` + letters},
 		"a NUL":                                 {list: "a\x00", err: `"a\x00": "a\x00" is not a host name` + letters},
-		"32 monitors":                           {list: strings.Join(many[:32], ","), err: "nodes take 31 monitors at most, these are 32"},
-		"1000 monitors, which end librados":     {list: strings.Join(many, ","), err: "nodes take 31 monitors at most, these are 1000"},
+		"32 monitors":                           {list: strings.Join(many[:32], ","), err: "nodes accept at most 31 monitors, got 32"},
+		"1000 monitors, which end librados":     {list: strings.Join(many, ","), err: "nodes accept at most 31 monitors, got 1000"},
 		"a list of v2 and v1 addresses":         {list: "[v2:10.0.0.1:3300,v1:10.0.0.1:6789]", err: typed},
 		"such a list as `ceph mon dump` prints": {list: "[v2:10.0.0.1:3300/0,v1:10.0.0.1:6789/0]", err: typed},
 		"two such lists":                        {list: "[v2:a:3300,v1:a:6789],[v2:b:3300,v1:b:6789]", err: typed},
@@ -130,10 +133,10 @@ func TestMonitors(t *testing.T) {
 			t.Parallel()
 			w, class := newInputWorld(t), leastClass(map[string]string{"monitors": test.list})
 			if test.err != "" {
-				w.wantRefused(t, class, claimOf(), inClass(invalid("monitors", cut(test.list), test.err)))
+				w.wantRejected(t, class, fixture.Claim(), inClass(invalid("monitors", storageclass.Truncate(test.list), test.err)))
 				return
 			}
-			w.wantMade(t, class, claimOf(), monitorsAre(test.want...))
+			w.wantProvisioned(t, class, fixture.Claim(), monitorsAre(test.want...))
 		})
 	}
 }

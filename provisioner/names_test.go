@@ -4,10 +4,13 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/rbd-provisioner/rbd-provisioner/provisioner/fixture"
+	"github.com/rbd-provisioner/rbd-provisioner/provisioner/storageclass"
 )
 
-// unfit are all characters that have a meaning to the kubelet, to rbd or to Ceph where
-// a name is expected, and some that nobody sees.
+// unfit are all characters that have a meaning for the kubelet, rbd or Ceph in place of a
+// name, and some invisible ones.
 var unfit = []string{
 	"/", "\\", "@", ",", ":", "'", `"`, // of paths, image specs and options
 	" ", "\t", "\n", "\r", "\v", "\f", "\u00a0", "\u2003", "\u2028", "\u3000", // white space
@@ -17,22 +20,22 @@ var unfit = []string{
 func TestNamesWithUnfitCharacters(t *testing.T) {
 	t.Parallel()
 	const (
-		nowhere = "no slash, backslash, at sign, comma, colon, quote, white space or invisible character"
-		user    = "not a cephx user id: there must be " + nowhere + ` in it, and no "-" at its start`
-		pool    = "not a pool for volumes: there must be " + nowhere + ` in its name, and no "-" or "." at its start`
+		forbidden = "a slash, backslash, at sign, comma, colon, quote, white space or invisible character"
+		user      = "not a cephx user id: must not contain " + forbidden + `, and must not start with "-"`
+		pool      = "not a pool for volumes: its name must not contain " + forbidden + `, and must not start with "-" or "."`
 	)
 	for key, why := range map[string]string{"adminId": user, "userId": user, "pool": pool, "dataPool": pool} {
 		for _, c := range unfit {
 			name := "a" + c + "b"
 			t.Run(fmt.Sprintf("%s %q", key, name), func(t *testing.T) {
 				t.Parallel()
-				newInputWorld(t).wantRefused(t, leastClass(map[string]string{key: name}), claimOf(), inClass(invalid(key, name, why)))
+				newInputWorld(t).wantRejected(t, leastClass(map[string]string{key: name}), fixture.Claim(), inClass(invalid(key, name, why)))
 			})
 		}
 		for _, name := range []string{"-", "-a", "--id"} {
 			t.Run(key+" like the flag "+name, func(t *testing.T) {
 				t.Parallel()
-				newInputWorld(t).wantRefused(t, leastClass(map[string]string{key: name}), claimOf(), inClass(invalid(key, name, why)))
+				newInputWorld(t).wantRejected(t, leastClass(map[string]string{key: name}), fixture.Claim(), inClass(invalid(key, name, why)))
 			})
 		}
 	}
@@ -49,28 +52,28 @@ func TestNamesWithUnfitCharacters(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			newInputWorld(t).wantRefused(t, leastClass(map[string]string{test.key: test.value}), claimOf(), inClass(invalid(test.key, cut(test.value), test.why)))
+			newInputWorld(t).wantRejected(t, leastClass(map[string]string{test.key: test.value}), fixture.Claim(), inClass(invalid(test.key, storageclass.Truncate(test.value), test.why)))
 		})
 	}
 }
 
-// What Kubernetes says of names that it does not take.
+// The messages of Kubernetes about invalid names.
 const (
 	notASubdomain = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
 	notALabel     = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')"
 )
 
-func TestSecretNamesThatKubernetesDoesNotHave(t *testing.T) {
+func TestInvalidSecretNames(t *testing.T) {
 	t.Parallel()
 	for _, c := range append([]string{"A", "_", "%", "$", "(", "ü", ".-", ".."}, unfit...) {
 		name := "a" + c + "b"
 		t.Run(fmt.Sprintf("%q", name), func(t *testing.T) {
 			t.Parallel()
 			for _, key := range []string{"adminSecretName", "userSecretName"} {
-				newInputWorld(t).wantRefused(t, leastClass(map[string]string{key: name}), claimOf(), inClass(invalid(key, name, notASubdomain)))
+				newInputWorld(t).wantRejected(t, leastClass(map[string]string{key: name}), fixture.Claim(), inClass(invalid(key, name, notASubdomain)))
 			}
 			for _, key := range []string{"adminSecretNamespace", "userSecretNamespace"} {
-				newInputWorld(t).wantRefused(t, leastClass(map[string]string{key: name}), claimOf(), inClass(invalid(key, name, notALabel)))
+				newInputWorld(t).wantRejected(t, leastClass(map[string]string{key: name}), fixture.Claim(), inClass(invalid(key, name, notALabel)))
 			}
 		})
 	}

@@ -5,21 +5,21 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
+	"github.com/rbd-provisioner/rbd-provisioner/provisioner/fixture"
 )
 
-func TestParametersThatAreWrong(t *testing.T) {
+func TestInvalidParameters(t *testing.T) {
 	t.Parallel()
 	const (
-		blanks    = "there is white space around it: remove it"
-		file      = "not an absolute path of a file on the nodes, without blanks"
+		blanks    = "must not have white space around it"
+		file      = "must be the absolute path of a file on the nodes, without blanks"
 		retention = "not a duration such as 24h, allowed: 0 to 87600h in whole seconds"
 		power     = " is not a power of two from 4Ki to 32Mi"
 		features  = ", allowed: layering, exclusive-lock, object-map, fast-diff, deep-flatten"
 		known     = "unknown parameter, allowed: monitors, adminId, adminSecretName, adminSecretNamespace, userId, userSecretName, userSecretNamespace, keyring, pool, dataPool, imageFormat, imageFeatures, objectSize, fsType, trashRetention"
 		needsUser = "parameters.userSecretName: Required value: the Secret with the key of client.admin that nodes map the image with (or keyring, a file on every node)"
 		needsMons = "parameters.monitors: Required value: the addresses of the Ceph monitors, separated by commas"
-		typed     = "the kubelet's client takes plain addresses only: give each monitor's v1 address as host:port, without v1:, v2: and the brackets around them"
+		typed     = "nodes accept plain addresses only: give each monitor's v1 address as host:port, without v1:, v2: and brackets"
 	)
 	type set = map[string]string
 	for name, test := range map[string]struct {
@@ -31,9 +31,9 @@ func TestParametersThatAreWrong(t *testing.T) {
 		"blank monitors": {set{"monitors": " \t"}, needsMons},
 		"a list of 10 kB in place of monitors": {set{"monitors": strings.Repeat("x", 10_000)},
 			invalid("monitors", strings.Repeat("x", 100)+"…", `"`+strings.Repeat("x", 100)+`…": "`+strings.Repeat("x", 100)+`…" is not a host name (letters, digits, "-" and "_", with dots between)`)},
-		"monitors that are commas":            {set{"monitors": ",,"}, invalid("monitors", ",,", "there is no address in it")},
+		"monitors that are commas":            {set{"monitors": ",,"}, invalid("monitors", ",,", "contains no address")},
 		"a monitor that is wrong":             {set{"monitors": "a, b:x"}, invalid("monitors", "a, b:x", `"b:x": "x" is not a port from 1 to 65535`)},
-		"monitors as `ceph mon dump` says":    {set{"monitors": "[v2:a:3300,v1:a:6789]"}, invalid("monitors", "[v2:a:3300,v1:a:6789]", typed)},
+		"monitors as `ceph mon dump` prints":  {set{"monitors": "[v2:a:3300,v1:a:6789]"}, invalid("monitors", "[v2:a:3300,v1:a:6789]", typed)},
 		"an adminId in blanks":                {set{"adminId": "kube "}, invalid("adminId", "kube ", blanks)},
 		"an adminId that is blank":            {set{"adminId": " "}, invalid("adminId", " ", blanks)},
 		"no adminSecretName":                  {set{"adminSecretName": absent}, "parameters.adminSecretName: Required value: the Secret with the key of client.admin"},
@@ -67,14 +67,14 @@ func TestParametersThatAreWrong(t *testing.T) {
 		"journaling": {set{"imageFeatures": "layering,exclusive-lock,journaling"},
 			invalid("imageFeatures", "layering,exclusive-lock,journaling", "journaling: no kernel client maps an image with journaling"+features)},
 		"a feature without what it needs": {set{"imageFeatures": "object-map"},
-			invalid("imageFeatures", "object-map", "object-map needs exclusive-lock beside it"+features)},
+			invalid("imageFeatures", "object-map", "object-map requires exclusive-lock"+features)},
 		"a feature that is none": {set{"imageFeatures": "layering,magic"},
-			invalid("imageFeatures", "layering,magic", `"magic" is not a feature that can be asked for`+features)},
-		"a feature in upper case":        {set{"imageFeatures": "Layering"}, invalid("imageFeatures", "Layering", `"Layering" is not a feature that can be asked for`+features)},
-		"features by number":             {set{"imageFeatures": "61"}, invalid("imageFeatures", "61", `"61" is not a feature that can be asked for`+features)},
-		"features between blanks":        {set{"imageFeatures": "layering exclusive-lock"}, invalid("imageFeatures", "layering exclusive-lock", `"layering exclusive-lock" is not a feature that can be asked for`+features)},
-		"features of Ceph's own":         {set{"imageFeatures": "layering,data-pool"}, invalid("imageFeatures", "layering,data-pool", `"data-pool" is not a feature that can be asked for`+features)},
-		"fast-diff alone":                {set{"imageFeatures": "exclusive-lock,fast-diff"}, invalid("imageFeatures", "exclusive-lock,fast-diff", "fast-diff needs object-map beside it"+features)},
+			invalid("imageFeatures", "layering,magic", `"magic" is not a supported feature`+features)},
+		"a feature in upper case":        {set{"imageFeatures": "Layering"}, invalid("imageFeatures", "Layering", `"Layering" is not a supported feature`+features)},
+		"features by number":             {set{"imageFeatures": "61"}, invalid("imageFeatures", "61", `"61" is not a supported feature`+features)},
+		"features between blanks":        {set{"imageFeatures": "layering exclusive-lock"}, invalid("imageFeatures", "layering exclusive-lock", `"layering exclusive-lock" is not a supported feature`+features)},
+		"features of Ceph's own":         {set{"imageFeatures": "layering,data-pool"}, invalid("imageFeatures", "layering,data-pool", `"data-pool" is not a supported feature`+features)},
+		"fast-diff alone":                {set{"imageFeatures": "exclusive-lock,fast-diff"}, invalid("imageFeatures", "exclusive-lock,fast-diff", "fast-diff requires object-map"+features)},
 		"image format 3":                 {set{"imageFormat": "3"}, `parameters.imageFormat: Unsupported value: "3": supported values: "2"`},
 		"image format 2.0":               {set{"imageFormat": "2.0"}, `parameters.imageFormat: Unsupported value: "2.0": supported values: "2"`},
 		"objects of one byte":            {set{"objectSize": "1"}, invalid("objectSize", "1", "1 bytes"+power)},
@@ -85,8 +85,8 @@ func TestParametersThatAreWrong(t *testing.T) {
 		"objects of too many digits":     {set{"objectSize": "00000004194304"}, invalid("objectSize", "00000004194304", "not a quantity such as 4Mi")},
 		"objects of dots":                {set{"objectSize": "..."}, invalid("objectSize", "...", "not a quantity such as 4Mi")},
 		"objects of a decimal size":      {set{"objectSize": "4M"}, invalid("objectSize", "4M", "4000000 bytes"+power)},
-		"objects of nothing":             {set{"objectSize": "0"}, invalid("objectSize", "0", "0 bytes"+power)},
-		"objects of less than nothing":   {set{"objectSize": "-4Mi"}, invalid("objectSize", "-4Mi", "0 bytes"+power)},
+		"objects of size 0":              {set{"objectSize": "0"}, invalid("objectSize", "0", "0 bytes"+power)},
+		"objects of a negative size":     {set{"objectSize": "-4Mi"}, invalid("objectSize", "-4Mi", "0 bytes"+power)},
 		"objects that are too large":     {set{"objectSize": "64Mi"}, invalid("objectSize", "64Mi", "67108864 bytes"+power)},
 		"objects larger than any number": {set{"objectSize": "100Ei"}, invalid("objectSize", "100Ei", "9223372036854775807 bytes"+power)},
 		"objects of a unit that is none": {set{"objectSize": "4MiB"}, invalid("objectSize", "4MiB", "not a quantity such as 4Mi")},
@@ -115,50 +115,17 @@ func TestParametersThatAreWrong(t *testing.T) {
 		"several unknown keys": {set{"a": "1", "b": "2", "c": "3"},
 			"[" + invalid("a", "1", known) + ", " + invalid("b", "2", "unknown parameter") + ", " + invalid("c", "3", "unknown parameter") + "]"},
 		"an unknown key with 10 kB":       {set{"note": strings.Repeat("v", 10_000)}, invalid("note", strings.Repeat("v", 100)+"…", known)},
-		"a key given twice, alike":        {set{"Pool": "rbd", "pool": "rbd"}, invalid("pool", "rbd", "given twice, as Pool too: keep one of them")},
-		"a key given twice, one of empty": {set{"ADMINID": "", "adminId": "kube"}, invalid("adminId", "kube", "given twice, as ADMINID too: keep one of them")},
+		"a key given twice, alike":        {set{"Pool": "rbd", "pool": "rbd"}, invalid("pool", "rbd", "given twice, also as Pool: keep one of them")},
+		"a key given twice, one of empty": {set{"ADMINID": "", "adminId": "kube"}, invalid("adminId", "kube", "given twice, also as ADMINID: keep one of them")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			newInputWorld(t).wantRefused(t, leastClass(test.change), claimOf(), inClass(test.want))
+			newInputWorld(t).wantRejected(t, leastClass(test.change), fixture.Claim(), inClass(test.want))
 		})
 	}
 }
 
-// invalid is the text of one error about a value.
+// invalid returns the text of an error about a value.
 func invalid(key, value, why string) string {
 	return "parameters." + key + ": Invalid value: " + strconv.Quote(value) + ": " + why
-}
-
-func TestAllMistakesAreReportedAtOnce(t *testing.T) {
-	t.Parallel()
-	_, errs := parseParameters(map[string]string{
-		"Monitors": "", "adminId": "client.kube", "userId": "a b", "adminSecretNamespace": "x.y",
-		"keyring": "here", "pool": "a/b", "dataPool": "-ec", "imageFormat": "1", "imageFeatures": "magic",
-		"objectSize": "3", "fsType": "ntfs", "unknown": "x", "POOL": "twice",
-	})
-	var fields []string
-	for _, err := range errs {
-		fields = append(fields, strings.TrimPrefix(err.Field, "parameters."))
-	}
-	want := []string{
-		"pool", "unknown", // while the keys are sorted
-		"monitors", "adminId", "adminSecretNamespace", "keyring", "imageFeatures", "objectSize", "dataPool",
-		"fsType", "userId", "adminSecretName", "imageFormat",
-	}
-	if diff := cmp.Diff(want, fields); diff != "" {
-		t.Errorf("mistakes in (-want +got):\n%s", diff)
-	}
-}
-
-func TestTheSameMistakesReadTheSameEachTime(t *testing.T) {
-	t.Parallel()
-	raw := map[string]string{"a": "1", "b": "2", "c": "3", "POOL": "x", "Pool": "y", "pool": "z"}
-	_, first := parseParameters(raw)
-	for range 20 {
-		_, again := parseParameters(raw)
-		if diff := cmp.Diff(textOf(first.ToAggregate()), textOf(again.ToAggregate())); diff != "" {
-			t.Fatalf("the events would not add up (-first +again):\n%s", diff)
-		}
-	}
 }

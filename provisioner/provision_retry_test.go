@@ -10,54 +10,38 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/rbd-provisioner/rbd-provisioner/provisioner/fixture"
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/rbdfake"
 )
 
-// failOnce fails the next operation of that name, before or after it takes effect.
-func (w *world) failOnce(op string, after bool, err error) {
-	hook := func(_ context.Context, this string, _ rbdutil.Cluster, _ rbdutil.ImageRef) error {
-		if this == op && err != nil {
-			once := err
-			err = nil
-			return once
-		}
-		return nil
-	}
-	if after {
-		w.ceph.After = hook
-	} else {
-		w.ceph.Before = hook
-	}
-}
-
-func TestProvisionAgainAfterEveryFailure(t *testing.T) {
+func TestProvisionCanBeRetriedAfterEachFailure(t *testing.T) {
 	t.Parallel()
 	for name, test := range failures {
 		for _, op := range []string{rbdfake.OpCreate, rbdfake.OpUpdate} {
 			for when, after := range map[string]bool{"before": false, "after": true} {
 				if test.err == rbdutil.ErrImageExists && op == rbdfake.OpCreate && after { //nolint:errorlint // the very same
-					continue // that is how the second attempt begins
+					continue // the second attempt starts like this
 				}
 				t.Run(name+" "+when+" "+op, func(t *testing.T) {
 					t.Parallel()
 					w := newWorld(t)
-					w.failOnce(op, after, test.err)
-					volume, state, err := w.Provision(t.Context(), optionsFor(classWith(nil), claimOf()))
+					w.FailOnce(op, after, test.err)
+					volume, state, err := w.Provision(t.Context(), fixture.Options(fixture.Class(nil), fixture.Claim()))
 					if err == nil {
-						// An image that "exists" and does not is made anew at once.
+						// An image that "exists" but does not is created at once.
 						if !errors.Is(test.err, rbdutil.ErrImageExists) {
-							t.Fatal("the failure went unnoticed")
+							t.Fatal("the failure was ignored")
 						}
 					} else if volume != nil || !errors.Is(err, test.err) {
 						t.Fatalf("Provision = %v, %v, want %v", volume, err, test.err)
 					}
-					if op == rbdfake.OpUpdate && state != background {
+					if op == rbdfake.OpUpdate && state != inBackground {
 						t.Errorf("%v, though there is an image: a claim that is deleted now leaks it", state)
 					}
-					w.provision(t, optionsFor(classWith(nil), claimOf()))
-					w.wantImages(t, "kube/kubernetes-dynamic-pvc-1e7f")
-					if img := w.image(t, imageRef("1e7f")); img.Size != 1<<30 || img.Owner().ClaimUID != "1e7f" {
+					w.provision(t, fixture.Options(fixture.Class(nil), fixture.Claim()))
+					w.WantImages(t, "kube/kubernetes-dynamic-pvc-1e7f")
+					if img := w.Image(t, fixture.ImageRef("1e7f")); img.Size != 1<<30 || img.Owner().ClaimUID != "1e7f" {
 						t.Errorf("image %+v", img)
 					}
 				})
@@ -66,55 +50,55 @@ func TestProvisionAgainAfterEveryFailure(t *testing.T) {
 	}
 }
 
-func TestProvisionAgainGivesTheSameVolume(t *testing.T) {
+func TestProvisionReturnsTheSameVolumeAgain(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	first := w.provision(t, optionsFor(classWith(nil), claimOf()))
-	again := w.provision(t, optionsFor(classWith(nil), claimOf()))
+	first := w.provision(t, fixture.Options(fixture.Class(nil), fixture.Claim()))
+	again := w.provision(t, fixture.Options(fixture.Class(nil), fixture.Claim()))
 	if diff := cmp.Diff(first, again); diff != "" {
 		t.Errorf("volume (-first +again):\n%s", diff)
 	}
-	w.wantImages(t, "kube/kubernetes-dynamic-pvc-1e7f")
+	w.WantImages(t, "kube/kubernetes-dynamic-pvc-1e7f")
 }
 
-func TestProvisionAgainWhenTheSecretWasPutRight(t *testing.T) {
+func TestProvisionAfterTheSecretWasCorrected(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	secrets := w.client.CoreV1().Secrets("ceph")
-	if _, err := secrets.Update(t.Context(), secretOf("ceph", "admin", nil), metav1.UpdateOptions{}); err != nil {
+	secrets := w.Client.CoreV1().Secrets("ceph")
+	if _, err := secrets.Update(t.Context(), fixture.Secret("ceph", "admin", nil), metav1.UpdateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if _, state, err := w.Provision(t.Context(), optionsFor(classWith(nil), claimOf())); err == nil || state != noChange {
+	if _, state, err := w.Provision(t.Context(), fixture.Options(fixture.Class(nil), fixture.Claim())); err == nil || state != noChange {
 		t.Fatalf("%v, %v, want an error of the secret", state, err)
 	}
-	if _, err := secrets.Update(t.Context(), secretOf("ceph", "admin", map[string]string{"key": adminKeyText}), metav1.UpdateOptions{}); err != nil {
+	if _, err := secrets.Update(t.Context(), fixture.Secret("ceph", "admin", map[string]string{"key": fixture.AdminKey}), metav1.UpdateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	w.provision(t, optionsFor(classWith(nil), claimOf()))
+	w.provision(t, fixture.Options(fixture.Class(nil), fixture.Claim()))
 }
 
-func TestProvisionAgainAfterTheClassWasReplaced(t *testing.T) {
+func TestProvisionAfterTheClassWasReplaced(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.failOnce(rbdfake.OpUpdate, false, rbdutil.ErrTimeout)
-	if _, _, err := w.Provision(t.Context(), optionsFor(classWith(nil), claimOf())); !errors.Is(err, rbdutil.ErrTimeout) {
+	w.FailOnce(rbdfake.OpUpdate, false, rbdutil.ErrTimeout)
+	if _, _, err := w.Provision(t.Context(), fixture.Options(fixture.Class(nil), fixture.Claim())); !errors.Is(err, rbdutil.ErrTimeout) {
 		t.Fatalf("error %v, want %v", err, rbdutil.ErrTimeout)
 	}
-	class := classWith(map[string]string{"imageFeatures": "layering,exclusive-lock", "objectSize": "1Mi"})
-	w.provision(t, optionsFor(class, claimOf()))
-	if img := w.image(t, imageRef("1e7f")); img.ObjectSize != 1<<20 || img.Features != rbdutil.Layering|rbdutil.ExclusiveLock {
-		t.Errorf("image %+v is of the class as it was", img)
+	class := fixture.Class(map[string]string{"imageFeatures": "layering,exclusive-lock", "objectSize": "1Mi"})
+	w.provision(t, fixture.Options(class, fixture.Claim()))
+	if img := w.Image(t, fixture.ImageRef("1e7f")); img.ObjectSize != 1<<20 || img.Features != rbdutil.Layering|rbdutil.ExclusiveLock {
+		t.Errorf("image %+v has the parameters of the old class", img)
 	}
 }
 
-func TestConcurrentCallsForOneClaimMakeOneImage(t *testing.T) {
+func TestConcurrentCallsForOneClaimCreateOneImage(t *testing.T) {
 	t.Parallel()
 	const callers = 16
 	w := newWorld(t)
-	// All are between looking and doing at once.
+	// All calls have read the image and none has created it yet.
 	var arrived sync.WaitGroup
 	arrived.Add(callers)
-	w.ceph.Before = func(_ context.Context, op string, _ rbdutil.Cluster, _ rbdutil.ImageRef) error {
+	w.Ceph.Before = func(_ context.Context, op string, _ rbdutil.Cluster, _ rbdutil.ImageRef) error {
 		if op == rbdfake.OpCreate {
 			arrived.Done()
 			arrived.Wait()
@@ -127,7 +111,7 @@ func TestConcurrentCallsForOneClaimMakeOneImage(t *testing.T) {
 		all.Add(1)
 		go func() {
 			defer all.Done()
-			volume, state, err := w.Provision(t.Context(), optionsFor(classWith(nil), claimOf()))
+			volume, state, err := w.Provision(t.Context(), fixture.Options(fixture.Class(nil), fixture.Claim()))
 			if err != nil || state != finished {
 				t.Errorf("Provision: %v, %v", state, err)
 			}
@@ -140,5 +124,5 @@ func TestConcurrentCallsForOneClaimMakeOneImage(t *testing.T) {
 			t.Errorf("volumes (-one +another):\n%s", diff)
 		}
 	}
-	w.wantImages(t, "kube/kubernetes-dynamic-pvc-1e7f")
+	w.WantImages(t, "kube/kubernetes-dynamic-pvc-1e7f")
 }

@@ -11,52 +11,34 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/sig-storage-lib-external-provisioner/v10/controller"
 
+	"github.com/rbd-provisioner/rbd-provisioner/provisioner/fixture"
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/rbdfake"
 )
 
-// image is the image of the claim with the UID, as Ceph has it.
-func (w *world) image(t *testing.T, ref rbdutil.ImageRef) rbdutil.Image {
-	t.Helper()
-	img, err := w.ceph.Get(t.Context(), rbdutil.Cluster{}, ref)
-	if err != nil {
-		t.Fatal(err)
-	}
-	img.ID, img.Record.ImageID = "", "" // Ceph's own choice
-	return img
-}
-
-// wantImages wants these images in Ceph, and no others.
-func (w *world) wantImages(t *testing.T, want ...string) {
-	t.Helper()
-	if diff := cmp.Diff(append([]string{}, want...), w.ceph.Names()); diff != "" {
-		t.Errorf("images (-want +got):\n%s", diff)
-	}
-}
-
-func TestProvisionMakesTheImage(t *testing.T) {
+func TestProvisionCreatesTheImage(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.ceph.Before = func(_ context.Context, op string, c rbdutil.Cluster, _ rbdutil.ImageRef) error {
-		if c.String() != "Ceph at 10.0.0.1:6789,10.0.0.2:6789 as client.kube" || c.Key.Reveal() != adminKeyText {
+	w.Ceph.Before = func(_ context.Context, op string, c rbdutil.Cluster, _ rbdutil.ImageRef) error {
+		if c.String() != "Ceph at 10.0.0.1:6789,10.0.0.2:6789 as client.kube" || c.Key.Reveal() != fixture.AdminKey {
 			t.Errorf("%s on %s, or with another key", op, c)
 		}
 		return nil
 	}
-	class := classWith(map[string]string{"imageFeatures": "layering,exclusive-lock", "objectSize": "1Mi", "dataPool": "data"})
-	w.provision(t, optionsFor(class, claimOf(requesting("1G"))))
+	class := fixture.Class(map[string]string{"imageFeatures": "layering,exclusive-lock", "objectSize": "1Mi", "dataPool": "data"})
+	w.provision(t, fixture.Options(class, fixture.Claim(fixture.Requesting("1G"))))
 	want := rbdutil.Image{
-		ImageRef: imageRef("1e7f"), Size: 954 << 20, ObjectSize: 1 << 20,
-		Features: rbdutil.Layering | rbdutil.ExclusiveLock | 1<<7, // data-pool, by itself
-		Record:   recordFor(954 << 20),
+		ImageRef: fixture.ImageRef("1e7f"), Size: 954 << 20, ObjectSize: 1 << 20,
+		Features: rbdutil.Layering | rbdutil.ExclusiveLock | 1<<7, // data-pool, which Ceph adds
+		Record:   fixture.Record(954 << 20),
 	}
-	w.ceph.Before = nil
-	if diff := cmp.Diff(want, w.image(t, imageRef("1e7f"))); diff != "" {
+	w.Ceph.Before = nil
+	if diff := cmp.Diff(want, w.Image(t, fixture.ImageRef("1e7f"))); diff != "" {
 		t.Errorf("image (-want +got):\n%s", diff)
 	}
 }
 
-func TestProvisionRefusesBeforeItAsksCeph(t *testing.T) {
+func TestProvisionFailsWithoutARequestToCeph(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		class map[string]string
@@ -65,12 +47,12 @@ func TestProvisionRefusesBeforeItAsksCeph(t *testing.T) {
 	}{
 		"a class that is wrong": {
 			class: map[string]string{"imageFormat": "1", "monitors": "a b"},
-			err: `StorageClass rbd (replace it; the claim then goes on by itself): [parameters.monitors: Invalid value: "a b": "a b": separate monitors by commas, ` +
+			err: `StorageClass rbd is invalid (replace it; the claim will be retried automatically): [parameters.monitors: Invalid value: "a b": "a b": monitors must be separated by commas, ` +
 				`parameters.imageFormat: Unsupported value: "1": supported values: "2"]`,
 		},
 		"a claim that is wrong": {
-			claim: requesting("0"),
-			err:   `claim: spec.resources.requests.storage: Invalid value: "0": a volume cannot be so small: ask for 1Mi or more`,
+			claim: fixture.Requesting("0"),
+			err:   `claim: spec.resources.requests.storage: Invalid value: "0": requested size is too small, minimum is 1Mi`,
 		},
 		"a secret that is not there": {
 			class: map[string]string{"adminSecretName": "lost"},
@@ -80,23 +62,23 @@ func TestProvisionRefusesBeforeItAsksCeph(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
-			w.ceph.Before = func(_ context.Context, op string, _ rbdutil.Cluster, _ rbdutil.ImageRef) error {
-				t.Errorf("Ceph was asked to %s", op)
+			w.Ceph.Before = func(_ context.Context, op string, _ rbdutil.Cluster, _ rbdutil.ImageRef) error {
+				t.Errorf("request to Ceph: %s", op)
 				return nil
 			}
-			claim := claimOf()
+			claim := fixture.Claim()
 			if test.claim != nil {
 				test.claim(claim)
 			}
-			volume, state, err := w.Provision(t.Context(), optionsFor(classWith(test.class), claim))
-			if volume != nil || state != noChange || textOf(err) != test.err {
+			volume, state, err := w.Provision(t.Context(), fixture.Options(fixture.Class(test.class), claim))
+			if volume != nil || state != noChange || fixture.TextOf(err) != test.err {
 				t.Errorf("Provision = %v, %v, %v\nwant error %s", volume, state, err, test.err)
 			}
 		})
 	}
 }
 
-func TestProvisionSaysWhatCephRefused(t *testing.T) {
+func TestProvisionReportsTheErrorsOfCeph(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		class map[string]string
@@ -107,11 +89,11 @@ func TestProvisionSaysWhatCephRefused(t *testing.T) {
 	}{
 		"no pool": {
 			class: map[string]string{"pool": "lost"}, state: noChange,
-			err: "open pool lost: pool not found: create pool lost (`ceph osd pool create`, `rbd pool init`) or name another in the class",
+			err: "open pool lost: pool not found: create pool lost (`ceph osd pool create`, `rbd pool init`) or name another pool in the class",
 		},
 		"no data pool": {
 			class: map[string]string{"dataPool": "lost"}, state: noChange,
-			err: "create image kube/kubernetes-dynamic-pvc-1e7f: data pool not found: lost: create data pool lost or name another in the class",
+			err: "create image kube/kubernetes-dynamic-pvc-1e7f: data pool not found: lost: create data pool lost or name another data pool in the class",
 		},
 		"no rights": {
 			fail: rbdutil.ErrAccessDenied, state: noChange,
@@ -123,79 +105,79 @@ func TestProvisionSaysWhatCephRefused(t *testing.T) {
 			err: "image has another owner: kube/kubernetes-dynamic-pvc-1e7f already exists for no known owner",
 		},
 		"our image of another size": {
-			there: &rbdutil.Image{Size: 1 << 20, Features: rbdutil.Layering, Record: recordFor(1 << 20)},
-			state: background,
-			err:   "image does not fit: kube/kubernetes-dynamic-pvc-1e7f already exists with a size of 1048576 bytes, wanted are 1073741824",
+			there: &rbdutil.Image{Size: 1 << 20, Features: rbdutil.Layering, Record: fixture.Record(1 << 20)},
+			state: inBackground,
+			err:   "image does not match the request: kube/kubernetes-dynamic-pvc-1e7f already exists with a size of 1048576 bytes, requested are 1073741824",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
 			if test.there != nil {
-				test.there.ImageRef = imageRef("1e7f")
-				w.ceph.Put(*test.there)
+				test.there.ImageRef = fixture.ImageRef("1e7f")
+				w.Ceph.Put(*test.there)
 			}
 			if test.fail != nil {
-				w.ceph.Before = func(context.Context, string, rbdutil.Cluster, rbdutil.ImageRef) error { return test.fail }
+				w.Ceph.Before = func(context.Context, string, rbdutil.Cluster, rbdutil.ImageRef) error { return test.fail }
 			}
-			volume, state, err := w.Provision(t.Context(), optionsFor(classWith(test.class), claimOf()))
-			if volume != nil || state != test.state || textOf(err) != test.err {
+			volume, state, err := w.Provision(t.Context(), fixture.Options(fixture.Class(test.class), fixture.Claim()))
+			if volume != nil || state != test.state || fixture.TextOf(err) != test.err {
 				t.Errorf("Provision = %v, %v, %v\nwant %v, %s", volume, state, err, test.state, test.err)
 			}
-			wantNoKey(t, textOf(err))
+			fixture.WantNoKey(t, fixture.TextOf(err))
 		})
 	}
 }
 
-func TestProvisionDoesNotWaitForever(t *testing.T) {
+func TestProvisionTimesOut(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.timeout = 10 * time.Millisecond
-	w.ceph.Before = func(ctx context.Context, op string, _ rbdutil.Cluster, _ rbdutil.ImageRef) error {
+	w.Timeout = 10 * time.Millisecond
+	w.Ceph.Before = func(ctx context.Context, op string, _ rbdutil.Cluster, _ rbdutil.ImageRef) error {
 		if op == rbdfake.OpUpdate {
-			<-ctx.Done() // after which the fake answers as the real one does
+			<-ctx.Done() // then the fake returns, as Ceph does
 		}
 		return nil
 	}
-	_, state, err := w.Provision(t.Context(), optionsFor(classWith(nil), claimOf()))
-	if state != background || !errors.Is(err, rbdutil.ErrTimeout) || !errors.Is(err, rbdutil.ErrUnfinished) {
-		t.Errorf("%v, %v, want %v and a timeout", state, err, background)
+	_, state, err := w.Provision(t.Context(), fixture.Options(fixture.Class(nil), fixture.Claim()))
+	if state != inBackground || !errors.Is(err, rbdutil.ErrTimeout) || !errors.Is(err, rbdutil.ErrIncomplete) {
+		t.Errorf("%v, %v, want %v and a timeout", state, err, inBackground)
 	}
-	want := "image is not finished: update image kube/kubernetes-dynamic-pvc-1e7f: Ceph did not answer in time: " +
-		"check the cluster's health (`ceph -s`); it is tried again by itself"
-	if textOf(err) != want {
+	want := "image is not complete: update image kube/kubernetes-dynamic-pvc-1e7f: Ceph did not answer in time: " +
+		"check the cluster's health (`ceph -s`); will be retried automatically"
+	if fixture.TextOf(err) != want {
 		t.Errorf("error %v\nwant  %s", err, want)
 	}
-	w.ceph.Before, w.timeout = nil, time.Minute
-	w.provision(t, optionsFor(classWith(nil), claimOf()))
-	w.wantImages(t, "kube/kubernetes-dynamic-pvc-1e7f")
+	w.Ceph.Before, w.Timeout = nil, time.Minute
+	w.provision(t, fixture.Options(fixture.Class(nil), fixture.Claim()))
+	w.WantImages(t, "kube/kubernetes-dynamic-pvc-1e7f")
 }
 
-func TestClaimsOfOneNameGetImagesOfTheirOwn(t *testing.T) {
+func TestClaimsOfOneNameGetDifferentImages(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.ceph.AddPool("fast")
+	w.Ceph.AddPool("fast")
 	of := func(uid types.UID) *corev1.PersistentVolumeClaim {
-		return claimOf(func(c *corev1.PersistentVolumeClaim) { c.UID = uid })
+		return fixture.Claim(func(c *corev1.PersistentVolumeClaim) { c.UID = uid })
 	}
-	w.provision(t, optionsFor(classWith(nil), of("1")))
-	w.provision(t, optionsFor(classWith(nil), of("2")))                               // made anew
-	w.provision(t, optionsFor(classWith(map[string]string{"pool": "fast"}), of("3"))) // with another class
-	w.wantImages(t, "fast/kubernetes-dynamic-pvc-3", "kube/kubernetes-dynamic-pvc-1", "kube/kubernetes-dynamic-pvc-2")
+	w.provision(t, fixture.Options(fixture.Class(nil), of("1")))
+	w.provision(t, fixture.Options(fixture.Class(nil), of("2")))                               // created again
+	w.provision(t, fixture.Options(fixture.Class(map[string]string{"pool": "fast"}), of("3"))) // with another class
+	w.WantImages(t, "fast/kubernetes-dynamic-pvc-3", "kube/kubernetes-dynamic-pvc-1", "kube/kubernetes-dynamic-pvc-2")
 }
 
 func TestClustersThatShareAPoolDoNotShareImages(t *testing.T) {
 	t.Parallel()
 	here, there := newWorld(t), newWorld(t)
-	there.images, there.clusterID = here.images, "there"
-	here.provision(t, optionsFor(classWith(nil), claimOf()))
-	before := here.image(t, imageRef("1e7f"))
-	// A claim of the same UID: restored from a backup, say.
-	_, state, err := there.Provision(t.Context(), optionsFor(classWith(nil), claimOf()))
+	there.Images, there.Clusters.ClusterID = here.Images, "there"
+	here.provision(t, fixture.Options(fixture.Class(nil), fixture.Claim()))
+	before := here.Image(t, fixture.ImageRef("1e7f"))
+	// A claim with the same UID, for example restored from a backup.
+	_, state, err := there.Provision(t.Context(), fixture.Options(fixture.Class(nil), fixture.Claim()))
 	if state != finished || !errors.Is(err, rbdutil.ErrForeignImage) {
 		t.Errorf("%v, %v, want %v, %v", state, err, finished, rbdutil.ErrForeignImage)
 	}
-	if diff := cmp.Diff(before, here.image(t, imageRef("1e7f"))); diff != "" {
+	if diff := cmp.Diff(before, here.Image(t, fixture.ImageRef("1e7f"))); diff != "" {
 		t.Errorf("the other's image was changed (-before +after):\n%s", diff)
 	}
 }

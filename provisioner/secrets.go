@@ -12,31 +12,32 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/rbd-provisioner/rbd-provisioner/provisioner/storageclass"
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
 // secretKey is the entry of a Secret that holds the cephx key.
 const secretKey = "key"
 
-// adminKey reads the key that we ourselves use.
-func (p *Provisioner) adminKey(ctx context.Context, ref types.NamespacedName) (rbdutil.Key, error) {
-	secret, err := p.secrets.Secrets(ref.Namespace).Get(ctx, ref.Name, metav1.GetOptions{})
+// adminKey reads the key of the admin user, which the provisioner itself uses.
+func (c Clusters) adminKey(ctx context.Context, ref types.NamespacedName) (rbdutil.Key, error) {
+	secret, err := c.Secrets.Secrets(ref.Namespace).Get(ctx, ref.Name, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
-		return rbdutil.Key{}, refusef("admin secret %s does not exist: create it with the output of `ceph auth get-key` under %q", ref, secretKey)
+		return rbdutil.Key{}, preflightf("admin secret %s does not exist: create it with the output of `ceph auth get-key` under %q", ref, secretKey)
 	case apierrors.IsForbidden(err):
-		return rbdutil.Key{}, refusef("admin secret %s may not be read by this provisioner: allow its service account to get secrets in namespace %s", ref, ref.Namespace)
+		return rbdutil.Key{}, preflightf("admin secret %s cannot be read: allow the service account of this provisioner to get secrets in namespace %s", ref, ref.Namespace)
 	case err != nil:
-		return rbdutil.Key{}, refusef("read admin secret %s: %w", ref, err)
+		return rbdutil.Key{}, preflightf("read admin secret %s: %w", ref, err)
 	}
 	key, err := keyIn(secret)
 	if err != nil {
-		return rbdutil.Key{}, refusef("admin secret %s: %w", ref, err)
+		return rbdutil.Key{}, preflightf("admin secret %s: %w", ref, err)
 	}
 	return key, nil
 }
 
-// keyIn returns the entry "key", else the only one.
+// keyIn returns the entry "key". Without it, it returns the only entry.
 func keyIn(secret *corev1.Secret) (rbdutil.Key, error) {
 	data, ok := secret.Data[secretKey]
 	if !ok {
@@ -58,30 +59,44 @@ func keyIn(secret *corev1.Secret) (rbdutil.Key, error) {
 	return key, nil
 }
 
-// userSecretDoubt returns what a node will stumble over when it mounts with the
-// user secret, or nothing. It is no reason to refuse the volume: the secret may be
-// put right, or created, at any time until then.
-func (p *Provisioner) userSecretDoubt(ctx context.Context, ref types.NamespacedName) string {
-	secret, err := p.secrets.Secrets(ref.Namespace).Get(ctx, ref.Name, metav1.GetOptions{})
+// warnOfUserSecret sends an event if the nodes will not be able to map the volume with
+// the user secret. Without it, the mistake shows only when a pod is started.
+func (p *Provisioner) warnOfUserSecret(ctx context.Context, claim *corev1.PersistentVolumeClaim, ref types.NamespacedName) {
+	if ref.Name == "" {
+		return
+	}
+	if ref.Namespace == "" {
+		ref.Namespace = claim.Namespace
+	}
+	if problem := p.checkUserSecret(ctx, ref); problem != "" {
+		p.Events.Event(claim, corev1.EventTypeWarning, reasonUserSecret, problem)
+	}
+}
+
+// checkUserSecret returns why nodes will not be able to map a volume with the secret, or
+// an empty string. The volume is created nevertheless: the secret may be created or
+// corrected until the volume is mounted.
+func (p *Provisioner) checkUserSecret(ctx context.Context, ref types.NamespacedName) string {
+	secret, err := p.Clusters.Secrets.Secrets(ref.Namespace).Get(ctx, ref.Name, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
-		return fmt.Sprintf("user secret %s does not exist: until it does, no node can map the volume", ref)
+		return fmt.Sprintf("user secret %s does not exist: create it, nodes cannot map the volume without it", ref)
 	case err != nil:
-		// We have no need of this secret, so that not seeing it is no finding.
+		// The provisioner does not use this secret, and need not be allowed to read it.
 		return ""
 	case len(secret.Data) > 1:
-		return fmt.Sprintf("user secret %s has several entries (%s): the kubelet takes any one of them for the key, so leave only %q",
+		return fmt.Sprintf("user secret %s has several entries (%s): the kubelet may use any of them as the key: remove all but %q",
 			ref, entries(secret), secretKey)
 	}
 	for _, only := range secret.Data {
 		if err := rbdutil.NewKey(string(only)).Check(); err != nil {
-			return fmt.Sprintf("user secret %s: %v: no node can map the volume with it", ref, err)
+			return fmt.Sprintf("user secret %s: %v: nodes cannot map the volume with it", ref, err)
 		}
 		return ""
 	}
-	return fmt.Sprintf("user secret %s is empty: no node can map the volume with it", ref)
+	return fmt.Sprintf("user secret %s is empty: nodes cannot map the volume with it", ref)
 }
 
 func entries(secret *corev1.Secret) string {
-	return cut(strings.Join(slices.Sorted(maps.Keys(secret.Data)), ", "))
+	return storageclass.Truncate(strings.Join(slices.Sorted(maps.Keys(secret.Data)), ", "))
 }

@@ -2,73 +2,72 @@ package provisioner
 
 import (
 	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
-	"sigs.k8s.io/sig-storage-lib-external-provisioner/v10/controller"
 
+	"github.com/rbd-provisioner/rbd-provisioner/provisioner/storageclass"
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-// volumeFor writes the PersistentVolume down, as a person would who made the image
-// by hand. The library adds the claim reference, the class and provisioned-by.
-func volumeFor(opts controller.ProvisionOptions, params parameters, img rbdutil.Image) *corev1.PersistentVolume {
-	class, claim := opts.StorageClass, opts.PVC
-	mode := modeOf(claim)
-	reclaim := ptr.Deref(class.ReclaimPolicy, corev1.PersistentVolumeReclaimDelete)
-	return &corev1.PersistentVolume{
-		ObjectMeta: metav1.ObjectMeta{
-			Name:        opts.PVName,
-			Annotations: annotationsFor(params),
-		},
+// newVolume returns the PersistentVolume of an image. The library adds the claim
+// reference, the class and the annotation provisioned-by.
+func newVolume(class *storagev1.StorageClass, params storageclass.Parameters, req request, img rbdutil.Image) *corev1.PersistentVolume {
+	volume := &corev1.PersistentVolume{
+		ObjectMeta: metav1.ObjectMeta{Name: req.volume, Annotations: volumeAnnotations(params)},
 		Spec: corev1.PersistentVolumeSpec{
 			Capacity: corev1.ResourceList{
 				corev1.ResourceStorage: *resource.NewQuantity(int64(img.Size), resource.BinarySI),
 			},
-			AccessModes:                   claim.Spec.AccessModes,
-			PersistentVolumeReclaimPolicy: reclaim,
+			AccessModes:                   req.accessModes,
+			PersistentVolumeReclaimPolicy: ptr.Deref(class.ReclaimPolicy, corev1.PersistentVolumeReclaimDelete),
 			MountOptions:                  class.MountOptions,
-			VolumeMode:                    &mode,
-			NodeAffinity:                  affinityFor(class.AllowedTopologies),
-			PersistentVolumeSource:        corev1.PersistentVolumeSource{RBD: sourceFor(params, img, mode)},
+			VolumeMode:                    ptr.To(req.mode),
+			NodeAffinity:                  nodeAffinity(class.AllowedTopologies),
+			PersistentVolumeSource:        corev1.PersistentVolumeSource{RBD: volumeSource(params, img, req.mode)},
 		},
 	}
+	if img.Record.Source != nil {
+		adaptClone(volume, req, *img.Record.Source)
+	}
+	return volume
 }
 
-func sourceFor(params parameters, img rbdutil.Image, mode corev1.PersistentVolumeMode) *corev1.RBDPersistentVolumeSource {
-	source := &corev1.RBDPersistentVolumeSource{
-		CephMonitors: params.monitors,
+func volumeSource(params storageclass.Parameters, img rbdutil.Image, mode corev1.PersistentVolumeMode) *corev1.RBDPersistentVolumeSource {
+	rbd := &corev1.RBDPersistentVolumeSource{
+		CephMonitors: params.Monitors,
 		RBDPool:      img.Pool,
 		RBDImage:     img.Name,
-		RadosUser:    params.userID,
-		Keyring:      params.keyring,
+		RadosUser:    params.UserID,
+		Keyring:      params.Keyring,
 	}
-	if params.userSecret.Name != "" {
-		source.SecretRef = &corev1.SecretReference{Name: params.userSecret.Name, Namespace: params.userSecret.Namespace}
+	if params.UserSecret.Name != "" {
+		rbd.SecretRef = &corev1.SecretReference{Name: params.UserSecret.Name, Namespace: params.UserSecret.Namespace}
 	}
 	if mode == corev1.PersistentVolumeFilesystem {
-		source.FSType = params.fsType
+		rbd.FSType = params.FSType
 	}
-	return source
+	return rbd
 }
 
-func annotationsFor(params parameters) map[string]string {
+func volumeAnnotations(params storageclass.Parameters) map[string]string {
 	annotations := map[string]string{
-		annDeletionSecretName:      params.adminSecret.Name,
-		annDeletionSecretNamespace: params.adminSecret.Namespace,
-		annAdminID:                 params.adminID,
-		annImageFormat:             imageFormat,
-		annImageFeatures:           params.layout.Features.String(),
+		annDeletionSecretName:      params.AdminSecret.Name,
+		annDeletionSecretNamespace: params.AdminSecret.Namespace,
+		annAdminID:                 params.AdminID,
+		annImageFormat:             storageclass.ImageFormat,
+		annImageFeatures:           params.Layout.Features.String(),
 	}
-	if params.trashRetention > 0 {
-		annotations[annTrashRetention] = params.trashRetention.String()
+	if params.TrashRetention > 0 {
+		annotations[annTrashRetention] = params.TrashRetention.String()
 	}
 	return annotations
 }
 
-// affinityFor lets the volume be used where the class says, and nowhere else. The
-// image itself can be reached from everywhere.
-func affinityFor(terms []corev1.TopologySelectorTerm) *corev1.VolumeNodeAffinity {
+// nodeAffinity restricts the volume to the topologies of the class. The image itself is
+// accessible from all nodes.
+func nodeAffinity(terms []corev1.TopologySelectorTerm) *corev1.VolumeNodeAffinity {
 	var selector corev1.NodeSelector
 	for _, term := range terms {
 		var requirements []corev1.NodeSelectorRequirement

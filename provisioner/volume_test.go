@@ -10,9 +10,11 @@ import (
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/yaml"
+
+	"github.com/rbd-provisioner/rbd-provisioner/provisioner/fixture"
 )
 
-// golden compares what a test made with the file in testdata, or rewrites that:
+// golden compares a result with a file in testdata, or rewrites the file:
 // UPDATE_GOLDEN=1 go test ./provisioner
 func golden(t *testing.T, name string, got []byte) {
 	t.Helper()
@@ -56,21 +58,21 @@ func TestVolumeInFull(t *testing.T) {
 				c.AllowedTopologies = []corev1.TopologySelectorTerm{zones("a", "b"), zones("c")}
 			},
 			claim: func(c *corev1.PersistentVolumeClaim) {
-				requesting("1500Mi")(c)
+				fixture.Requesting("1500Mi")(c)
 				c.Spec.AccessModes = []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce, corev1.ReadOnlyMany}
 			},
 		},
 		"volume-block.yaml": {
 			set: map[string]string{"fsType": "xfs", "userId": "", "userSecretName": "", "keyring": "/etc/ceph/keyring"},
 			claim: func(c *corev1.PersistentVolumeClaim) {
-				requesting("10G")(c)
+				fixture.Requesting("10G")(c)
 				c.Spec.VolumeMode = ptr.To(corev1.PersistentVolumeBlock)
 			},
 		},
 	} {
 		t.Run(file, func(t *testing.T) {
 			t.Parallel()
-			class, claim := classWith(test.set), claimOf()
+			class, claim := fixture.Class(test.set), fixture.Claim()
 			if test.class != nil {
 				test.class(class)
 			}
@@ -78,7 +80,7 @@ func TestVolumeInFull(t *testing.T) {
 				test.claim(claim)
 			}
 			wantClass, wantClaim := class.DeepCopy(), claim.DeepCopy()
-			volume := newWorld(t).provision(t, optionsFor(class, claim))
+			volume := newWorld(t).provision(t, fixture.Options(class, claim))
 			got, err := yaml.Marshal(volume)
 			if err != nil {
 				t.Fatal(err)
@@ -91,12 +93,12 @@ func TestVolumeInFull(t *testing.T) {
 	}
 }
 
-func TestVolumeDefaultsOfAClassThatSaysNothing(t *testing.T) {
+func TestVolumeDefaultsWithoutValuesInTheClass(t *testing.T) {
 	t.Parallel()
-	// The API server fills these in; a class of a lister in a test need not have them.
-	class := classWith(nil)
+	// The API server sets these defaults, but a test may lack them.
+	class := fixture.Class(nil)
 	class.ReclaimPolicy = nil
-	volume := newWorld(t).provision(t, optionsFor(class, claimOf()))
+	volume := newWorld(t).provision(t, fixture.Options(class, fixture.Claim()))
 	if got := volume.Spec.PersistentVolumeReclaimPolicy; got != corev1.PersistentVolumeReclaimDelete {
 		t.Errorf("reclaim policy %s", got)
 	}
@@ -110,11 +112,11 @@ func TestVolumeAffinity(t *testing.T) {
 		want  int
 	}{
 		"no topology is everywhere":                 {},
-		"a term that says nothing is everywhere":    {terms: []corev1.TopologySelectorTerm{empty}},
-		"a term that says nothing does not count":   {terms: []corev1.TopologySelectorTerm{empty, zones("a")}, want: 1},
+		"an empty term is everywhere":               {terms: []corev1.TopologySelectorTerm{empty}},
+		"an empty term is ignored":                  {terms: []corev1.TopologySelectorTerm{empty, zones("a")}, want: 1},
 		"each term is a place where it can be used": {terms: []corev1.TopologySelectorTerm{zones("a"), zones("b")}, want: 2},
 	} {
-		affinity := affinityFor(test.terms)
+		affinity := nodeAffinity(test.terms)
 		got := 0
 		if affinity != nil {
 			got = len(affinity.Required.NodeSelectorTerms)

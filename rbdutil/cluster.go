@@ -2,12 +2,12 @@ package rbdutil
 
 import "strings"
 
-// MaxMonitors is how many monitors the kernel's client takes (its CEPH_MAX_MON).
-// At some hundred, librados ends the process that it is in.
+// MaxMonitors is how many monitors the kernel client accepts (CEPH_MAX_MON). With some
+// hundred, librados aborts the process.
 const MaxMonitors = 31
 
-// Cluster says how to reach one Ceph cluster and as whom. It is comparable by
-// Identity: two equal Clusters may share one connection.
+// Cluster is how to connect to a Ceph cluster: its monitors, a user and the user's key.
+// Operations with the same monitors, user and key share one connection.
 type Cluster struct {
 	// Monitors are addresses as Ceph's mon_host takes them: host, host:port or
 	// [IPv6]:port, in the order of the StorageClass.
@@ -18,7 +18,7 @@ type Cluster struct {
 	Key Key
 }
 
-// String names the cluster in logs and errors, without the key.
+// String describes the cluster in logs and errors, without the key.
 func (c Cluster) String() string {
 	return "Ceph at " + strings.Join(c.Monitors, ",") + " as client." + c.User
 }

@@ -1,9 +1,8 @@
-// Package rbdutil says what an RBD image is to this project: plain Go types for
-// clusters, images, features and sizes, one sentinel error per thing that can go
-// wrong, the Store interface that a Ceph client implements, and Images, the
-// idempotent layer over any Store.
+// Package rbdutil defines RBD images for this project: Go types for clusters, images,
+// features and sizes, one error for each cause of a failure, and the Store interface that a
+// Ceph client implements. Images is the idempotent layer over any Store.
 //
-// Nothing here needs Ceph to compile or to test. The Ceph client is
-// rbdutil/librbd; rbdutil/rbdfake is a Store in memory; rbdutil/rbdtest holds the
-// contract that both must keep.
+// The package compiles and is tested without Ceph. rbdutil/librbd is the Ceph client,
+// rbdutil/rbdfake is a Store in memory, rbdutil/rbdtest has the contract tests of both.
+// rbdutil/poollimit limits the operations on each pool.
 package rbdutil

@@ -5,11 +5,11 @@ import (
 	"strings"
 )
 
-// Features is a set of RBD image features. The values are Ceph's own bits
-// (include/rbd/features.h), so that a set can be handed to librbd as it is.
+// Features is a set of RBD image features. The values are those of Ceph
+// (include/rbd/features.h), so librbd accepts a set without conversion.
 type Features uint64
 
-// The features that a Kubernetes node's kernel client can map.
+// The features that the kernel client of a node can map.
 const (
 	Layering      Features = 1 << 0
 	ExclusiveLock Features = 1 << 2
@@ -18,7 +18,7 @@ const (
 	DeepFlatten   Features = 1 << 5
 )
 
-// The features below are never asked for, only recognised.
+// The features that cannot be requested, but that an image may have.
 const (
 	stripingV2 Features = 1 << 1
 	journaling Features = 1 << 6
@@ -27,11 +27,11 @@ const (
 	migrating  Features = 1 << 9
 )
 
-// implicit features follow from something else than the user's list of features:
-// a data pool, or snapshots and clones that Ceph itself keeps track of.
+// implicit features are not in the user's list: they follow from a data pool, or from
+// snapshots and clones.
 const implicit = dataPool | operations
 
-// featureNames in the order in which `rbd info` prints them.
+// featureNames are in the order in which `rbd info` prints them.
 var featureNames = []struct {
 	bit  Features
 	name string
@@ -48,14 +48,14 @@ var featureNames = []struct {
 	{migrating, "migrating"},
 }
 
-// Supported lists the names that ParseFeatures takes.
+// Supported lists the names that ParseFeatures accepts.
 func Supported() []string {
 	return strings.Split((Layering | ExclusiveLock | ObjectMap | FastDiff | DeepFlatten).String(), ",")
 }
 
-// ParseFeatures reads a comma-separated list of feature names, as in the
-// StorageClass parameter imageFeatures. White space around names and empty
-// entries are ignored; dependencies between features are checked.
+// ParseFeatures parses a comma-separated list of feature names, as in the StorageClass
+// parameter imageFeatures. It ignores white space around names and empty entries, and checks
+// the dependencies between features.
 func ParseFeatures(list string) (Features, error) {
 	var set Features
 	for _, name := range strings.Split(list, ",") {
@@ -83,10 +83,10 @@ func parseFeature(name string) (Features, error) {
 		case journaling:
 			return 0, fmt.Errorf("%s: no kernel client maps an image with journaling", name)
 		default:
-			// Ceph's own, not to be asked for.
+			// Ceph sets it; it cannot be requested.
 		}
 	}
-	return 0, fmt.Errorf("%q is not a feature that can be asked for", name)
+	return 0, fmt.Errorf("%q is not a supported feature", name)
 }
 
 func (f Features) checkDependencies() error {
@@ -95,20 +95,20 @@ func (f Features) checkDependencies() error {
 		{FastDiff, ObjectMap},
 	} {
 		if f.Has(d.feature) && !f.Has(d.needs) {
-			return fmt.Errorf("%s needs %s beside it", d.feature, d.needs)
+			return fmt.Errorf("%s requires %s", d.feature, d.needs)
 		}
 	}
 	return nil
 }
 
-// Has tells whether all of the other set is in this one.
+// Has reports whether the set contains all features of the other set.
 func (f Features) Has(other Features) bool { return f&other == other }
 
-// Requested returns the set without the features that nobody asks for by name.
+// Requested returns the set without the implicit features.
 func (f Features) Requested() Features { return f &^ implicit }
 
-// SameAs tells whether an image with this set is one that was made with the other:
-// Ceph never makes object-map without fast-diff.
+// SameAs reports whether an image with this set was created with the other set. Ceph always
+// adds fast-diff to object-map.
 func (f Features) SameAs(other Features) bool { return f.withFastDiff() == other.withFastDiff() }
 
 func (f Features) withFastDiff() Features {
@@ -118,7 +118,8 @@ func (f Features) withFastDiff() Features {
 	return f
 }
 
-// String prints the names as imageFeatures takes them: comma-separated, no space.
+// String returns the names as imageFeatures accepts them: comma-separated, without white
+// space.
 func (f Features) String() string {
 	var names []string
 	for _, n := range featureNames {

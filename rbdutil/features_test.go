@@ -14,29 +14,29 @@ func TestParseFeatures(t *testing.T) {
 		want Features
 		err  string // all of the error's text
 	}{
-		"nothing is no feature":                     {list: ""},
-		"blanks and commas are no feature":          {list: " , ,\t,"},
+		"an empty list":                             {list: ""},
+		"white space and commas":                    {list: " , ,\t,"},
 		"layering":                                  {list: "layering", want: Layering},
-		"exclusive-lock needs nothing beside it":    {list: "exclusive-lock", want: ExclusiveLock},
-		"deep-flatten needs nothing beside it":      {list: "deep-flatten", want: DeepFlatten},
+		"exclusive-lock has no dependency":          {list: "exclusive-lock", want: ExclusiveLock},
+		"deep-flatten has no dependency":            {list: "deep-flatten", want: DeepFlatten},
 		"object-map with its lock":                  {list: "exclusive-lock,object-map", want: ExclusiveLock | ObjectMap},
-		"dependencies may follow what needs them":   {list: "fast-diff,object-map,exclusive-lock", want: ExclusiveLock | ObjectMap | FastDiff},
-		"white space around names does not matter":  {list: "\tlayering ,  exclusive-lock\n", want: Layering | ExclusiveLock},
-		"empty entries do not matter":               {list: ",layering,,exclusive-lock,", want: Layering | ExclusiveLock},
+		"dependencies may come in any order":        {list: "fast-diff,object-map,exclusive-lock", want: ExclusiveLock | ObjectMap | FastDiff},
+		"white space around names is ignored":       {list: "\tlayering ,  exclusive-lock\n", want: Layering | ExclusiveLock},
+		"empty entries are ignored":                 {list: ",layering,,exclusive-lock,", want: Layering | ExclusiveLock},
 		"a name given twice counts once":            {list: "layering,layering", want: Layering},
-		"all that can be asked for":                 {list: "layering,exclusive-lock,object-map,fast-diff,deep-flatten", want: Layering | ExclusiveLock | ObjectMap | FastDiff | DeepFlatten},
-		"object-map without its lock":               {list: "layering,object-map", err: "object-map needs exclusive-lock beside it"},
-		"fast-diff without its map":                 {list: "exclusive-lock,fast-diff", err: "fast-diff needs object-map beside it"},
-		"fast-diff alone":                           {list: "fast-diff", err: "fast-diff needs object-map beside it"},
+		"all supported features":                    {list: "layering,exclusive-lock,object-map,fast-diff,deep-flatten", want: Layering | ExclusiveLock | ObjectMap | FastDiff | DeepFlatten},
+		"object-map without its lock":               {list: "layering,object-map", err: "object-map requires exclusive-lock"},
+		"fast-diff without its map":                 {list: "exclusive-lock,fast-diff", err: "fast-diff requires object-map"},
+		"fast-diff alone":                           {list: "fast-diff", err: "fast-diff requires object-map"},
 		"journaling":                                {list: "layering,exclusive-lock,journaling", err: "journaling: no kernel client maps an image with journaling"},
-		"striping is a layout, not a feature":       {list: "striping", err: `"striping" is not a feature that can be asked for`},
-		"data-pool follows from the data pool":      {list: "layering,data-pool", err: `"data-pool" is not a feature that can be asked for`},
-		"operations are Ceph's own":                 {list: "operations", err: `"operations" is not a feature that can be asked for`},
-		"migrating is Ceph's own":                   {list: "migrating", err: `"migrating" is not a feature that can be asked for`},
-		"names are in lower case":                   {list: "Layering", err: `"Layering" is not a feature that can be asked for`},
-		"names are separated by commas, not blanks": {list: "layering exclusive-lock", err: `"layering exclusive-lock" is not a feature that can be asked for`},
-		"a number is not a name":                    {list: "1", err: `"1" is not a feature that can be asked for`},
-		"a misspelt name":                           {list: "exclusive_lock", err: `"exclusive_lock" is not a feature that can be asked for`},
+		"striping is a layout, not a feature":       {list: "striping", err: `"striping" is not a supported feature`},
+		"data-pool follows from the data pool":      {list: "layering,data-pool", err: `"data-pool" is not a supported feature`},
+		"operations is set by Ceph":                 {list: "operations", err: `"operations" is not a supported feature`},
+		"migrating is set by Ceph":                  {list: "migrating", err: `"migrating" is not a supported feature`},
+		"names are in lower case":                   {list: "Layering", err: `"Layering" is not a supported feature`},
+		"names are separated by commas, not blanks": {list: "layering exclusive-lock", err: `"layering exclusive-lock" is not a supported feature`},
+		"a number is not a name":                    {list: "1", err: `"1" is not a supported feature`},
+		"a misspelt name":                           {list: "exclusive_lock", err: `"exclusive_lock" is not a supported feature`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -58,7 +58,7 @@ func TestSupportedFeaturesAreThoseThatParse(t *testing.T) {
 		t.Errorf("Supported() (-want +got):\n%s", diff)
 	}
 	for _, f := range featureNames {
-		// All that a feature may need is beside it; journaling needs exclusive-lock.
+		// The list has all dependencies; journaling requires exclusive-lock.
 		_, err := ParseFeatures("exclusive-lock,object-map," + f.name)
 		supported := strings.Contains(","+strings.Join(Supported(), ",")+",", ","+f.name+",")
 		if parses := err == nil; parses != supported {
@@ -94,7 +94,7 @@ func FuzzParseFeatures(f *testing.F) {
 			return
 		}
 		if set&^all != 0 || set.checkDependencies() != nil {
-			t.Errorf("%q gives %s", list, set)
+			t.Errorf("ParseFeatures(%q) = %s", list, set)
 		}
 		if again, err := ParseFeatures(set.String()); again != set || err != nil {
 			t.Errorf("%q gives %s, which gives %s, %v", list, set, again, err)
@@ -116,7 +116,7 @@ func TestFeaturesPrintWhatCephAdds(t *testing.T) {
 	}
 	set := Layering | ExclusiveLock | dataPool | operations
 	if got := set.Requested(); got != Layering|ExclusiveLock {
-		t.Errorf("of %s, %s was asked for", set, got)
+		t.Errorf("Requested() of %s = %s", set, got)
 	}
 }
 
@@ -129,11 +129,11 @@ func TestFeaturesThatCephMakesAlikeAreTheSame(t *testing.T) {
 	}{
 		"a set is its own":                          {Layering | DeepFlatten, Layering | DeepFlatten, true},
 		"object-map comes with fast-diff":           {withMap, withDiff, true},
-		"and beside others, too":                    {Layering | withMap, Layering | withDiff, true},
+		"object-map with other features":            {Layering | withMap, Layering | withDiff, true},
 		"one feature more":                          {Layering, Layering | ExclusiveLock, false},
 		"object-map is not exclusive-lock alone":    {ExclusiveLock, withDiff, false},
-		"what comes with it does not hide the rest": {withMap, Layering | withDiff, false},
-		"nothing is not layering":                   {0, Layering, false},
+		"fast-diff does not hide other differences": {withMap, Layering | withDiff, false},
+		"no feature is not layering":                {0, Layering, false},
 	} {
 		if got := test.one.SameAs(test.other); got != test.want {
 			t.Errorf("%s: %s same as %s: %t", name, test.one, test.other, got)
@@ -144,7 +144,7 @@ func TestFeaturesThatCephMakesAlikeAreTheSame(t *testing.T) {
 	}
 }
 
-// textOf is the error's text, or nothing.
+// textOf returns the text of an error, or "".
 func textOf(err error) string {
 	if err == nil {
 		return ""

@@ -6,15 +6,15 @@ import (
 	"strings"
 )
 
-// CheckFree returns an error that names who holds the image, if anybody does. Ceph itself
-// refuses to move some of these to the trash, but not all, and does not always say why.
-// Snapshots that clones of ours are made of are no obstacle: they go to the trash with the
-// image and serve the clones from there.
+// CheckFree returns an error that names the holder of the image, if there is one. Ceph
+// refuses to move some such images to the trash, but not all, and not always with the
+// reason. Our snapshots with clones do not hold an image: they move to the trash with it,
+// and the clones read from them there.
 func CheckFree(img Image) error {
 	img.Snapshots = slices.DeleteFunc(slices.Clone(img.Snapshots), isOurSnapshot)
 	switch {
 	case len(img.Watchers) > 0:
-		return inUse(img)
+		return inUseError(img)
 	case img.Features.Has(migrating):
 		return fmt.Errorf("%w: %s", ErrMigrating, img.ImageRef)
 	case len(img.Locks) > 0:
@@ -24,18 +24,18 @@ func CheckFree(img Image) error {
 	case img.Mirrored:
 		return fmt.Errorf("%w: %s", ErrMirrored, img.ImageRef)
 	case len(img.Snapshots) > 0:
-		return hasSnapshots(img)
+		return hasSnapshotsError(img)
 	}
 	return nil
 }
 
-func inUse(img Image) error {
+func inUseError(img Image) error {
 	return fmt.Errorf("%w: %s is mapped or open at %s", ErrImageInUse, img.ImageRef, strings.Join(img.Watchers, ", "))
 }
 
-func hasSnapshots(img Image) error {
+func hasSnapshotsError(img Image) error {
 	if len(img.Clones) > 0 {
-		return fmt.Errorf("%w: %s has %s, of which %s are clones", ErrHasSnapshots, img.ImageRef,
+		return fmt.Errorf("%w: %s has %s with the clones %s", ErrHasSnapshots, img.ImageRef,
 			strings.Join(img.Snapshots, ", "), strings.Join(img.Clones, ", "))
 	}
 	return fmt.Errorf("%w: %s has %s", ErrHasSnapshots, img.ImageRef, strings.Join(img.Snapshots, ", "))

@@ -8,99 +8,98 @@ type ImageRef struct {
 	Name string
 }
 
-// String is the form that the rbd command takes.
+// String returns the form that the rbd command accepts.
 func (r ImageRef) String() string { return r.Pool + "/" + r.Name }
 
-// Layout is what an image is given at its birth and keeps.
+// Layout is what an image gets at its creation and keeps.
 type Layout struct {
-	// Features are the features asked for; Ceph may add implicit ones.
+	// Features are the requested features; Ceph may add implicit ones.
 	Features Features
-	// ObjectSize in bytes; 0 leaves it to Ceph (4 MiB).
+	// ObjectSize in bytes; 0 means DefaultObjectSize.
 	ObjectSize uint64
-	// DataPool keeps the data objects, when they are not to be in the image's own
-	// pool (an erasure-coded pool, say). Empty for the image's pool.
+	// DataPool stores the data objects, in an erasure-coded pool for example. If it is
+	// empty, the pool of the image does.
 	DataPool string
 }
 
-// ImageSpec is an image as somebody wants it.
+// ImageSpec describes a requested image.
 type ImageSpec struct {
 	ImageRef
 	Layout
 	// Size in bytes, a whole number of MiB.
 	Size uint64
-	// Owner is written into the image's metadata and decides whose image it is.
+	// Owner is written into the image's metadata.
 	Owner Owner
-	// Source is what the image is to begin with; nil for nothing.
+	// Source is nil unless the image is a clone.
 	Source *Source
 }
 
-// Source is the image that a clone begins with.
+// Source is the image that a clone is made from.
 type Source struct {
 	ImageRef
-	// Volume is what the clone's record is to say about the source.
+	// Volume is written into the clone's record.
 	Volume SourceVolume
-	// Expect is what must be true of it; else it is another image of that name.
-	Expect Expectation
-	// Unmounted: no client may have it mapped when the snapshot is taken, so that the
-	// clone's file system needs no recovery.
+	// Precondition is what the source must fulfil. Otherwise it is another image of that name.
+	Precondition Precondition
+	// Unmounted: no client may have it mapped when the snapshot is created, so the file
+	// system of the clone needs no recovery.
 	Unmounted bool
 }
 
-// SnapshotRef names a snapshot of an image that may have lost its name: one that is a
-// parent may be in the trash.
+// SnapshotRef identifies a snapshot by the id of its image: the image may have no name, as
+// it may be in the trash.
 type SnapshotRef struct {
 	Pool string `json:"pool"`
-	// ImageID is what Ceph knows the image by.
+	// ImageID is Ceph's id of the image.
 	ImageID string `json:"imageID"`
 	Name    string `json:"snapshot"`
 }
 
-// String names it for an error message.
+// String describes the snapshot in an error.
 func (r SnapshotRef) String() string { return r.Pool + "/" + r.ImageID + "@" + r.Name }
 
-// Image is an image as Ceph shows it.
+// Image is an image as read from Ceph.
 type Image struct {
 	ImageRef
-	// ID is what Ceph knows it by, whatever becomes of its name.
+	// ID is Ceph's id, which does not change with the name. Images of format 1 have none.
 	ID string
-	// Parent is the snapshot that it is a clone of; nil if it is none.
+	// Parent is the snapshot that the image is a clone of, or nil.
 	Parent *SnapshotRef
 	// Size in bytes.
 	Size uint64
-	// Features includes those that Ceph added by itself.
+	// Features includes those that Ceph added.
 	Features Features
 	// ObjectSize in bytes.
 	ObjectSize uint64
-	// Record is what the image says about itself; empty if nothing.
+	// Record is the record in the metadata, or empty.
 	Record Record
-	// RecordError is why its record cannot be read; nil if it can or if there is none.
+	// RecordError is why the record could not be parsed, or nil.
 	RecordError error
-	// Watchers are the addresses of the other clients that have the image mapped or
-	// open for writing.
+	// Watchers are the addresses of other clients that have the image mapped or open
+	// for writing.
 	Watchers []string
 	// Snapshots are the names of the user's snapshots.
 	Snapshots []string
-	// Clones are the images that share data with the snapshots, as POOL/NAME, as far
-	// as the user may see them. They are looked for only where others than us have taken
-	// snapshots.
+	// Clones are the clones of the snapshots, as POOL/NAME, if the user may see them. They
+	// are read only if the image has snapshots that are not ours.
 	Clones []string
 
-	// The rest is read only when the image is about to be deleted.
+	// The fields below are read only before the image is deleted.
 
-	// Locks are the locks that were set on purpose (`rbd lock ls`), each as it has to be
-	// named to `rbd lock rm`. Locks that the feature exclusive-lock manages are not among them.
+	// Locks are the locks of `rbd lock add`, in the form that `rbd lock rm` accepts. They do
+	// not include the locks of the feature exclusive-lock.
 	Locks []string
-	// Group is the name of the group that it is a member of, or empty.
+	// Group is the name of the image's group, or empty.
 	Group string
-	// Mirrored: it is mirrored to another cluster, or from one.
+	// Mirrored: the image is mirrored to another cluster, or from one.
 	Mirrored bool
 }
 
-// Owner returns who the image's record says it was made for.
+// Owner returns the owner in the image's record.
 func (i Image) Owner() Owner { return i.Record.Owner }
 
-// Same reports whether the image seen is this one, unchanged: same id, as far as both are
-// known, same record and size.
+// Same reports whether the image is the one seen, and unchanged: same id (if both are
+// known), record and size.
 func (i Image) Same(seen Image) bool {
 	return (i.ID == "" || seen.ID == "" || i.ID == seen.ID) && i.Size == seen.Size &&
 		(i.RecordError == nil) == (seen.RecordError == nil) && i.Record.Encode() == seen.Record.Encode()
@@ -108,15 +107,15 @@ func (i Image) Same(seen Image) bool {
 
 // TrashedImage is an image in a pool's trash.
 type TrashedImage struct {
-	// ID is what Ceph knows it by.
+	// ID is Ceph's id.
 	ID string
-	// Name is the one that it had.
+	// Name is the name before the move.
 	Name string
-	// Trashed is when it was put there.
+	// Trashed is the time of the move.
 	Trashed time.Time
-	// KeepUntil is when Ceph lets it be removed.
+	// KeepUntil is the time before which Ceph does not remove it.
 	KeepUntil time.Time
-	// Migrating: it is the source of a migration that was prepared (`rbd migration prepare`)
-	// and neither committed nor aborted.
+	// Migrating: it is the source of a migration (`rbd migration prepare`) that was neither
+	// committed nor aborted.
 	Migrating bool
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/rbdfake"
 )
 
-// completed is a fake in which another cluster completes and writes to the image that is
-// there, directly before the operation.
+// completed returns a fake in which another cluster completes the image and writes to it,
+// directly before the operation.
 func completed(t *testing.T, op string, there rbdutil.Image) *scripted {
 	t.Helper()
 	ceph := newScripted(nil)
@@ -35,8 +35,8 @@ func completed(t *testing.T, op string, there rbdutil.Image) *scripted {
 	return ceph
 }
 
-// What was looked at is not what is there a moment later: nothing is changed then.
-func TestNothingIsDoneToAnImageThatAnotherCompletesMeanwhile(t *testing.T) {
+// If the image changed after it was read, the operation must not change it.
+func TestAnImageThatChangedAfterItWasReadIsNotChanged(t *testing.T) {
 	t.Parallel()
 	begun := rbdutil.Image{ImageRef: ref, Features: rbdutil.Layering}
 	misfit := rbdutil.Image{ImageRef: ref, Features: rbdutil.ExclusiveLock}
@@ -48,21 +48,21 @@ func TestNothingIsDoneToAnImageThatAnotherCompletesMeanwhile(t *testing.T) {
 		do    func(context.Context, images) error
 	}{
 		"removing an orphan": {rbdfake.OpMoveToTrash, begun, func(ctx context.Context, i images) error {
-			return i.Reclaim(ctx, cluster, ref, owner)
+			return i.RemoveOrphan(ctx, cluster, ref, owner)
 		}},
-		"replacing what does not fit": {rbdfake.OpMoveToTrash, misfit, func(ctx context.Context, i images) error {
+		"replacing a mismatch": {rbdfake.OpMoveToTrash, misfit, func(ctx context.Context, i images) error {
 			_, err := i.Ensure(ctx, cluster, spec)
 			return err
 		}},
-		"completing what was begun": {rbdfake.OpUpdate, begun, func(ctx context.Context, i images) error {
+		"completing a partial image": {rbdfake.OpUpdate, begun, func(ctx context.Context, i images) error {
 			_, err := i.Ensure(ctx, cluster, spec)
 			return err
 		}},
 		"deleting": {rbdfake.OpMoveToTrash, ours, func(ctx context.Context, i images) error {
-			return i.Delete(ctx, cluster, ref, expect, 0)
+			return i.Delete(ctx, cluster, ref, precondition, 0)
 		}},
-		"growing": {rbdfake.OpUpdate, ours, func(ctx context.Context, i images) error {
-			_, err := i.Grow(ctx, cluster, ref, 2*spec.Size, expect)
+		"expanding": {rbdfake.OpUpdate, ours, func(ctx context.Context, i images) error {
+			_, err := i.Expand(ctx, cluster, ref, 2*spec.Size, precondition)
 			return err
 		}},
 	} {
@@ -74,18 +74,18 @@ func TestNothingIsDoneToAnImageThatAnotherCompletesMeanwhile(t *testing.T) {
 			}
 			img := ceph.image(t)
 			if img.Size != spec.Size || img.Owner().ClusterID != "there" || img.Record.Deleted != nil {
-				t.Errorf("image %+v is not as the other has completed it", img)
+				t.Errorf("image %+v, want the one of the other cluster", img)
 			}
-			if written, err := ceph.Written(t.Context(), cluster, ref, ""); err != nil || !written {
-				t.Errorf("what the other has written is not there: %t, %v", written, err)
+			if written, err := ceph.HasChanges(t.Context(), cluster, ref, ""); err != nil || !written {
+				t.Errorf("the data of the other cluster is lost: HasChanges reports %t, %v", written, err)
 			}
 		})
 	}
 }
 
-// A move that fails leaves nothing on the image by which a later move of somebody else
-// could be taken for ours.
-func TestAMoveThatFailsIsNoReasonToRemoveWhatAnotherMovesLater(t *testing.T) {
+// After a failed move, the image must not have a record that covers a later move by another
+// client.
+func TestAFailedMoveLeavesNoDeletionInTheRecord(t *testing.T) {
 	t.Parallel()
 	ceph := newScripted(nil)
 	images := rbdutil.NewImages(ceph)
@@ -98,7 +98,7 @@ func TestAMoveThatFailsIsNoReasonToRemoveWhatAnotherMovesLater(t *testing.T) {
 		}
 		return nil
 	}
-	if err := images.Delete(t.Context(), cluster, ref, expect, 0); !errors.Is(err, rbdutil.ErrNoSpace) {
+	if err := images.Delete(t.Context(), cluster, ref, precondition, 0); !errors.Is(err, rbdutil.ErrNoSpace) {
 		t.Fatalf("error %v", err)
 	}
 	if got := ceph.image(t).Record.Deleted; got != nil {
@@ -116,15 +116,15 @@ func TestAMoveThatFailsIsNoReasonToRemoveWhatAnotherMovesLater(t *testing.T) {
 	}
 }
 
-func TestReclaimLooksForDataWhateverTheRecordSays(t *testing.T) {
+func TestRemoveOrphanChecksForDataWithAnyRecord(t *testing.T) {
 	t.Parallel()
 	parent := &rbdutil.SnapshotRef{Pool: "kube", ImageID: "1", Name: "rbd-provisioner-for-" + ref.Name}
 	copied := recordOf(func(o *rbdutil.Owner) { o.ClaimUID = "5ource" })
 	copied.ImageID = parent.ImageID
 	for name, img := range map[string]rbdutil.Image{
 		"ours":                             {Record: ours},
-		"that lived as another":            {Record: recordOf(func(o *rbdutil.Owner) { o.VolumeName = "restored" })},
-		"with no volume's name":            {Record: recordOf(func(o *rbdutil.Owner) { o.VolumeName = "" })},
+		"of another volume":                {Record: recordOf(func(o *rbdutil.Owner) { o.VolumeName = "restored" })},
+		"without a volume":                 {Record: recordOf(func(o *rbdutil.Owner) { o.VolumeName = "" })},
 		"a clone with its source's record": {Parent: parent, Record: copied},
 		"a clone without a record":         {Parent: parent},
 	} {
@@ -136,22 +136,22 @@ func TestReclaimLooksForDataWhateverTheRecordSays(t *testing.T) {
 			if err := ceph.Write(ref); err != nil {
 				t.Fatal(err)
 			}
-			if err := rbdutil.NewImages(ceph).Reclaim(t.Context(), cluster, ref, owner); !errors.Is(err, rbdutil.ErrNotEmpty) {
+			if err := rbdutil.NewImages(ceph).RemoveOrphan(t.Context(), cluster, ref, owner); !errors.Is(err, rbdutil.ErrNotEmpty) {
 				t.Errorf("error %v, want %v", err, rbdutil.ErrNotEmpty)
 			}
-			wantCalls(t, ceph, "get", "written")
+			wantCalls(t, ceph, "get", "has-changes")
 		})
 	}
 }
 
-func TestReclaimLeavesWhatIsNotOfTheClaim(t *testing.T) {
+func TestRemoveOrphanKeepsImagesOfOthers(t *testing.T) {
 	t.Parallel()
 	for name, img := range map[string]rbdutil.Image{
-		"a clone of a person's snapshot":    {Parent: &rbdutil.SnapshotRef{Pool: "kube", ImageID: "1", Name: "monday"}},
+		"a clone of another snapshot":       {Parent: &rbdutil.SnapshotRef{Pool: "kube", ImageID: "1", Name: "monday"}},
 		"a clone of another clone's":        {Parent: &rbdutil.SnapshotRef{Pool: "kube", ImageID: "1", Name: "rbd-provisioner-for-kubernetes-dynamic-pvc-2"}},
 		"an image with a size and no owner": {Size: 1},
 		"another cluster's":                 {Record: recordOf(func(o *rbdutil.Owner) { o.ClusterID = "there" })},
-		"one of no cluster":                 {Record: recordOf(func(o *rbdutil.Owner) { o.ClusterID = "" })},
+		"of no cluster":                     {Record: recordOf(func(o *rbdutil.Owner) { o.ClusterID = "" })},
 		"another provisioner's":             {Record: recordOf(func(o *rbdutil.Owner) { o.Provisioner = "example.com/rbd" })},
 		"another claim's":                   {Record: recordOf(func(o *rbdutil.Owner) { o.ClaimUID = "2" })},
 		"one with an unreadable record":     {RecordError: errors.New("metadata of the future")},
@@ -161,7 +161,7 @@ func TestReclaimLeavesWhatIsNotOfTheClaim(t *testing.T) {
 			ceph := newScripted(nil)
 			img.ImageRef = ref
 			ceph.Put(img)
-			if err := rbdutil.NewImages(ceph).Reclaim(t.Context(), cluster, ref, owner); !errors.Is(err, rbdutil.ErrForeignImage) {
+			if err := rbdutil.NewImages(ceph).RemoveOrphan(t.Context(), cluster, ref, owner); !errors.Is(err, rbdutil.ErrForeignImage) {
 				t.Errorf("error %v, want %v", err, rbdutil.ErrForeignImage)
 			}
 			wantCalls(t, ceph, "get")
@@ -169,14 +169,14 @@ func TestReclaimLeavesWhatIsNotOfTheClaim(t *testing.T) {
 	}
 }
 
-func TestDeletedImagesSayWhoDeletedThem(t *testing.T) {
+func TestDeletedImagesHaveTheirDeletionInTheRecord(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		there rbdutil.Record
 		want  rbdutil.Owner
 	}{
 		"ours":            {ours, owner},
-		"a person's":      {rbdutil.Record{Owner: rbdutil.Owner{VolumeName: "pvc-1e7f"}}, rbdutil.Owner{VolumeName: "pvc-1e7f"}},
+		"administrator's": {rbdutil.Record{Owner: rbdutil.Owner{VolumeName: "pvc-1e7f"}}, rbdutil.Owner{VolumeName: "pvc-1e7f"}},
 		"a predecessor's": {rbdutil.Record{}, rbdutil.Owner{VolumeName: "pvc-1e7f", Provisioner: "ceph.com/rbd", ClusterID: "here"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -184,8 +184,8 @@ func TestDeletedImagesSayWhoDeletedThem(t *testing.T) {
 			ceph := rbdfake.New("kube")
 			ceph.Put(rbdutil.Image{ImageRef: ref, Size: spec.Size, Record: test.there})
 			images := rbdutil.NewImages(ceph)
-			expect := rbdutil.Expectation{AllowUnknown: true, Owner: rbdutil.Owner{VolumeName: "pvc-1e7f", Provisioner: "ceph.com/rbd", ClusterID: "here"}}
-			if err := images.Delete(t.Context(), cluster, ref, expect, time.Hour); err != nil {
+			precondition := rbdutil.Precondition{AllowUnknown: true, Owner: rbdutil.Owner{VolumeName: "pvc-1e7f", Provisioner: "ceph.com/rbd", ClusterID: "here"}}
+			if err := images.Delete(t.Context(), cluster, ref, precondition, time.Hour); err != nil {
 				t.Fatal(err)
 			}
 			trashed, err := images.ListTrash(t.Context(), cluster, ref.Pool)
@@ -199,19 +199,19 @@ func TestDeletedImagesSayWhoDeletedThem(t *testing.T) {
 			if diff := cmp.Diff(test.want, record.Owner); diff != "" {
 				t.Errorf("owner (-want +got):\n%s", diff)
 			}
-			if !record.DeletedBy(expect.Owner, trashed[0]) || record.Deleted.Unused {
+			if !record.DeletedBy(precondition.Owner, trashed[0]) || record.Deleted.Unused {
 				t.Errorf("deletion %+v at %s", record.Deleted, trashed[0].Trashed)
 			}
-			if err := images.RemoveFromTrash(t.Context(), cluster, ref.Pool, trashed[0], expect.Owner); !errors.Is(err, rbdutil.ErrNotExpired) {
+			if err := images.RemoveFromTrash(t.Context(), cluster, ref.Pool, trashed[0], precondition.Owner); !errors.Is(err, rbdutil.ErrNotExpired) {
 				t.Errorf("error %v, want %v", err, rbdutil.ErrNotExpired)
 			}
 		})
 	}
 }
 
-// When a clone fails, Ceph removes it, and first cuts it off from its parent. If that is
-// interrupted, an image without a parent is left, with a copy of the record of its source.
-func TestWhatAFailedCloneLeavesIsReplaced(t *testing.T) {
+// When a clone fails, Ceph detaches it from its parent and removes it. If this is interrupted,
+// it leaves an image without a parent, with a copy of the source's record.
+func TestAPartialCloneWithoutAParentIsReplaced(t *testing.T) {
 	t.Parallel()
 	ceph := newScripted(nil)
 	source := rbdutil.ImageRef{Pool: "kube", Name: "source"}
@@ -220,7 +220,7 @@ func TestWhatAFailedCloneLeavesIsReplaced(t *testing.T) {
 	ceph.Put(rbdutil.Image{ImageRef: source, ID: "s", Size: spec.Size, Features: rbdutil.Layering, Record: record})
 	ceph.Put(rbdutil.Image{ImageRef: ref, ID: "left", Size: spec.Size, Features: rbdutil.Layering, Record: record})
 	clone := spec
-	clone.Source = &rbdutil.Source{ImageRef: source, Expect: rbdutil.Expectation{Owner: rbdutil.Owner{VolumeName: "src", ClusterID: "here"}}}
+	clone.Source = &rbdutil.Source{ImageRef: source, Precondition: rbdutil.Precondition{Owner: rbdutil.Owner{VolumeName: "src", ClusterID: "here"}}}
 	img, err := rbdutil.NewImages(ceph).Ensure(t.Context(), cluster, clone)
 	if err != nil || img.ID == "left" || img.Parent == nil {
 		t.Errorf("image %+v, error %v", img, err)

@@ -15,8 +15,8 @@ func TestDeletePassesErrorsThrough(t *testing.T) {
 		failing int
 		calls   []string
 	}{
-		"of looking at it, and removes nothing": {0, []string{"get"}},
-		"of putting it into the trash":          {1, []string{"get", "move-to-trash"}},
+		"of reading, and removes nothing": {0, []string{"get"}},
+		"of moving it to the trash":       {1, []string{"get", "move-to-trash"}},
 	} {
 		for sentinelName, sentinel := range sentinels {
 			t.Run(name+": "+sentinelName, func(t *testing.T) {
@@ -33,17 +33,17 @@ func TestDeletePassesErrorsThrough(t *testing.T) {
 					}
 					return nil
 				}
-				if err := rbdutil.NewImages(ceph).Delete(t.Context(), cluster, ref, expect, 0); !errors.Is(err, sentinel) {
+				if err := rbdutil.NewImages(ceph).Delete(t.Context(), cluster, ref, precondition, 0); !errors.Is(err, sentinel) {
 					t.Errorf("error %v, want %v", err, sentinel)
 				}
 				wantCalls(t, ceph, test.calls...)
-				ceph.image(t) // it is still there
+				ceph.image(t) // it still exists
 			})
 		}
 	}
 }
 
-func TestDeleteIsDoneWhenSomebodyElseRemovedTheImageMeanwhile(t *testing.T) {
+func TestDeleteSucceedsIfAnotherClientRemovesTheImage(t *testing.T) {
 	t.Parallel()
 	ceph := newScripted(nil)
 	images := rbdutil.NewImages(ceph)
@@ -53,19 +53,19 @@ func TestDeleteIsDoneWhenSomebodyElseRemovedTheImageMeanwhile(t *testing.T) {
 	before := ceph.Before
 	ceph.Before = func(ctx context.Context, op string, c rbdutil.Cluster, ref rbdutil.ImageRef) error {
 		if op == rbdfake.OpMoveToTrash {
-			ceph.DeletePool(ref.Pool) // and all that is in it
+			ceph.DeletePool(ref.Pool) // with its images
 			ceph.AddPool(ref.Pool)
 		}
 		return before(ctx, op, c, ref)
 	}
-	if err := images.Delete(t.Context(), cluster, ref, expect, 0); err != nil {
+	if err := images.Delete(t.Context(), cluster, ref, precondition, 0); err != nil {
 		t.Error(err)
 	}
 	wantCalls(t, ceph, "create", "update", "get", "move-to-trash", "get")
 }
 
-// As in a pool that is full and has no trash yet.
-func TestDeleteDoesNotBelieveThatAnImageIsGoneWhichCanBeRead(t *testing.T) {
+// A full pool without a trash behaves like this.
+func TestDeleteFailsIfTheImageCanStillBeRead(t *testing.T) {
 	t.Parallel()
 	ceph := newScripted(nil)
 	images := rbdutil.NewImages(ceph)
@@ -78,13 +78,13 @@ func TestDeleteDoesNotBelieveThatAnImageIsGoneWhichCanBeRead(t *testing.T) {
 		}
 		return nil
 	}
-	if err := images.Delete(t.Context(), cluster, ref, expect, 0); !errors.Is(err, rbdutil.ErrStays) {
-		t.Errorf("error %v, want %v", err, rbdutil.ErrStays)
+	if err := images.Delete(t.Context(), cluster, ref, precondition, 0); !errors.Is(err, rbdutil.ErrNotRemoved) {
+		t.Errorf("error %v, want %v", err, rbdutil.ErrNotRemoved)
 	}
-	ceph.image(t) // it is still there
+	ceph.image(t) // it still exists
 }
 
-func TestDeleteTakesAnAnswerThatWasLostForWhatItIs(t *testing.T) {
+func TestDeleteReturnsALostAnswerAsTimeout(t *testing.T) {
 	t.Parallel()
 	ceph := newScripted(nil)
 	images := rbdutil.NewImages(ceph)
@@ -97,35 +97,35 @@ func TestDeleteTakesAnAnswerThatWasLostForWhatItIs(t *testing.T) {
 		}
 		return nil
 	}
-	if err := images.Delete(t.Context(), cluster, ref, expect, 0); !errors.Is(err, rbdutil.ErrTimeout) {
+	if err := images.Delete(t.Context(), cluster, ref, precondition, 0); !errors.Is(err, rbdutil.ErrTimeout) {
 		t.Errorf("error %v, want %v", err, rbdutil.ErrTimeout)
 	}
 	ceph.After = nil
-	if err := images.Delete(t.Context(), cluster, ref, expect, 0); err != nil {
+	if err := images.Delete(t.Context(), cluster, ref, precondition, 0); err != nil {
 		t.Error(err)
 	}
 }
 
-func TestDeleteSaysWhatKeepsTheImage(t *testing.T) {
+func TestDeleteNamesTheHolder(t *testing.T) {
 	t.Parallel()
 	ours := func(i *rbdutil.Image) { i.Record.VolumeName = "pvc-1e7f" }
 	for name, test := range map[string]struct {
 		change       func(*rbdutil.Image)
 		allowUnknown bool
 		err          string
-		// inMove: it is seen only when the image is open for the move.
+		// inMove: the holder appears only after the image was read.
 		inMove bool
 	}{
 		"no owner in the metadata": {
 			change: func(*rbdutil.Image) {},
 			err: "image has another owner: the metadata of kube/kubernetes-dynamic-pvc-1e7f names no owner; " +
-				"if it is the image of volume pvc-1e7f, say so with: " +
+				"if it is the image of volume pvc-1e7f, set its owner with: " +
 				`rbd image-meta set kube/kubernetes-dynamic-pvc-1e7f rbd-provisioner.ceph.com/image '{"volumeName":"pvc-1e7f"}'`,
 		},
 		"a record that cannot be read": {
 			change: func(i *rbdutil.Image) { i.RecordError = errors.New("metadata of the future") },
 			err: "image has another owner: kube/kubernetes-dynamic-pvc-1e7f: metadata of the future; " +
-				"if it is the image of volume pvc-1e7f, say so with: " +
+				"if it is the image of volume pvc-1e7f, set its owner with: " +
 				`rbd image-meta set kube/kubernetes-dynamic-pvc-1e7f rbd-provisioner.ceph.com/image '{"volumeName":"pvc-1e7f"}'`,
 			allowUnknown: true,
 		},
@@ -133,16 +133,16 @@ func TestDeleteSaysWhatKeepsTheImage(t *testing.T) {
 			change: func(i *rbdutil.Image) {
 				i.Record.Owner = rbdutil.Owner{ClaimUID: "2", VolumeName: "pvc-2", ClusterID: "there"}
 			},
-			err: "image has another owner: the metadata of kube/kubernetes-dynamic-pvc-1e7f names a claim of UID 2 " +
+			err: "image has another owner: the metadata of kube/kubernetes-dynamic-pvc-1e7f names claim with UID 2 " +
 				`(volume "pvc-2", cluster "there"), not volume "pvc-1e7f" of cluster "here"`,
 		},
-		"another owner, though none would do": {
+		"another owner, with AllowUnknown": {
 			change:       func(i *rbdutil.Image) { i.Record.ClaimUID = "2" },
 			allowUnknown: true,
-			err: "image has another owner: the metadata of kube/kubernetes-dynamic-pvc-1e7f names a claim of UID 2 " +
+			err: "image has another owner: the metadata of kube/kubernetes-dynamic-pvc-1e7f names claim with UID 2 " +
 				`(volume "", cluster ""), not volume "pvc-1e7f" of cluster "here"`,
 		},
-		"nodes that hold it": {
+		"watchers": {
 			change: func(i *rbdutil.Image) { ours(i); i.Watchers = []string{"10.0.0.1:0/42", "10.0.0.2:0/7"} },
 			err:    "image is in use: kube/kubernetes-dynamic-pvc-1e7f is mapped or open at 10.0.0.1:0/42, 10.0.0.2:0/7",
 		},
@@ -151,7 +151,7 @@ func TestDeleteSaysWhatKeepsTheImage(t *testing.T) {
 			err:    "image has snapshots: kube/kubernetes-dynamic-pvc-1e7f has monday, tuesday",
 			inMove: true,
 		},
-		"snapshots of an image of nobody's": {
+		"snapshots of an image without an owner": {
 			change:       func(i *rbdutil.Image) { i.Snapshots = []string{"monday"} },
 			allowUnknown: true,
 			err:          "image has snapshots: kube/kubernetes-dynamic-pvc-1e7f has monday",
@@ -164,9 +164,9 @@ func TestDeleteSaysWhatKeepsTheImage(t *testing.T) {
 			test.change(&img)
 			ceph := newScripted(nil)
 			ceph.Put(img)
-			expect := expect
-			expect.AllowUnknown = test.allowUnknown
-			err := rbdutil.NewImages(ceph).Delete(t.Context(), cluster, ref, expect, 0)
+			precondition := precondition
+			precondition.AllowUnknown = test.allowUnknown
+			err := rbdutil.NewImages(ceph).Delete(t.Context(), cluster, ref, precondition, 0)
 			if err == nil || err.Error() != test.err {
 				t.Errorf("error %v\nwant  %s", err, test.err)
 			}
@@ -179,7 +179,7 @@ func TestDeleteSaysWhatKeepsTheImage(t *testing.T) {
 	}
 }
 
-func TestDeleteTakesAnImageOfTheVolumeWhateverElseItsRecordLacks(t *testing.T) {
+func TestDeleteAcceptsAnIncompleteRecordOfTheVolume(t *testing.T) {
 	t.Parallel()
 	for name, owner := range map[string]rbdutil.Owner{
 		"the volume alone":          {VolumeName: "pvc-1e7f"},
@@ -190,11 +190,11 @@ func TestDeleteTakesAnImageOfTheVolumeWhateverElseItsRecordLacks(t *testing.T) {
 			t.Parallel()
 			ceph := newScripted(nil)
 			ceph.Put(rbdutil.Image{ImageRef: ref, Size: spec.Size, Record: rbdutil.Record{Owner: owner}})
-			if err := rbdutil.NewImages(ceph).Delete(t.Context(), cluster, ref, expect, 0); err != nil {
+			if err := rbdutil.NewImages(ceph).Delete(t.Context(), cluster, ref, precondition, 0); err != nil {
 				t.Error(err)
 			}
 			if names := ceph.Names(); len(names) > 0 {
-				t.Errorf("left behind: %v", names)
+				t.Errorf("images %v still exist", names)
 			}
 		})
 	}

@@ -11,34 +11,34 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/rbdfake"
 )
 
-// What rbdtest does not say, because real Ceph cannot be made to fail at will: which
-// calls are made, and what becomes of the error of each.
+// Tests that cannot be part of rbdtest, as Ceph does not fail on demand: which calls are made,
+// and how the error of each is returned.
 
 var (
-	ref     = rbdutil.ImageRef{Pool: "kube", Name: "kubernetes-dynamic-pvc-1e7f"}
-	owner   = rbdutil.Owner{ClaimUID: "1e7f", ClaimNamespace: "shop", ClaimName: "www-web-0", VolumeName: "pvc-1e7f", Provisioner: "ceph.com/rbd", ClusterID: "here"}
-	spec    = rbdutil.ImageSpec{ImageRef: ref, Layout: rbdutil.Layout{Features: rbdutil.Layering}, Size: 8 * rbdutil.MiB, Owner: owner}
-	expect  = rbdutil.Expectation{Owner: rbdutil.Owner{VolumeName: "pvc-1e7f", ClusterID: "here"}}
-	cluster = rbdutil.Cluster{Monitors: []string{"mon"}, User: "admin"}
+	ref          = rbdutil.ImageRef{Pool: "kube", Name: "kubernetes-dynamic-pvc-1e7f"}
+	owner        = rbdutil.Owner{ClaimUID: "1e7f", ClaimNamespace: "shop", ClaimName: "www-web-0", VolumeName: "pvc-1e7f", Provisioner: "ceph.com/rbd", ClusterID: "here"}
+	spec         = rbdutil.ImageSpec{ImageRef: ref, Layout: rbdutil.Layout{Features: rbdutil.Layering}, Size: 8 * rbdutil.MiB, Owner: owner}
+	precondition = rbdutil.Precondition{Owner: rbdutil.Owner{VolumeName: "pvc-1e7f", ClusterID: "here"}}
+	cluster      = rbdutil.Cluster{Monitors: []string{"mon"}, User: "admin"}
 )
 
-// ours is the record of an image that was made for the owner.
+// ours is the record of an image for the owner.
 var ours = rbdutil.Record{Owner: owner}
 
-// recordOf is the record of an image of the owner, changed.
+// recordOf returns a changed record of an image for the owner.
 func recordOf(change func(*rbdutil.Owner)) rbdutil.Record {
 	record := ours
 	change(&record.Owner)
 	return record
 }
 
-// scripted is a fake Ceph that records calls and fails the ones it is told to.
+// scripted is a fake that records its calls, and fails some of them.
 type scripted struct {
 	*rbdfake.Ceph
 	calls []string
 }
 
-// newScripted fails the nth call (from 0) of all with the error given for it.
+// newScripted returns a fake whose nth call (from 0) fails with the error of that number.
 func newScripted(failures map[int]error) *scripted {
 	s := &scripted{Ceph: rbdfake.New("kube", "data")}
 	s.Before = func(_ context.Context, op string, _ rbdutil.Cluster, _ rbdutil.ImageRef) error {
@@ -74,26 +74,26 @@ var sentinels = map[string]error{
 	"in progress": rbdutil.ErrInProgress,
 	"no space":    rbdutil.ErrNoSpace,
 	"invalid":     rbdutil.ErrInvalid,
-	"unknown":     errors.New("something that nobody has seen before"),
+	"unknown":     errors.New("an unknown error"),
 }
 
 func TestEnsurePassesErrorsThrough(t *testing.T) {
 	t.Parallel()
-	misfit := rbdutil.Image{ImageRef: ref, Features: rbdutil.ExclusiveLock} // unfinished, to be replaced
-	fitting := rbdutil.Image{ImageRef: ref, Features: rbdutil.Layering}     // unfinished, to be completed
+	misfit := rbdutil.Image{ImageRef: ref, Features: rbdutil.ExclusiveLock} // incomplete, to be replaced
+	fitting := rbdutil.Image{ImageRef: ref, Features: rbdutil.Layering}     // incomplete, to be completed
 	for name, test := range map[string]struct {
 		there      *rbdutil.Image
 		failing    int
 		calls      []string
-		unfinished bool
+		incomplete bool
 	}{
-		"of the creation":                      {nil, 0, []string{"create"}, false},
-		"of completing a new image":            {nil, 1, []string{"create", "update"}, true},
-		"of looking at what is there":          {&fitting, 1, []string{"create", "get"}, true},
-		"of completing an older attempt's":     {&fitting, 2, []string{"create", "get", "update"}, true},
-		"of removing what misfits":             {&misfit, 2, []string{"create", "get", "move-to-trash"}, true},
-		"of the creation in its place":         {&misfit, 3, []string{"create", "get", "move-to-trash", "create"}, false},
-		"of completing the image in its place": {&misfit, 4, []string{"create", "get", "move-to-trash", "create", "update"}, true},
+		"of the creation":                    {nil, 0, []string{"create"}, false},
+		"of completing a new image":          {nil, 1, []string{"create", "update"}, true},
+		"of reading the existing image":      {&fitting, 1, []string{"create", "get"}, true},
+		"of completing an existing image":    {&fitting, 2, []string{"create", "get", "update"}, true},
+		"of removing a mismatch":             {&misfit, 2, []string{"create", "get", "move-to-trash"}, true},
+		"of the creation of its replacement": {&misfit, 3, []string{"create", "get", "move-to-trash", "create"}, false},
+		"of completing its replacement":      {&misfit, 4, []string{"create", "get", "move-to-trash", "create", "update"}, true},
 	} {
 		for sentinelName, sentinel := range sentinels {
 			t.Run(name+": "+sentinelName, func(t *testing.T) {
@@ -106,11 +106,11 @@ func TestEnsurePassesErrorsThrough(t *testing.T) {
 				if !errors.Is(err, sentinel) {
 					t.Errorf("error %v, want %v", err, sentinel)
 				}
-				if unfinished := errors.Is(err, rbdutil.ErrUnfinished); unfinished != test.unfinished {
-					t.Errorf("error %v: %v is %t, want %t", err, rbdutil.ErrUnfinished, unfinished, test.unfinished)
+				if incomplete := errors.Is(err, rbdutil.ErrIncomplete); incomplete != test.incomplete {
+					t.Errorf("error %v: %v is %t, want %t", err, rbdutil.ErrIncomplete, incomplete, test.incomplete)
 				}
 				if diff := cmp.Diff(rbdutil.Image{}, img); diff != "" {
-					t.Errorf("an image beside the error (-want +got):\n%s", diff)
+					t.Errorf("image returned with the error (-want +got):\n%s", diff)
 				}
 				wantCalls(t, ceph, test.calls...)
 			})
@@ -118,13 +118,13 @@ func TestEnsurePassesErrorsThrough(t *testing.T) {
 	}
 }
 
-func TestEnsureAsksForNothingThatItKnows(t *testing.T) {
+func TestEnsureMakesNoUnneededCalls(t *testing.T) {
 	t.Parallel()
 	ceph := newScripted(nil)
 	images := rbdutil.NewImages(ceph)
 	for _, want := range [][]string{
 		{"create", "update"}, // new
-		{"create", "get"},    // as it should be
+		{"create", "get"},    // complete
 	} {
 		ceph.calls = nil
 		if _, err := images.Ensure(t.Context(), cluster, spec); err != nil {
@@ -134,7 +134,7 @@ func TestEnsureAsksForNothingThatItKnows(t *testing.T) {
 	}
 }
 
-func TestEnsureTakesUpAnImageWhoseAnswersWereLost(t *testing.T) {
+func TestEnsureContinuesAfterALostAnswer(t *testing.T) {
 	t.Parallel()
 	for _, lost := range []string{rbdfake.OpCreate, rbdfake.OpUpdate} {
 		t.Run(lost, func(t *testing.T) {
@@ -156,17 +156,17 @@ func TestEnsureTakesUpAnImageWhoseAnswersWereLost(t *testing.T) {
 				t.Fatal(err)
 			}
 			if diff := cmp.Diff(ceph.image(t).Owner(), img.Owner()); diff != "" || img.Owner() != owner || img.Size != spec.Size {
-				t.Errorf("image %+v, want one of %s and %d bytes (-stored +answered):\n%s", img, owner, spec.Size, diff)
+				t.Errorf("image %+v, want one of %s and %d bytes (-stored +returned):\n%s", img, owner, spec.Size, diff)
 			}
 		})
 	}
 }
 
-func TestEnsureGoesOnWhenSomebodyElseRemovesWhatIsInTheWay(t *testing.T) {
+func TestEnsureContinuesIfAnotherClientRemovesTheMismatch(t *testing.T) {
 	t.Parallel()
 	ceph := newScripted(nil)
 	ceph.Put(rbdutil.Image{ImageRef: ref, Features: rbdutil.ExclusiveLock})
-	// The one that was there goes between our looking at it and our removing it.
+	// The existing image is removed after it was read and before it is moved.
 	ceph.After = func(_ context.Context, op string, _ rbdutil.Cluster, ref rbdutil.ImageRef) error {
 		if op == rbdfake.OpGet {
 			before := ceph.Before
@@ -181,11 +181,11 @@ func TestEnsureGoesOnWhenSomebodyElseRemovesWhatIsInTheWay(t *testing.T) {
 	}
 	wantCalls(t, ceph, "create", "get", "move-to-trash", "get", "create", "update")
 	if got := ceph.image(t); got.Features != rbdutil.Layering || got.Size != spec.Size {
-		t.Errorf("image %+v does not fit %+v", got, spec)
+		t.Errorf("image %+v, want one of %+v", got, spec)
 	}
 }
 
-func TestEnsureAddsWhatTheRecordLacks(t *testing.T) {
+func TestEnsureCompletesTheRecord(t *testing.T) {
 	t.Parallel()
 	ceph := newScripted(nil)
 	ceph.Put(rbdutil.Image{
@@ -199,21 +199,21 @@ func TestEnsureAddsWhatTheRecordLacks(t *testing.T) {
 	wantCalls(t, ceph, "create", "get", "update")
 	stored := ceph.image(t)
 	if diff := cmp.Diff(stored.Record, img.Record); diff != "" {
-		t.Errorf("record (-stored +answered):\n%s", diff)
+		t.Errorf("record (-stored +returned):\n%s", diff)
 	}
 	if diff := cmp.Diff(rbdutil.Record{Owner: owner, ImageID: stored.ID, Size: spec.Size}, stored.Record); diff != "" {
 		t.Errorf("record (-want +stored):\n%s", diff)
 	}
 }
 
-func TestEnsureTakesWhatCephMadeOfTheFeaturesAskedFor(t *testing.T) {
+func TestEnsureAcceptsTheFeaturesThatCephAdds(t *testing.T) {
 	t.Parallel()
 	const lockAndMap = rbdutil.ExclusiveLock | rbdutil.ObjectMap
 	ceph, wanted := newScripted(nil), spec
 	wanted.Features, wanted.DataPool = lockAndMap, "data"
 	ceph.Put(rbdutil.Image{
 		ImageRef: ref, Size: spec.Size, Record: ours,
-		Features: lockAndMap | rbdutil.FastDiff | 1<<7 | 1<<8, // fast-diff, data-pool and operations come by themselves
+		Features: lockAndMap | rbdutil.FastDiff | 1<<7 | 1<<8, // Ceph adds fast-diff, data-pool and operations
 	})
 	if _, err := rbdutil.NewImages(ceph).Ensure(t.Context(), cluster, wanted); err != nil {
 		t.Error(err)
@@ -221,14 +221,14 @@ func TestEnsureTakesWhatCephMadeOfTheFeaturesAskedFor(t *testing.T) {
 	wantCalls(t, ceph, "create", "get")
 }
 
-func TestEnsureSparesAnUnfinishedImageThatSomebodyHolds(t *testing.T) {
+func TestEnsureKeepsAnIncompleteImageInUse(t *testing.T) {
 	t.Parallel()
 	for name, hold := range map[string]func(*rbdutil.Image){
 		"with a watcher":              func(i *rbdutil.Image) { i.Watchers = []string{"10.0.0.1:0/42"} },
 		"with a snapshot":             func(i *rbdutil.Image) { i.Snapshots = []string{"monday"} },
 		"with a size":                 func(i *rbdutil.Image) { i.Size, i.Record = spec.Size, ours },
 		"with a record of the future": func(i *rbdutil.Image) { i.RecordError = errors.New("metadata of the future") },
-		"with another's name on it":   func(i *rbdutil.Image) { i.Record = recordOf(func(o *rbdutil.Owner) { o.ClaimUID = "other" }) },
+		"of another claim":            func(i *rbdutil.Image) { i.Record = recordOf(func(o *rbdutil.Owner) { o.ClaimUID = "other" }) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -238,21 +238,21 @@ func TestEnsureSparesAnUnfinishedImageThatSomebodyHolds(t *testing.T) {
 			ceph.Put(held)
 			_, err := rbdutil.NewImages(ceph).Ensure(t.Context(), cluster, spec)
 			if !errors.Is(err, rbdutil.ErrMismatch) && !errors.Is(err, rbdutil.ErrForeignImage) {
-				t.Errorf("error %v, want a conflict", err)
+				t.Errorf("error %v, want ErrForeignImage or ErrMismatch", err)
 			}
 			wantCalls(t, ceph, "create", "get")
 		})
 	}
 }
 
-func TestEnsureSaysWhatIsInTheWay(t *testing.T) {
+func TestEnsureNamesTheConflict(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		there rbdutil.Image
 		spec  func(*rbdutil.ImageSpec)
 		err   string
 	}{
-		"nobody's": {
+		"without an owner": {
 			rbdutil.Image{Size: 1}, nil,
 			"image has another owner: kube/kubernetes-dynamic-pvc-1e7f already exists for no known owner",
 		},
@@ -262,7 +262,7 @@ func TestEnsureSaysWhatIsInTheWay(t *testing.T) {
 		},
 		"another cluster's": {
 			rbdutil.Image{Record: rbdutil.Record{Owner: rbdutil.Owner{ClaimUID: "1e7f", Provisioner: "ceph.com/rbd", ClusterID: "there"}}}, nil,
-			"image has another owner: kube/kubernetes-dynamic-pvc-1e7f already exists for a claim of UID 1e7f",
+			"image has another owner: kube/kubernetes-dynamic-pvc-1e7f already exists for claim with UID 1e7f",
 		},
 		"another provisioner's": {
 			rbdutil.Image{Record: recordOf(func(o *rbdutil.Owner) { o.Provisioner = "example.com/rbd" })}, nil,
@@ -274,19 +274,19 @@ func TestEnsureSaysWhatIsInTheWay(t *testing.T) {
 		},
 		"ours of another size": {
 			rbdutil.Image{Record: ours, Size: 1 << 20, Features: rbdutil.Layering}, nil,
-			"image does not fit: kube/kubernetes-dynamic-pvc-1e7f already exists with a size of 1048576 bytes, wanted are 8388608",
+			"image does not match the request: kube/kubernetes-dynamic-pvc-1e7f already exists with a size of 1048576 bytes, requested are 8388608",
 		},
 		"ours with other features": {
 			rbdutil.Image{Record: ours, Size: spec.Size, Features: rbdutil.Layering | rbdutil.DeepFlatten}, nil,
-			"image does not fit: kube/kubernetes-dynamic-pvc-1e7f already exists with features layering,deep-flatten, wanted are layering",
+			"image does not match the request: kube/kubernetes-dynamic-pvc-1e7f already exists with features layering,deep-flatten, requested are layering",
 		},
 		"ours with other objects": {
 			rbdutil.Image{Record: ours, Size: spec.Size, Features: rbdutil.Layering}, func(s *rbdutil.ImageSpec) { s.ObjectSize = 1 << 20 },
-			"image does not fit: kube/kubernetes-dynamic-pvc-1e7f already exists with objects of 4194304 bytes, wanted are 1048576",
+			"image does not match the request: kube/kubernetes-dynamic-pvc-1e7f already exists with objects of 4194304 bytes, requested are 1048576",
 		},
 		"ours without the data pool": {
 			rbdutil.Image{Record: ours, Size: spec.Size, Features: rbdutil.Layering}, func(s *rbdutil.ImageSpec) { s.DataPool = "data" },
-			"image does not fit: kube/kubernetes-dynamic-pvc-1e7f already exists with a data pool of its own: false, wanted: true",
+			"image does not match the request: kube/kubernetes-dynamic-pvc-1e7f already exists with a separate data pool: false, requested: true",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

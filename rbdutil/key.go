@@ -9,38 +9,37 @@ import (
 	"github.com/go-logr/logr"
 )
 
-// redacted is all that a Key ever shows of itself.
+// redacted replaces the secret in all output.
 const redacted = "***"
 
-// Key is a cephx secret, as found under "key" in a keyring. It prints, logs and
-// marshals as "***"; only Reveal gives the text, and only a Ceph client needs it.
+// Key is a cephx secret, as in the entry "key" of a keyring. It is printed, logged and
+// marshalled as "***". Only Reveal returns the secret, and only a Ceph client needs it.
 type Key struct {
-	// A struct with an unexported field, so that neither a conversion nor fmt's
-	// reflection can get around the methods below.
+	// The field is unexported, so neither a conversion nor fmt's reflection can bypass the
+	// methods below.
 	secret string
 }
 
 // NewKey wraps a cephx secret.
 func NewKey(secret string) Key { return Key{secret: secret} }
 
-// Reveal returns the secret itself. Hand it to the Ceph client and to nobody else.
+// Reveal returns the secret. Pass it to the Ceph client only.
 func (k Key) Reveal() string { return k.secret }
 
-// Check tells, without showing it, whether the secret is a cephx key. Ceph's own
-// client must not be the one to find out: it prints a key that it cannot decode.
+// Check returns an error, without the secret, if the secret is not a cephx key. Ceph's
+// client must not do this check: it prints a key that it cannot decode.
 func (k Key) Check() error {
-	if why := faultOf(k.secret); why != "" {
-		return fmt.Errorf("%w: %s", ErrInvalidKey, why)
+	if problem := keyProblem(k.secret); problem != "" {
+		return fmt.Errorf("%w: %s", ErrInvalidKey, problem)
 	}
 	return nil
 }
 
-// faultOf says what is wrong with the text of a key, or nothing. A key is, in
-// base64, a type (2 bytes, little endian), a time stamp (8), a length (2) and so
-// many bytes of secret.
-func faultOf(secret string) string {
+// keyProblem returns what is wrong with the text of a key, or "". A key is base64 of a
+// type (2 bytes, little endian), a time stamp (8), a length (2) and a secret of that length.
+func keyProblem(secret string) string {
 	const (
-		typeAES   = 1 // the only one that clients know
+		typeAES   = 1 // the only one that clients support
 		header    = 12
 		leastSize = 16
 	)
@@ -49,18 +48,18 @@ func faultOf(secret string) string {
 	case secret == "":
 		return "it is empty"
 	case strings.HasPrefix(strings.TrimSpace(secret), "["):
-		return "it is a whole keyring"
+		return "it is a keyring file"
 	case strings.ContainsAny(secret, " \t\r\n"):
-		// Go's decoder would pass over line breaks.
-		return "there is white space or a line break in it or around it"
+		// Go's decoder ignores line breaks.
+		return "it contains white space or a line break"
 	case err != nil:
 		return "it is not base64"
-	case len(raw) > 0 && faultOf(string(raw)) == "":
-		return "it is in base64 twice"
+	case len(raw) > 0 && keyProblem(string(raw)) == "":
+		return "it is base64-encoded twice"
 	case len(raw) < header+leastSize || len(raw)-header != int(binary.LittleEndian.Uint16(raw[header-2:])):
-		return "it is cut short or has something added"
+		return "it has a wrong length"
 	case binary.LittleEndian.Uint16(raw) != typeAES:
-		return "it is of an unknown type"
+		return "it has an unknown type"
 	}
 	return ""
 }
@@ -71,7 +70,7 @@ func (Key) String() string { return redacted }
 // GoString implements fmt.GoStringer without the secret.
 func (Key) GoString() string { return redacted }
 
-// Format implements fmt.Formatter: every verb prints the same nothing.
+// Format implements fmt.Formatter: every verb prints "***".
 func (Key) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(redacted)) }
 
 // MarshalText implements encoding.TextMarshaler (JSON and YAML use it too).

@@ -16,7 +16,7 @@ import (
 // A key as `ceph-authtool --gen-print-key` prints it, in use nowhere.
 const exampleKey = "AQAZ3WpnAAAAABAAyyBqS9+2rC4JdGtDVIlpUQ=="
 
-func TestKeyShowsItselfNowhere(t *testing.T) {
+func TestKeyIsNeverPrinted(t *testing.T) {
 	t.Parallel()
 	key := NewKey(exampleKey)
 	cluster := Cluster{Monitors: []string{"mon"}, User: "kube", Key: key}
@@ -53,21 +53,21 @@ func TestKeyCheck(t *testing.T) {
 		secret string
 		valid  bool
 	}{
-		"a key":                       {exampleKey, true},
-		"nothing":                     {"", false},
-		"not base64":                  {"not-base64!", false},
-		"cut short":                   {exampleKey[:20], false},
-		"cut short, without padding":  {strings.TrimRight(exampleKey, "="), false},
-		"twice":                       {exampleKey + exampleKey, false},
-		"with a newline at the end":   {exampleKey + "\n", false},
-		"with a newline in it":        {exampleKey[:10] + "\n" + exampleKey[10:], false},
-		"of a type that is none":      {"CQAAAAAAAAAAABAABwcHBwcHBwcHBwcHBwcHBw==", false},
-		"of no type":                  {"AAAAAAAAAAAAABAABwcHBwcHBwcHBwcHBwcHBw==", false},
-		"too short for its type":      {"AQAAAAAAAAAAAA8ABwcHBwcHBwcHBwcHBwcH", false},
-		"longer than its type needs":  {"AQAAAAAAAAAAACAABwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=", true},
-		"a keyring instead of a key":  {"[client.kube]\nkey = " + exampleKey, false},
-		"base64 of base64":            {"QVFBWjNXcG5BQUFBQUJBQXl5QnFTOSsyckM0SmRHdERWSWxwVVE9PQ==", false},
-		"a header with nothing to it": {"AQAZ3WpnAAAAAAAA", false},
+		"a key":                      {exampleKey, true},
+		"empty":                      {"", false},
+		"not base64":                 {"not-base64!", false},
+		"truncated":                  {exampleKey[:20], false},
+		"without padding":            {strings.TrimRight(exampleKey, "="), false},
+		"twice":                      {exampleKey + exampleKey, false},
+		"with a newline at the end":  {exampleKey + "\n", false},
+		"with a newline in it":       {exampleKey[:10] + "\n" + exampleKey[10:], false},
+		"of an unknown type":         {"CQAAAAAAAAAAABAABwcHBwcHBwcHBwcHBwcHBw==", false},
+		"of no type":                 {"AAAAAAAAAAAAABAABwcHBwcHBwcHBwcHBwcHBw==", false},
+		"too short for its type":     {"AQAAAAAAAAAAAA8ABwcHBwcHBwcHBwcHBwcH", false},
+		"longer than its type needs": {"AQAAAAAAAAAAACAABwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=", true},
+		"a keyring instead of a key": {"[client.kube]\nkey = " + exampleKey, false},
+		"base64 of base64":           {"QVFBWjNXcG5BQUFBQUJBQXl5QnFTOSsyckM0SmRHdERWSWxwVVE9PQ==", false},
+		"a header without a secret":  {"AQAZ3WpnAAAAAAAA", false},
 	} {
 		err := NewKey(test.secret).Check()
 		if valid := err == nil; valid != test.valid {
@@ -92,25 +92,25 @@ func FuzzKeyCheck(f *testing.F) {
 	f.Fuzz(func(t *testing.T, secret string) {
 		err := NewKey(secret).Check()
 		if err == nil {
-			// All that Ceph's client wants of a key, or it would print it.
+			// What Ceph's client requires of a key; otherwise it prints the key.
 			raw, err := base64.StdEncoding.DecodeString(secret)
 			if err != nil || len(raw) < 28 || raw[0] != 1 || raw[1] != 0 || int(raw[10])|int(raw[11])<<8 != len(raw)-12 {
-				t.Errorf("%q is taken for a key", secret)
+				t.Errorf("%q is accepted as a key", secret)
 			}
 			if strings.ContainsFunc(secret, func(c rune) bool { return c <= ' ' || c > '~' }) {
-				t.Errorf("%q is taken for a key", secret)
+				t.Errorf("%q is accepted as a key", secret)
 			}
 			return
 		}
-		// Its text does not depend on the secret, and so cannot show it.
-		if why := strings.TrimPrefix(err.Error(), ErrInvalidKey.Error()+": "); !slices.Contains(keyFaults, why) {
+		// The text does not depend on the secret, so it cannot contain it.
+		if problem := strings.TrimPrefix(err.Error(), ErrInvalidKey.Error()+": "); !slices.Contains(keyProblems, problem) {
 			t.Errorf("%q: %v", secret, err)
 		}
 	})
 }
 
-// keyFaults is all that Check says.
-var keyFaults = []string{
-	"it is empty", "it is a whole keyring", "there is white space or a line break in it or around it", "it is not base64",
-	"it is in base64 twice", "it is cut short or has something added", "it is of an unknown type",
+// keyProblems are all texts of Check.
+var keyProblems = []string{
+	"it is empty", "it is a keyring file", "it contains white space or a line break", "it is not base64",
+	"it is base64-encoded twice", "it has a wrong length", "it has an unknown type",
 }

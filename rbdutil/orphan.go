@@ -6,26 +6,16 @@ import (
 	"fmt"
 )
 
-// List returns the names of all images in a pool, also of those that are not ours.
-func (i *Images) List(ctx context.Context, c Cluster, pool string) ([]string, error) {
-	return i.store.List(ctx, c, pool)
-}
-
-// Get returns an image as it is: see Store.
-func (i *Images) Get(ctx context.Context, c Cluster, ref ImageRef) (Image, error) {
-	return i.store.Get(ctx, c, ref)
-}
-
-// Reclaim moves an image to the trash that was made for a claim and never became a
-// volume. It must be an image of that very claim, provisioner and cluster, or the
-// beginning of one. As the caller has found no trace of claim or volume and may be wrong,
-// it must never have been written to, and it must not be a complete clone, which shows
-// somebody's data. Any other image is left untouched: ErrForeignImage, ErrNotEmpty, or an
-// error of CheckFree. That it is gone already is success.
-func (i *Images) Reclaim(ctx context.Context, c Cluster, ref ImageRef, owner Owner) error {
+// RemoveOrphan moves an image to the trash that was created for a claim and never became a
+// volume. It must be an image, or a partial one, of exactly this claim, provisioner and
+// cluster. The caller found neither claim nor volume, but may be wrong. So the image must
+// never have been written to, and must not be a complete clone, which has the data of its
+// source. It does not change any other image: ErrForeignImage, ErrNotEmpty, or an error of
+// CheckFree. It succeeds if the image does not exist.
+func (i *Images) RemoveOrphan(ctx context.Context, c Cluster, ref ImageRef, owner Owner) error {
 	img, err := i.store.Get(ctx, c, ref)
 	if errors.Is(err, ErrImageNotFound) {
-		return i.deleteRemains(ctx, c, ref)
+		return i.deletePartial(ctx, c, ref)
 	}
 	if err != nil {
 		return err
@@ -33,7 +23,7 @@ func (i *Images) Reclaim(ctx context.Context, c Cluster, ref ImageRef, owner Own
 	if err := i.checkOrphan(ctx, c, img, owner); err != nil {
 		return err
 	}
-	return i.moveToTrash(ctx, c, img, owner, unused)
+	return i.moveUnusedToTrash(ctx, c, img, owner)
 }
 
 func (i *Images) checkOrphan(ctx context.Context, c Cluster, img Image, owner Owner) error {
@@ -42,18 +32,18 @@ func (i *Images) checkOrphan(ctx context.Context, c Cluster, img Image, owner Ow
 	}
 	switch {
 	case len(img.Watchers) > 0:
-		return inUse(img)
+		return inUseError(img)
 	case len(img.Snapshots) > 0:
-		return hasSnapshots(img)
+		return hasSnapshotsError(img)
 	case img.hasRecordFor(owner) && img.isCompleteClone():
 		return fmt.Errorf("%w: %s is a complete clone", ErrNotEmpty, img.ImageRef)
 	}
 	return i.checkNotWritten(ctx, c, img)
 }
 
-// checkOrphanOwner returns an error unless the image is of the owner's claim, or the
-// beginning of one: of a clone, as the snapshot shows that bears its name, or of an image
-// that holds nothing.
+// checkOrphanOwner returns an error unless the image belongs to the owner's claim, or is a
+// partial image: a clone, if the snapshot that it was made from has its name, or an image
+// without data.
 func checkOrphanOwner(img Image, owner Owner) error {
 	switch {
 	case img.hasRecordFor(owner):
@@ -69,4 +59,17 @@ func checkOrphanOwner(img Image, owner Owner) error {
 		return fmt.Errorf("%w: the metadata of %s names no owner", ErrForeignImage, img.ImageRef)
 	}
 	return nil
+}
+
+// checkNotWritten returns ErrNotEmpty if the image was ever written to. The data of a
+// clone's parent does not count.
+func (i *Images) checkNotWritten(ctx context.Context, c Cluster, img Image) error {
+	if img.Size == 0 {
+		return nil
+	}
+	written, err := i.store.HasChanges(ctx, c, img.ImageRef, "")
+	if err == nil && written {
+		err = fmt.Errorf("%w: %s was written to", ErrNotEmpty, img.ImageRef)
+	}
+	return err
 }

@@ -1,7 +1,8 @@
 package rbdutil
 
-// Owner says for which claim, by which provisioner and for which Kubernetes
-// cluster an image was made.
+import "fmt"
+
+// Owner is the claim, provisioner and Kubernetes cluster that an image was created for.
 type Owner struct {
 	ClaimUID       string `json:"claimUID,omitempty"`
 	ClaimNamespace string `json:"claimNamespace,omitempty"`
@@ -28,23 +29,62 @@ func (o Owner) SameMaker(other Owner) bool {
 	return o.Provisioner == other.Provisioner && o.ClusterID == other.ClusterID
 }
 
-// SameVolume reports whether both name the same PersistentVolume. An owner that a person
-// has written into the metadata may lack the cluster id.
+// SameVolume reports whether both name the same PersistentVolume. An owner that an
+// administrator wrote into the metadata may lack the cluster id.
 func (o Owner) SameVolume(other Owner) bool {
 	return o.VolumeName != "" && o.VolumeName == other.VolumeName &&
 		(o.ClusterID == "" || other.ClusterID == "" || o.ClusterID == other.ClusterID)
 }
 
-// String names the owner for an error message.
+// String describes the owner in an error.
 func (o Owner) String() string {
 	switch {
 	case o.ClaimName != "":
 		return "claim " + o.ClaimNamespace + "/" + o.ClaimName
 	case o.ClaimUID != "":
-		return "a claim of UID " + o.ClaimUID
+		return "claim with UID " + o.ClaimUID
 	case o.VolumeName != "":
 		return "volume " + o.VolumeName
 	default:
 		return "no known owner"
 	}
+}
+
+// Precondition is what an image must fulfil before it is changed or deleted.
+type Precondition struct {
+	// Owner names the volume that the image must belong to.
+	Owner Owner
+	// AllowUnknown also allows an image without a record, as the predecessors of this
+	// provisioner created them.
+	AllowUnknown bool
+}
+
+// checkOwner returns an error if the image does not fulfil the precondition.
+func checkOwner(img Image, precondition Precondition) error {
+	owner := img.Owner()
+	switch {
+	case img.RecordError != nil:
+		return fmt.Errorf("%w: %s: %w; if it is the image of volume %s, set its owner with: %s",
+			ErrForeignImage, img.ImageRef, img.RecordError, precondition.Owner.VolumeName, setOwnerCommand(img.ImageRef, precondition))
+	case owner.Unknown() && !precondition.AllowUnknown:
+		return fmt.Errorf("%w: the metadata of %s names no owner; if it is the image of volume %s, set its owner with: %s",
+			ErrForeignImage, img.ImageRef, precondition.Owner.VolumeName, setOwnerCommand(img.ImageRef, precondition))
+	case !owner.Unknown() && !owner.SameVolume(precondition.Owner):
+		return fmt.Errorf("%w: the metadata of %s names %s (volume %q, cluster %q), not volume %q of cluster %q",
+			ErrForeignImage, img.ImageRef, owner, owner.VolumeName, owner.ClusterID, precondition.Owner.VolumeName, precondition.Owner.ClusterID)
+	}
+	return nil
+}
+
+// setOwnerCommand returns the command by which an administrator sets the owner of an image.
+func setOwnerCommand(ref ImageRef, precondition Precondition) string {
+	record := Record{Owner: Owner{VolumeName: precondition.Owner.VolumeName}}
+	return fmt.Sprintf("rbd image-meta set %s %s '%s'", ref, MetaRecord, record.Encode())
+}
+
+func foreignImageError(img Image) error {
+	if img.RecordError != nil {
+		return fmt.Errorf("%w: %s already exists: %w", ErrForeignImage, img.ImageRef, img.RecordError)
+	}
+	return fmt.Errorf("%w: %s already exists for %s", ErrForeignImage, img.ImageRef, img.Owner())
 }

@@ -13,10 +13,10 @@ func TestOwnersCompare(t *testing.T) {
 		one, other                       Owner
 		sameClaim, sameVolume, sameMaker bool
 	}{
-		"an owner is its own": {
+		"the same owner": {
 			one: exampleOwner, other: exampleOwner, sameClaim: true, sameVolume: true, sameMaker: true,
 		},
-		"the claim is known by its UID and the volume by its name, not by the claim's name": {
+		"claims are compared by UID, volumes by name": {
 			one:   Owner{ClaimUID: "1", ClaimNamespace: "a", ClaimName: "a", VolumeName: "v"},
 			other: Owner{ClaimUID: "1", ClaimNamespace: "b", ClaimName: "b", VolumeName: "v"}, sameClaim: true, sameVolume: true, sameMaker: true,
 		},
@@ -24,7 +24,7 @@ func TestOwnersCompare(t *testing.T) {
 			one:   Owner{ClaimUID: "1", ClaimNamespace: "a", ClaimName: "a", VolumeName: "v1"},
 			other: Owner{ClaimUID: "2", ClaimNamespace: "a", ClaimName: "a", VolumeName: "v2"}, sameMaker: true,
 		},
-		"the provisioner's name matters for the claim, not for the volume, which is found by its annotation": {
+		"provisioners are compared for claims, not for volumes": {
 			one:   Owner{ClaimUID: "1", VolumeName: "v", Provisioner: "ceph.com/rbd"},
 			other: Owner{ClaimUID: "1", VolumeName: "v", Provisioner: "renamed/rbd"}, sameVolume: true,
 		},
@@ -32,7 +32,7 @@ func TestOwnersCompare(t *testing.T) {
 			one:   Owner{ClaimUID: "1", VolumeName: "v", ClusterID: "here"},
 			other: Owner{ClaimUID: "1", VolumeName: "v", ClusterID: "there"},
 		},
-		"a cluster that one lacks, as people may leave it out, is accepted for the volume alone": {
+		"a missing cluster id is accepted for volumes only": {
 			one:   Owner{ClaimUID: "1", VolumeName: "v", ClusterID: "here"},
 			other: Owner{ClaimUID: "1", VolumeName: "v"}, sameVolume: true,
 		},
@@ -63,20 +63,20 @@ func TestOwnersCompare(t *testing.T) {
 	}
 }
 
-func TestOwnerNamesItself(t *testing.T) {
+func TestOwnerString(t *testing.T) {
 	t.Parallel()
 	for want, test := range map[string]struct {
 		owner   Owner
 		unknown bool
 	}{
 		"claim shop/www-web-0":  {owner: exampleOwner},
-		"a claim of UID 1e7f":   {owner: Owner{ClaimUID: "1e7f", VolumeName: "pvc-1e7f"}},
+		"claim with UID 1e7f":   {owner: Owner{ClaimUID: "1e7f", VolumeName: "pvc-1e7f"}},
 		"volume pvc-1e7f":       {owner: Owner{VolumeName: "pvc-1e7f"}},
 		"no known owner":        {owner: Owner{Provisioner: "ceph.com/rbd", ClusterID: "here"}, unknown: true},
 		"claim shop/only-names": {owner: Owner{ClaimNamespace: "shop", ClaimName: "only-names"}, unknown: true},
 	} {
 		if got := test.owner.String(); got != want {
-			t.Errorf("%+v calls itself %q, want %q", test.owner, got, want)
+			t.Errorf("%+v: String() = %q, want %q", test.owner, got, want)
 		}
 		if got := test.owner.Unknown(); got != test.unknown {
 			t.Errorf("%+v unknown: %t, want %t", test.owner, got, test.unknown)

@@ -9,73 +9,72 @@ import (
 	"time"
 )
 
-// MetaRecord is the one image-meta key that this project writes. Its value is a Record
-// as JSON: `rbd image-meta get POOL/IMAGE rbd-provisioner.ceph.com/image`. One key is
-// written in one step, so that a record is there as a whole or not at all.
+// MetaRecord is the only image-meta key that this project writes. Its value is a Record as
+// JSON: `rbd image-meta get POOL/IMAGE rbd-provisioner.ceph.com/image`. Ceph writes one key
+// atomically, so a record is complete or missing.
 const MetaRecord = "rbd-provisioner.ceph.com/image"
 
-// Record is what an image says about itself. It suffices to finish, recognise, delete or
-// keep the image when nothing else is known of it.
+// Record is the metadata of an image. It suffices to complete, identify, delete or keep the
+// image without any other data.
 type Record struct {
 	Owner
-	// ImageID is the id of the image that the record was written to. Ceph copies the record
-	// into clones and copies of the image: there, it names another image.
+	// ImageID is the id of the image that the record was written to. Ceph copies the record into
+	// clones and copies of the image: in those, the id is of another image.
 	ImageID string `json:"imageID,omitempty"`
-	// Size is the size in bytes that the image is to be given. An image of ours that is
-	// smaller is incomplete.
+	// Size is the requested size in bytes. An image of ours that is smaller is incomplete.
 	Size uint64 `json:"size,omitempty"`
-	// Source is what a clone was made of; nil for an image that is no clone.
+	// Source is nil unless the image is a clone.
 	Source *RecordedSource `json:"source,omitempty"`
-	// Flatten: the clone must have its own copy of all data before it is complete.
+	// Flatten: the clone must be flattened before it is complete.
 	Flatten bool `json:"flatten,omitempty"`
-	// Deleted is set while the image is moved to the trash, and in the trash.
+	// Deleted is set during the move to the trash, and in the trash.
 	Deleted *Deletion `json:"deleted,omitempty"`
 }
 
-// Deletion says who moves an image to the trash and when.
+// Deletion is who moved an image to the trash, and when.
 type Deletion struct {
 	Provisioner string `json:"provisioner"`
 	ClusterID   string `json:"clusterID"`
-	// Time is read from the clock of the client that moves the image, as is the deletion
-	// time that Ceph keeps for the entry in the trash.
+	// Time is from the clock of the client that moves the image, as is the deletion time
+	// of the entry in the trash.
 	Time time.Time `json:"time"`
-	// Began is set while an interrupted move is finished: the time that the entry in the
-	// trash has until then. If finishing it is interrupted, too, the entry has one of both.
+	// Began is set while an interrupted move is completed. It is the time of the entry in
+	// the trash before that. If this is interrupted as well, the entry has one of both times.
 	Began *time.Time `json:"began,omitempty"`
-	// KeepUntil is until when the image was to be kept in the trash.
+	// KeepUntil is the time until which the image must be kept in the trash.
 	KeepUntil time.Time `json:"keepUntil"`
-	// Unused: the image never became a volume, and was never written to. If another image
-	// has its name by now, that is the one that a volume of this name shows.
+	// Unused: the image never became a volume, and was never written to. If there is another
+	// image of its name, volumes refer to that one.
 	Unused bool `json:"unused,omitempty"`
 }
 
-// RecordedSource is what finishing a clone takes, even if the source claim is gone.
+// RecordedSource is the data that completing a clone needs, even if the source claim does
+// not exist.
 type RecordedSource struct {
 	SourceVolume
-	// SnapshotRef is the snapshot that the clone was made of.
+	// SnapshotRef is the snapshot that the clone was made from.
 	SnapshotRef
 	// Size of that snapshot in bytes.
 	Size uint64 `json:"size"`
 }
 
-// SourceVolume is what the provisioner knows of a clone's source.
+// SourceVolume is the provisioner's data about the source of a clone.
 type SourceVolume struct {
 	// VolumeName is the name of the source's PersistentVolume.
 	VolumeName string `json:"volumeName,omitempty"`
-	// FSType is the file system on it, empty for a block volume.
+	// FSType is its file system, empty for a block volume.
 	FSType string `json:"fsType,omitempty"`
-	// FSSize is the size in bytes that its file system had, or less.
+	// FSSize is the size of its file system in bytes, or less.
 	FSSize uint64 `json:"fsSize,omitempty"`
 }
 
-// deletionTolerance is how much later than its record says an image may have come into
-// the trash. The record is written directly before the move. A record that a failed move
-// has left on a live image does not cover a later `rbd trash mv` of somebody else.
+// deletionTolerance is the maximum time between the record and the move to the trash. The
+// record is written directly before the move. A record that a failed move left on an image
+// does not cover a later `rbd trash mv` by another client.
 const deletionTolerance = 2 * time.Minute
 
-// DeletedBy reports whether the record says that the maker moved the image to the trash, and
-// this is the entry in the trash that it made: of the same image and time, and to be kept
-// there for as long.
+// DeletedBy reports whether the record says that the maker moved the image to the trash, by
+// the move that created this entry: same image, same time, and kept for as long.
 func (r Record) DeletedBy(maker Owner, img TrashedImage) bool {
 	if !r.DeletionBegunBy(maker) || r.IsCopyIn(img.ID) {
 		return false
@@ -91,8 +90,8 @@ func (r Record) DeletedBy(maker Owner, img TrashedImage) bool {
 func (r Record) IsCopyIn(id string) bool { return r.ImageID != "" && id != "" && r.ImageID != id }
 
 // DeletionBegunBy reports whether the record says that the maker began to move the image to
-// the trash, whenever that was. If Ceph does not answer for a while between the writing of
-// the record and the move, the image comes into the trash much later than the record says.
+// the trash, at any time. If Ceph did not answer between the writing of the record and the
+// move, the move is much later than the record says.
 func (r Record) DeletionBegunBy(maker Owner) bool {
 	d := r.Deleted
 	return d != nil && d.Provisioner == maker.Provisioner && d.ClusterID == maker.ClusterID
@@ -106,15 +105,15 @@ func (r Record) WithDeletion(maker Owner, d Deletion) Record {
 	return r
 }
 
-// Encode returns the metadata value of the record.
+// Encode returns the record as a metadata value.
 func (r Record) Encode() string {
-	// Strings, numbers and times: nothing in it can fail to be encoded.
+	// Strings, numbers and times can always be encoded.
 	data, _ := json.Marshal(r) //nolint:errchkjson // see above
 	return string(data)
 }
 
-// DecodeRecord parses a metadata value. A value that is not a record, or that has fields
-// of a version that is not known here, is an error: such an image is left alone.
+// DecodeRecord parses a metadata value. It returns an error for a value that is not a
+// record, or has fields of an unknown version: such an image is not changed.
 func DecodeRecord(value string) (Record, error) {
 	decoder := json.NewDecoder(bytes.NewReader([]byte(value)))
 	decoder.DisallowUnknownFields()

@@ -8,8 +8,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// The text is a promise to everybody who audits a pool: `rbd image-meta get`.
-func TestRecordIsReadAsItWasWritten(t *testing.T) {
+// The format is stable: administrators read it with `rbd image-meta get`.
+func TestRecordFormat(t *testing.T) {
 	t.Parallel()
 	deleted := time.Date(2026, 11, 27, 14, 0, 0, 0, time.UTC)
 	for name, test := range map[string]struct {
@@ -32,8 +32,8 @@ func TestRecordIsReadAsItWasWritten(t *testing.T) {
 			Record{Owner: Owner{VolumeName: "pvc-1e7f"}}.WithDeletion(exampleOwner, Deletion{Time: deleted.Add(time.Millisecond), KeepUntil: deleted.Add(time.Hour), Unused: true}),
 			`{"volumeName":"pvc-1e7f","deleted":{"provisioner":"ceph.com/rbd","clusterID":"here","time":"2026-11-27T14:00:00Z","keepUntil":"2026-11-27T15:00:00Z","unused":true}}`,
 		},
-		"an owner that a person has written": {Record{Owner: Owner{VolumeName: "pvc-1e7f"}}, `{"volumeName":"pvc-1e7f"}`},
-		"nothing":                            {Record{}, `{}`},
+		"an owner set by an administrator": {Record{Owner: Owner{VolumeName: "pvc-1e7f"}}, `{"volumeName":"pvc-1e7f"}`},
+		"an empty record":                  {Record{}, `{}`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -52,10 +52,10 @@ func TestRecordIsReadAsItWasWritten(t *testing.T) {
 	}
 }
 
-func TestRecordThatIsNotKnownInFullIsAnError(t *testing.T) {
+func TestAnUnknownRecordIsAnError(t *testing.T) {
 	t.Parallel()
 	for name, text := range map[string]string{
-		"nothing":                     ``,
+		"an empty value":              ``,
 		"no JSON":                     `pvc-1e7f`,
 		"half a record":               `{"volumeName":"pvc-1e7f"`,
 		"two records":                 `{"volumeName":"pvc-1e7f"} {}`,
@@ -65,8 +65,8 @@ func TestRecordThatIsNotKnownInFullIsAnError(t *testing.T) {
 		"a field of its deletion":     `{"volumeName":"pvc-1e7f","deleted":{"keep":true}}`,
 		"a size that is no number":    `{"volumeName":"pvc-1e7f","size":"8Mi"}`,
 		"a size that is negative":     `{"volumeName":"pvc-1e7f","size":-1}`,
-		"a time that is none":         `{"volumeName":"pvc-1e7f","deleted":{"time":"at noon"}}`,
-		"a size beyond all numbers":   `{"volumeName":"pvc-1e7f","size":99999999999999999999}`,
+		"an invalid time":             `{"volumeName":"pvc-1e7f","deleted":{"time":"at noon"}}`,
+		"a size that overflows":       `{"volumeName":"pvc-1e7f","size":99999999999999999999}`,
 		"the predecessor's own value": `1e7f`,
 	} {
 		if got, err := DecodeRecord(text); err == nil || !strings.Contains(err.Error(), "metadata "+MetaRecord) {
@@ -75,9 +75,9 @@ func TestRecordThatIsNotKnownInFullIsAnError(t *testing.T) {
 	}
 }
 
-// Ceph copies records into clones and copies, and people move images to the trash that they
-// have restored, or copied.
-func TestDeletedByIsOfOneEntryInTheTrash(t *testing.T) {
+// Ceph copies records into clones and copies of images. Administrators move copies or restored
+// images to the trash.
+func TestDeletedByMatchesOneEntry(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 11, 22, 14, 0, 0, 0, time.UTC)
 	record := Record{Owner: exampleOwner, ImageID: "1"}.WithDeletion(exampleOwner, Deletion{Time: now, KeepUntil: now.Add(time.Hour)})
@@ -85,11 +85,11 @@ func TestDeletedByIsOfOneEntryInTheTrash(t *testing.T) {
 		entry TrashedImage
 		want  bool
 	}{
-		"the entry that was made":             {TrashedImage{ID: "1", Trashed: now, KeepUntil: now.Add(time.Hour)}, true},
-		"with the fraction of a second":       {TrashedImage{ID: "1", Trashed: now, KeepUntil: now.Add(time.Hour - time.Second)}, true},
-		"not the copy of an image":            {TrashedImage{ID: "2", Trashed: now, KeepUntil: now.Add(time.Hour)}, false},
-		"not one that is not kept so long":    {TrashedImage{ID: "1", Trashed: now.Add(time.Minute), KeepUntil: now.Add(time.Minute)}, false},
-		"one that somebody keeps even longer": {TrashedImage{ID: "1", Trashed: now, KeepUntil: now.Add(2 * time.Hour)}, true},
+		"the entry of the move":             {TrashedImage{ID: "1", Trashed: now, KeepUntil: now.Add(time.Hour)}, true},
+		"with the fraction of a second":     {TrashedImage{ID: "1", Trashed: now, KeepUntil: now.Add(time.Hour - time.Second)}, true},
+		"not the copy of an image":          {TrashedImage{ID: "2", Trashed: now, KeepUntil: now.Add(time.Hour)}, false},
+		"not an entry that expires earlier": {TrashedImage{ID: "1", Trashed: now.Add(time.Minute), KeepUntil: now.Add(time.Minute)}, false},
+		"an entry that is kept longer":      {TrashedImage{ID: "1", Trashed: now, KeepUntil: now.Add(2 * time.Hour)}, true},
 	} {
 		if got := record.DeletedBy(exampleOwner, test.entry); got != test.want {
 			t.Errorf("%s: %t, want %t", name, got, test.want)
@@ -111,18 +111,18 @@ func TestDeletedBy(t *testing.T) {
 		trashed time.Time
 		want    bool
 	}{
-		"what came into the trash at once":             {ours, written.Add(time.Second), true},
-		"what came there as late as it may":            {ours, written.Add(2 * time.Minute), true},
-		"the effect of clocks that differ":             {ours, written.Add(-time.Minute), true},
-		"an image of another claim":                    {by(func(o *Owner) { o.ClaimUID, o.VolumeName = "2", "pvc-2" }), written, true},
-		"not what somebody moved there later":          {ours, written.Add(3 * time.Minute), false},
-		"not what somebody moved there earlier":        {ours, written.Add(-2 * time.Hour), false},
-		"not another cluster's":                        {by(func(o *Owner) { o.ClusterID = "there" }), written, false},
-		"not that of a cluster that begins alike":      {by(func(o *Owner) { o.ClusterID = "hereabouts" }), written, false},
-		"not another provisioner's":                    {by(func(o *Owner) { o.Provisioner = "example.com/rbd" }), written, false},
-		"not a deletion without a time":                {Record{Deleted: &Deletion{Provisioner: "ceph.com/rbd", ClusterID: "here"}}, written, false},
-		"not our image, which no record calls deleted": {Record{Owner: exampleOwner}, written, false},
-		"not what has no record":                       {Record{}, time.Time{}, false},
+		"moved immediately":                          {ours, written.Add(time.Second), true},
+		"moved at the end of the tolerance":          {ours, written.Add(2 * time.Minute), true},
+		"clocks that differ":                         {ours, written.Add(-time.Minute), true},
+		"an image of another claim":                  {by(func(o *Owner) { o.ClaimUID, o.VolumeName = "2", "pvc-2" }), written, true},
+		"not a later move by another client":         {ours, written.Add(3 * time.Minute), false},
+		"not an earlier move by another client":      {ours, written.Add(-2 * time.Hour), false},
+		"not another cluster's":                      {by(func(o *Owner) { o.ClusterID = "there" }), written, false},
+		"not that of a cluster with the same prefix": {by(func(o *Owner) { o.ClusterID = "hereabouts" }), written, false},
+		"not another provisioner's":                  {by(func(o *Owner) { o.Provisioner = "example.com/rbd" }), written, false},
+		"not a deletion without a time":              {Record{Deleted: &Deletion{Provisioner: "ceph.com/rbd", ClusterID: "here"}}, written, false},
+		"not an image without a deletion":            {Record{Owner: exampleOwner}, written, false},
+		"not an image without a record":              {Record{}, time.Time{}, false},
 	} {
 		if got := test.record.DeletedBy(exampleOwner, TrashedImage{Trashed: test.trashed, KeepUntil: test.trashed}); got != test.want {
 			t.Errorf("%s: %t, want %t", name, got, test.want)

@@ -7,24 +7,24 @@ import (
 
 // Limits of image and object sizes.
 const (
-	// MiB is the unit in which image sizes are rounded up, as `rbd create --size` counts.
+	// MiB is the unit of image sizes, as in `rbd create --size`.
 	MiB uint64 = 1 << 20
-	// MinObjectSize and MaxObjectSize are Ceph's bounds for an image's objects, in bytes.
+	// MinObjectSize and MaxObjectSize are Ceph's bounds of the object size, in bytes.
 	MinObjectSize uint64 = 4 << 10
 	MaxObjectSize uint64 = 32 << 20
-	// DefaultObjectSize is Ceph's own, in bytes.
+	// DefaultObjectSize is Ceph's default, in bytes.
 	DefaultObjectSize uint64 = 4 << 20
-	// MaxObjects is how many objects an image may have. Ceph refuses to keep an
-	// object map of more; without a map it takes any number, but to remove the
-	// image it asks for each of them, which would never end.
+	// MaxObjects is how many objects an image may have. Ceph supports no object map of
+	// more. Without a map it accepts any number, but the removal of the image sends a
+	// request for each object, and would take years.
 	MaxObjects uint64 = 256_000_000
 )
 
-// SizeFor returns the size in bytes of the image that holds a request of so many
-// bytes: the next whole MiB.
+// SizeFor returns the image size in bytes for a requested number of bytes: the next whole
+// MiB.
 func SizeFor(request int64, layout Layout) (uint64, error) {
 	if request <= 0 {
-		return 0, fmt.Errorf("a volume cannot be so small: ask for %s or more", quantity(MiB))
+		return 0, fmt.Errorf("requested size is too small, minimum is %s", quantity(MiB))
 	}
 	objectSize := layout.ObjectSize
 	if objectSize == 0 {
@@ -32,16 +32,16 @@ func SizeFor(request int64, layout Layout) (uint64, error) {
 	}
 	size := RoundUp(request)
 	if most := MaxObjects * objectSize; size > most {
-		return 0, fmt.Errorf("an image cannot be so large: ask for %s or less (%d objects of %s each; a larger objectSize allows for more)",
+		return 0, fmt.Errorf("requested size is too large, maximum is %s (%d objects of %s; a larger objectSize allows more)",
 			quantity(most), MaxObjects, quantity(objectSize))
 	}
 	return size, nil
 }
 
-// RoundUp returns so many bytes or a little more, in whole MiB.
+// RoundUp rounds a number of bytes up to whole MiB.
 func RoundUp(bytes int64) uint64 { return (uint64(bytes) + MiB - 1) / MiB * MiB }
 
-// CheckObjectSize tells whether Ceph takes the size, in bytes, for an image's objects.
+// CheckObjectSize returns an error if Ceph does not accept the object size, in bytes.
 func CheckObjectSize(size uint64) error {
 	if bits.OnesCount64(size) != 1 || size < MinObjectSize || size > MaxObjectSize {
 		return fmt.Errorf("%d bytes is not a power of two from %s to %s", size, quantity(MinObjectSize), quantity(MaxObjectSize))
@@ -49,8 +49,8 @@ func CheckObjectSize(size uint64) error {
 	return nil
 }
 
-// quantity writes a number of bytes as Kubernetes does, in the largest unit of
-// which it is a whole number.
+// quantity formats a number of bytes as Kubernetes does, in the largest unit without a
+// fraction.
 func quantity(bytes uint64) string {
 	for _, unit := range []string{"", "Ki", "Mi"} {
 		if bytes%1024 != 0 {

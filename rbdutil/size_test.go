@@ -9,9 +9,9 @@ func TestSizeFor(t *testing.T) {
 	t.Parallel()
 	const (
 		mib   = int64(1) << 20
-		most  = int64(256_000_000) * 4 << 20 // in objects of Ceph's own size
-		small = "a volume cannot be so small: ask for 1Mi or more"
-		large = "an image cannot be so large: ask for 1000000Gi or less (256000000 objects of 4Mi each; a larger objectSize allows for more)"
+		most  = int64(256_000_000) * 4 << 20 // with Ceph's default objects
+		small = "requested size is too small, minimum is 1Mi"
+		large = "requested size is too large, maximum is 1000000Gi (256000000 objects of 4Mi; a larger objectSize allows more)"
 	)
 	for name, test := range map[string]struct {
 		request    int64
@@ -29,14 +29,14 @@ func TestSizeFor(t *testing.T) {
 		"the largest stays":                         {request: most, want: uint64(most)},
 		"one byte less than the largest rounds up":  {request: most - 1, want: uint64(most)},
 		"one byte more than the largest is refused": {request: most + 1, err: large},
-		"objects of Ceph's own size, by name":       {request: most + 1, objectSize: 4 << 20, err: large},
+		"the default object size, explicitly":       {request: most + 1, objectSize: 4 << 20, err: large},
 		"larger objects hold more":                  {request: most + 1, objectSize: 8 << 20, want: uint64(most) + MiB},
 		"smaller objects hold less": {request: most, objectSize: 4 << 10,
-			err: "an image cannot be so large: ask for 1000000Mi or less (256000000 objects of 4Ki each; a larger objectSize allows for more)"},
-		"the largest number is refused":  {request: math.MaxInt64, err: large},
-		"nothing is no volume":           {request: 0, err: small},
-		"less than nothing is no volume": {request: -1, err: small},
-		"the smallest number":            {request: math.MinInt64, err: small},
+			err: "requested size is too large, maximum is 1000000Mi (256000000 objects of 4Ki; a larger objectSize allows more)"},
+		"the largest number is refused": {request: math.MaxInt64, err: large},
+		"zero is refused":               {request: 0, err: small},
+		"a negative number is refused":  {request: -1, err: small},
+		"the smallest number":           {request: math.MinInt64, err: small},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -55,7 +55,7 @@ func TestCheckObjectSize(t *testing.T) {
 		err  string
 	}{
 		"the smallest":                 {size: 4 << 10},
-		"Ceph's own":                   {size: 4 << 20},
+		"the default":                  {size: 4 << 20},
 		"the largest":                  {size: 32 << 20},
 		"every power of two between":   {size: 128 << 10},
 		"none at all":                  {size: 0, err: "0 bytes is not a power of two from 4Ki to 32Mi"},
@@ -86,10 +86,10 @@ func FuzzSizeFor(f *testing.F) {
 		size, err := SizeFor(request, layout)
 		if err != nil {
 			if size != 0 {
-				t.Errorf("SizeFor(%d) = %d beside the error %v", request, size, err)
+				t.Errorf("SizeFor(%d) = %d with the error %v", request, size, err)
 			}
 			if request > 0 && uint64(request) <= MaxObjects*objectSize {
-				t.Errorf("SizeFor(%d) refuses what an image can hold: %v", request, err)
+				t.Errorf("SizeFor(%d) refuses a possible size: %v", request, err)
 			}
 			return
 		}
@@ -103,7 +103,7 @@ func FuzzSizeFor(f *testing.F) {
 		case (size+objectSize-1)/objectSize > MaxObjects:
 			t.Errorf("SizeFor(%d) = %d, which has too many objects of %d", request, size, objectSize)
 		case int64(size) < 0:
-			t.Errorf("SizeFor(%d) = %d, which no quantity can say", request, size)
+			t.Errorf("SizeFor(%d) = %d, which quantity cannot format", request, size)
 		}
 	})
 }

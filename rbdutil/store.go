@@ -5,105 +5,107 @@ import (
 	"time"
 )
 
-// Store does one thing to one image a call, and says honestly what came of it.
-// It is not idempotent: that is what Images adds. All methods may be called from
-// many goroutines. A call returns when ctx is done, even where the operation goes
-// on inside Ceph; until it has come back, calls on that image fail with ErrInProgress,
-// unless both only read.
+// Store runs one operation on one image for each call, and returns exactly what happened. It
+// is not idempotent: Images is. All methods may be called concurrently. A call returns when
+// ctx is done, even if the operation continues in Ceph. Until that ends, other operations on
+// the image fail with ErrInProgress, unless both only read.
 type Store interface {
 	ImageStore
 	TrashStore
 	CloneStore
 }
 
-// ImageStore makes images and looks at them.
+// ImageStore creates, reads and changes images.
 type ImageStore interface {
-	// Create makes an empty image of format 2 (`rbd create --size 0`).
+	// Create creates an empty image of format 2 (`rbd create --size 0`).
 	// Errors: ErrImageExists, ErrPoolNotFound, ErrDataPoolNotFound.
 	Create(ctx context.Context, c Cluster, ref ImageRef, layout Layout) error
 	// Get reads an image (`rbd info`, `rbd status`, `rbd snap ls`, `rbd image-meta
 	// get`) without becoming a watcher of it.
 	// Errors: ErrImageNotFound, ErrPoolNotFound.
 	Get(ctx context.Context, c Cluster, ref ImageRef) (Image, error)
-	// Update writes the record into the image's metadata, with the image's id, unless it is
-	// nil (`rbd image-meta set`), and then sets the size in bytes (`rbd resize`). A size that the image has
-	// already is left alone, a smaller one is refused with ErrInvalid. It acts only if the
-	// image that it has open is the one seen: same id (if that is known), record and size.
+	// Update writes the record with the image's id into the metadata, unless it is nil (`rbd
+	// image-meta set`), and then sets the size in bytes (`rbd resize`). It does nothing if the
+	// image has that size. ErrInvalid: the size is smaller. It changes the image only if the
+	// open image is the one seen: same id (if known), record and size.
 	// Errors: ErrChanged, ErrLocked, ErrImageNotFound, ErrPoolNotFound.
 	Update(ctx context.Context, c Cluster, seen Image, record *Record, size uint64) error
 	// List returns the names of all images in a pool, in any order (`rbd ls`).
 	// Errors: ErrPoolNotFound.
 	List(ctx context.Context, c Cluster, pool string) ([]string, error)
-	// Written reports whether anything was written to the image since a snapshot, or ever
-	// if that is empty (`rbd diff --from-snap`). What a clone has of its parent was not
-	// written to it. The bigger an image that was not, the longer it takes.
+	// HasChanges reports whether the image was written to since a snapshot, or ever if that
+	// is empty (`rbd diff --from-snap`). The data of a clone's parent does not count. The
+	// larger an image without changes is, the longer it takes.
 	// Errors: ErrImageNotFound, ErrPoolNotFound.
-	Written(ctx context.Context, c Cluster, ref ImageRef, since string) (bool, error)
-	// RemoveRemains takes away the name that an image leaves behind whose creation was
-	// cut short (`rbd rm`). If it is interrupted itself, the rest is an entry of the trash.
-	// Errors: ErrImageExists (there is an image behind the name, which stays),
+	HasChanges(ctx context.Context, c Cluster, ref ImageRef, since string) (bool, error)
+	// RemovePartial removes the name of an image whose creation or removal was interrupted
+	// (`rbd rm`). If this is interrupted as well, an entry in the trash remains.
+	// Errors: ErrImageExists (the image is complete, and was not removed),
 	// ErrImageNotFound, ErrPoolNotFound.
-	RemoveRemains(ctx context.Context, c Cluster, ref ImageRef) error
+	RemovePartial(ctx context.Context, c Cluster, ref ImageRef) error
 }
 
-// TrashStore takes images away and brings them back.
+// TrashStore moves images to the trash, and removes or restores them.
 type TrashStore interface {
 	// MoveToTrash writes the record into the image's metadata (`rbd image-meta set`) and
 	// moves the image to the pool's trash (`rbd trash mv --expires-at`), where it has no
-	// name. That takes the same time for every size. Ceph refuses to remove it from there
-	// before the time to keep it has passed. It acts only if the image that it has open is
-	// the one seen (id, record, size) and CheckFree allows it. If the move fails, the
-	// record is written back as it was seen, unless the move may still be completed. An image of format 1, for which Ceph has no
-	// trash, is removed at once (`rbd rm`), or refused with ErrNoTrash if it was to be kept.
+	// name. The duration does not depend on the size. Ceph does not remove the image before
+	// the time to keep it has passed. It acts only if the open image is the one seen (id,
+	// record, size) and CheckFree allows it. If the move fails, it restores the record,
+	// unless the move may still be completed. Ceph has no trash for images of format 1: they
+	// are removed at once (`rbd rm`), or refused with ErrNoTrash if they must be kept.
 	// Errors: ErrChanged, those of CheckFree, ErrNoTrash, ErrImageNotFound, ErrPoolNotFound.
 	MoveToTrash(ctx context.Context, c Cluster, seen Image, record Record, keep time.Duration) error
 	// ListTrash lists the pool's trash (`rbd trash ls --all`), whatever its length.
 	// Errors: ErrPoolNotFound.
 	ListTrash(ctx context.Context, c Cluster, pool string) ([]TrashedImage, error)
 	// GetTrashed reads the record of an image in the trash.
-	// Errors: ErrImageNotFound (nothing is left of it that could have one),
-	// ErrForeignImage (no record, or one that cannot be read), ErrPoolNotFound.
+	// Errors: ErrImageNotFound (also if only the entry in the trash is left),
+	// ErrForeignImage (no record, or an unreadable one), ErrPoolNotFound.
 	GetTrashed(ctx context.Context, c Cluster, pool string, img TrashedImage) (Record, error)
-	// RemoveFromTrash removes an image that the maker has moved to the trash, with its
-	// data (`rbd trash rm`), or what is left of one whose removal was interrupted. Snapshots
-	// of ours go with it, once nothing is a clone of them; so does the snapshot that it was
-	// itself the last clone of. If the record says that it is unused, nothing may have been
-	// written to it.
-	// Errors: ErrForeignImage (somebody else has moved it there), ErrNotExpired, ErrNotEmpty,
+	// RemoveFromTrash removes an image that the maker moved to the trash, with its data
+	// (`rbd trash rm`), or the rest of one whose removal was interrupted. It also removes our
+	// snapshots of the image if they have no clones, and the snapshot that the image was the
+	// last clone of. If the record says that the image is unused, it must not have been
+	// written to.
+	// Errors: ErrForeignImage (another client moved it), ErrNotExpired, ErrNotEmpty,
 	// ErrImageNotFound, ErrImageInUse, ErrHasClones, ErrHasSnapshots, ErrPoolNotFound.
 	RemoveFromTrash(ctx context.Context, c Cluster, pool string, img TrashedImage, maker Owner) error
-	// Restore moves an image from the trash back to the name that it had (`rbd trash
-	// restore`), and takes the deletion out of its record. A record that says nothing else
-	// goes with it.
-	// Errors: ErrImageExists (the name is taken), ErrMigrating, ErrImageNotFound,
+	// Restore moves an image from the trash back to its name (`rbd trash restore`), and
+	// removes the deletion from its record. It removes a record that has nothing else.
+	// Errors: ErrImageExists (the name is in use), ErrMigrating, ErrImageNotFound,
 	// ErrPoolNotFound.
 	Restore(ctx context.Context, c Cluster, pool string, img TrashedImage) error
 }
 
-// CloneStore makes images of images.
+// CloneStore creates, reads and flattens clones.
 type CloneStore interface {
-	// Snapshot takes a protected snapshot (`rbd snap create`, `rbd snap protect`), or
-	// protects one of that name which is there.
+	// CreateSnapshot creates a protected snapshot (`rbd snap create`, `rbd snap protect`), or
+	// protects an existing one of that name.
 	// Errors: ErrImageNotFound, ErrPoolNotFound.
-	Snapshot(ctx context.Context, c Cluster, ref ImageRef, name string) error
-	// Release removes a snapshot that nothing is a clone of (`rbd snap unprotect`, `rbd
-	// snap rm`), also of an image in the trash. That it is gone already is success.
+	CreateSnapshot(ctx context.Context, c Cluster, ref ImageRef, name string) error
+	// RemoveSnapshot removes a snapshot without clones (`rbd snap unprotect`, `rbd snap rm`),
+	// also of an image in the trash. It succeeds if the snapshot does not exist.
 	// Errors: ErrHasClones, ErrPoolNotFound.
-	Release(ctx context.Context, c Cluster, snapshot SnapshotRef) error
-	// Clone makes an image of format 2 that begins with the data of a protected snapshot
-	// and has its size (`rbd clone --rbd-default-clone-format 1`): with this format of
-	// clones it has no feature that it is not given. The object size of the layout has no
-	// meaning.
+	RemoveSnapshot(ctx context.Context, c Cluster, snapshot SnapshotRef) error
+	// Clone creates an image of format 2 with the data and size of a protected snapshot
+	// (`rbd clone --rbd-default-clone-format 1`). With this format of clones, Ceph adds no
+	// features. The object size of the layout is ignored.
 	// Errors: ErrImageExists, ErrSourceNotFound (image or snapshot), ErrPoolNotFound,
 	// ErrDataPoolNotFound.
 	Clone(ctx context.Context, c Cluster, parent ImageRef, snapshot string, ref ImageRef, layout Layout) error
-	// Depth tells how many images the image gets its data from, one behind the other
-	// (`rbd info`, again and again): 0 for one that is no clone.
+	// CloneDepth returns the length of the image's chain of parents (`rbd info` of each): 0
+	// if it is not a clone.
 	// Errors: ErrImageNotFound, ErrPoolNotFound.
-	Depth(ctx context.Context, c Cluster, ref ImageRef) (int, error)
-	// Flatten copies into a clone what it has of its parent, and cuts it off (`rbd
-	// flatten`). That it is cut off already is success. One that was cut short goes on
-	// where it was.
+	CloneDepth(ctx context.Context, c Cluster, ref ImageRef) (int, error)
+	// Flatten copies the data of the parent into a clone and detaches it (`rbd flatten`). It
+	// succeeds if the image has no parent. After an interruption it continues in its place.
 	// Errors: ErrImageNotFound, ErrPoolNotFound, ErrNoSpace.
 	Flatten(ctx context.Context, c Cluster, ref ImageRef) error
+}
+
+// Limiter runs operations on pools, or refuses them with ErrPoolUnavailable. A lengthy
+// operation is one whose duration grows with the size of the image.
+type Limiter interface {
+	Run(ctx context.Context, c Cluster, pool string, lengthy bool, operation func() error) error
 }

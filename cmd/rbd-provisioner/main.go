@@ -1,5 +1,4 @@
-// Command rbd-provisioner makes Ceph RBD images for the claims of its
-// StorageClasses and hands them to Kubernetes as in-tree rbd volumes.
+// Command rbd-provisioner provisions PersistentVolumeClaims with Ceph RBD images, as in-tree rbd volumes.
 package main
 
 import (
@@ -10,7 +9,7 @@ import (
 )
 
 func main() {
-	// Ceph comes in here and nowhere else, so that all the rest compiles without it.
+	// This is the only import of librbd, so that all other packages compile without Ceph.
 	newStore := func(o app.StoreOptions) app.Store { return librbd.New(librbd.Options(o)) }
 	os.Exit(app.Main(os.Args[1:], os.Stdout, os.Stderr, newStore, os.Exit))
 }

@@ -18,8 +18,9 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/e2e/framework"
 )
 
-// rounds is how often each size is measured. The sizes take turns, so that what else goes
-// on, the removal of earlier images from the trash above all, is the same for all.
+// rounds is the number of measurements of each size. The sizes alternate, so that other
+// activity affects all of them equally, especially the removal of earlier images from the
+// trash.
 const rounds = 7
 
 // series are the times of one provisioner at one size.
@@ -34,7 +35,7 @@ func (s *series) median() time.Duration {
 	return sorted[len(sorted)/2]
 }
 
-// TestDeletion measures the time from the deletion of a claim until its volume is gone.
+// TestDeletion measures the time from the deletion of a claim to the deletion of its volume.
 func TestDeletion(t *testing.T) {
 	e := framework.NewForProcess(t)
 	framework.Start(t, e)
@@ -66,7 +67,8 @@ func TestDeletion(t *testing.T) {
 
 func short(d time.Duration) time.Duration { return d.Round(time.Millisecond) }
 
-// deletion makes a volume, deletes its claim and returns how long the volume stayed.
+// deletion creates a volume, deletes its claim and returns the time until the volume is
+// deleted.
 func deletion(t *testing.T, e *framework.Env, s *series, name string) time.Duration {
 	t.Helper()
 	volume := e.AwaitBound(t, e.Claim(t, name, s.class, framework.Size(s.size)))
@@ -93,7 +95,7 @@ func deletion(t *testing.T, e *framework.Env, s *series, name string) time.Durat
 				t.Fatalf("volume %s failed: %s", now.Name, now.Status.Message)
 			}
 		case <-timeout:
-			t.Fatalf("volume %s is still there", volume.Name)
+			t.Fatalf("volume %s was not deleted", volume.Name)
 		}
 	}
 }

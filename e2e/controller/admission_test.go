@@ -5,6 +5,7 @@ package controller
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -18,17 +19,17 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/e2e/framework"
 )
 
-// refusal is what the API server says.
+// refusal is the message of the policy.
 const refusal = "no volumes of this class today"
 
-// refuseVolumes has the API server refuse every new PersistentVolume of a class, by a
-// policy as administrators write them. The function returned ends it.
+// refuseVolumes creates a policy that rejects every new PersistentVolume of a class. allow
+// removes it.
 func refuseVolumes(t *testing.T, e *framework.Env, class string) (allow func()) {
 	t.Helper()
 	client := e.Client.AdmissionregistrationV1()
 	meta := metav1.ObjectMeta{Name: class}
 	policy := &admissionv1.ValidatingAdmissionPolicy{ObjectMeta: meta, Spec: admissionv1.ValidatingAdmissionPolicySpec{
-		FailurePolicy: ptr.To(admissionv1.Ignore), // for the volumes of other tests
+		FailurePolicy: ptr.To(admissionv1.Ignore), // must not affect the volumes of other tests
 		MatchConstraints: &admissionv1.MatchResources{ResourceRules: []admissionv1.NamedRuleWithOperations{{
 			RuleWithOperations: admissionv1.RuleWithOperations{
 				Operations: []admissionv1.OperationType{admissionv1.Create},
@@ -49,7 +50,7 @@ func refuseVolumes(t *testing.T, e *framework.Env, class string) (allow func()) 
 		t.Fatal(err)
 	}
 	remove := func() {
-		ctx := context.Background() // also when the test has ended
+		ctx := context.Background() // also after the end of the test
 		err := client.ValidatingAdmissionPolicyBindings().Delete(ctx, class, metav1.DeleteOptions{})
 		if err == nil {
 			err = client.ValidatingAdmissionPolicies().Delete(ctx, class, metav1.DeleteOptions{})
@@ -66,7 +67,7 @@ func refuseVolumes(t *testing.T, e *framework.Env, class string) (allow func()) 
 	}
 }
 
-// awaitRefusal waits until the API server has taken notice of the policy, or of its end.
+// awaitRefusal waits until the API server applies the policy, or does not apply it any more.
 func awaitRefusal(t *testing.T, e *framework.Env, class string, want bool) {
 	t.Helper()
 	volume := &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: class}, Spec: corev1.PersistentVolumeSpec{
@@ -74,7 +75,7 @@ func awaitRefusal(t *testing.T, e *framework.Env, class string, want bool) {
 		Capacity:               corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")},
 		PersistentVolumeSource: corev1.PersistentVolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/nonexistent"}},
 	}}
-	e.Await(t, "the policy to count, or not any more", framework.Patience, func(ctx context.Context) error {
+	e.Await(t, fmt.Sprintf("the policy to apply: %t", want), framework.Timeout, func(ctx context.Context) error {
 		_, err := e.Client.CoreV1().PersistentVolumes().Create(ctx, volume, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 		refused := err != nil && strings.Contains(err.Error(), refusal)
 		switch {
@@ -83,6 +84,6 @@ func awaitRefusal(t *testing.T, e *framework.Env, class string, want bool) {
 		case err != nil:
 			return err
 		}
-		return errors.New("volumes are taken")
+		return errors.New("volumes are accepted")
 	})
 }

@@ -16,8 +16,8 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/e2e/framework"
 )
 
-// newProxiedEnv is a place for a test with a proxy in front of the API server, for
-// those processes that are to go through it. The test itself does not.
+// newProxiedEnv creates an environment with a proxy in front of the API server, for processes
+// with a kubeconfig of that proxy. The test itself does not use it.
 func newProxiedEnv(t *testing.T) (*framework.Env, *framework.Proxy) {
 	t.Helper()
 	server, err := url.Parse(framework.Config(t).Host)
@@ -28,23 +28,22 @@ func newProxiedEnv(t *testing.T) (*framework.Env, *framework.Proxy) {
 	if port == "" {
 		port = "443"
 	}
-	// It outlives the Env, and is well when that ends.
+	// The proxy is closed after the Env, and works when the Env ends.
 	api := framework.NewProxy(t, net.JoinHostPort(server.Hostname(), port))
 	e := newEnv(t)
-	t.Cleanup(func() { api.Heal(t) })
+	t.Cleanup(func() { api.Restore(t) })
 	return e, api
 }
 
-// smallCrowd keeps one worker busy while a fault lasts.
-const smallCrowd = 24
+// fewClaims keep one worker busy during a fault.
+const fewClaims = 24
 
-// apiFault is something that befalls the API server, or the way to it, while there is
-// work. It returns when the provisioner has felt it.
+// apiFault causes a fault of the API server, or of its network, during work. It returns when
+// the provisioner is affected.
 type apiFault func(t *testing.T, e *framework.Env, p *process, api *framework.Proxy)
 
-// TestTheAPIServerFails has the API server fail in the middle of a crowd of claims.
-// None of them is lost, nor what happens to the others meanwhile, and the one worker
-// that there is works on.
+// TestTheAPIServerFails lets the API server fail while many claims are created. All claims are
+// served, changes of other claims are not missed, and the only worker continues.
 func TestTheAPIServerFails(t *testing.T) {
 	t.Parallel()
 	for name, fault := range map[string]apiFault{
@@ -54,16 +53,16 @@ func TestTheAPIServerFails(t *testing.T) {
 		},
 		"does-not-answer": func(_ *testing.T, _ *framework.Env, _ *process, api *framework.Proxy) {
 			api.Hang()
-			time.Sleep(5 * time.Second) // nothing happens that one could wait for
+			time.Sleep(5 * time.Second) // there is no condition to wait for
 		},
 		"is-slow": func(t *testing.T, e *framework.Env, _ *process, api *framework.Proxy) {
-			api.Slow(100 * time.Millisecond) // for each request and answer
-			awaitImages(t, e, smallCrowd/3)
+			api.Delay(100 * time.Millisecond) // for each request and each response
+			awaitImages(t, e, fewClaims/3)
 		},
 		"cuts-connections": func(t *testing.T, e *framework.Env, _ *process, api *framework.Proxy) {
 			cuts := 0
-			e.Await(t, "6 connections to be cut", framework.Patience, func(context.Context) error {
-				if cuts += api.Cut(); cuts < 6 {
+			e.Await(t, "6 connections to be cut", framework.Timeout, func(context.Context) error {
+				if cuts += api.ResetConnections(); cuts < 6 {
 					return fmt.Errorf("so far %d", cuts)
 				}
 				return nil
@@ -74,44 +73,44 @@ func TestTheAPIServerFails(t *testing.T) {
 			t.Parallel()
 			e, api := newProxiedEnv(t)
 			class := e.Class(t, "busy")
-			// The lease outlasts the fault, on a busy machine too.
+			// The lease is longer than the fault, also on a busy machine.
 			p := start(t, e, "--kubeconfig="+framework.ProxiedKubeconfig(t, api), "--worker-threads=1",
 				"--leader-election-lease-duration=90s", "--leader-election-renew-deadline=60s")
 			left := e.AwaitBound(t, e.Claim(t, "left", class))
-			before := awaitRest(t, e, p)
+			before := awaitIdle(t, e, p)
 
-			claims := createCrowd(t, e, class, smallCrowd)
+			claims := createClaims(t, e, class, fewClaims)
 			awaitImages(t, e, 3)
 			fault(t, e, p, api)
-			wantBusy(t, e, smallCrowd)
+			wantBusy(t, e, fewClaims)
 			e.DeleteClaim(t, "left")
 			claims = append(claims, e.Claim(t, "meanwhile", class))
-			api.Heal(t)
+			api.Restore(t)
 
 			e.AwaitVolumeGone(t, left)
 			wantBoundOnce(t, e, claims)
-			// With nothing to do, all connections are those of watches.
-			awaitRest(t, e, p)
-			if api.Cut() == 0 {
-				t.Error("there was no watch")
+			// An idle provisioner has only the connections of watches.
+			awaitIdle(t, e, p)
+			if api.ResetConnections() == 0 {
+				t.Error("no connection was open for a watch")
 			}
 			wantBoundOnce(t, e, append(claims, e.Claim(t, "afterwards", class)))
-			wantSameRest(t, e, p, before)
+			wantSameIdleState(t, e, p, before)
 			if strings.Contains(p.Log(), "the lease was lost") {
-				t.Error("the lease was lost: the fault lasted too long to show anything else")
+				t.Error("the lease was lost, so the fault was too long for this test")
 			}
 		})
 	}
 }
 
-// awaitFailedRequests waits until so many more requests have failed.
+// awaitFailedRequests waits until n more requests have failed.
 func awaitFailedRequests(t *testing.T, e *framework.Env, p *process, n float64) {
 	t.Helper()
 	before, err := failedRequests(t.Context(), p)
 	if err != nil {
 		t.Fatal(err)
 	}
-	e.Await(t, fmt.Sprintf("%g failed requests", n), framework.Patience, func(ctx context.Context) error {
+	e.Await(t, fmt.Sprintf("%g failed requests", n), framework.Timeout, func(ctx context.Context) error {
 		now, err := failedRequests(ctx, p)
 		if err == nil && now < before+n {
 			err = fmt.Errorf("there were %g", now-before)
@@ -120,20 +119,20 @@ func awaitFailedRequests(t *testing.T, e *framework.Env, p *process, n float64) 
 	})
 }
 
-// wantBusy fails the test if a crowd has been served already.
-func wantBusy(t *testing.T, e *framework.Env, crowd int) {
+// wantBusy fails the test if all n claims have been served already.
+func wantBusy(t *testing.T, e *framework.Env, n int) {
 	t.Helper()
 	volumes, err := e.Volumes(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(volumes) >= crowd {
-		t.Fatalf("there are all %d volumes already: it was not busy", len(volumes))
+	if len(volumes) >= n {
+		t.Fatalf("all %d volumes exist already: the provisioner was not busy", len(volumes))
 	}
 }
 
-// TestALeaderThatIsCutOffIsReplaced: unlike one that is frozen, it goes on with what
-// it has begun inside Ceph, and cannot tell anybody.
+// TestALeaderThatIsCutOffIsReplaced disconnects a leader from the API server. Unlike a frozen
+// leader, it continues its operations inside Ceph, and cannot report them.
 func TestALeaderThatIsCutOffIsReplaced(t *testing.T) {
 	t.Parallel()
 	e, api := newProxiedEnv(t)
@@ -142,12 +141,12 @@ func TestALeaderThatIsCutOffIsReplaced(t *testing.T) {
 	leader := start(t, e, append(flags, "--kubeconfig="+framework.ProxiedKubeconfig(t, api))...)
 	first := awaitHolder(t, e)
 	standby := start(t, e, flags...)
-	standby.AwaitLog(t, e, "Waiting to lead")
-	claims := createCrowd(t, e, class, crowd)
+	standby.AwaitLog(t, e, "Started waiting for the lease")
+	claims := createClaims(t, e, class, manyClaims)
 	awaitImages(t, e, 3)
 	clients := cephClients(t, e)
 	api.Hang()
-	wantBusy(t, e, crowd)
+	wantBusy(t, e, manyClaims)
 	if code := leader.AwaitExit(t); code != 1 {
 		t.Errorf("exit code %d, want 1", code)
 	}
@@ -161,11 +160,11 @@ func TestALeaderThatIsCutOffIsReplaced(t *testing.T) {
 	awaitHolder(t, e, first)
 	wantBoundOnce(t, e, claims)
 	wantFenced(t, e, standby, clients)
-	awaitRest(t, e, standby)
+	awaitIdle(t, e, standby)
 }
 
-// TestFailover tells how long nobody works when a leader goes, with the lease's
-// settings as they are by default.
+// TestFailover logs how long no provisioner works after a leader's end, with the default lease
+// settings.
 func TestFailover(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
@@ -185,7 +184,7 @@ func TestFailover(t *testing.T) {
 		e.AwaitBound(t, e.Claim(t, fmt.Sprintf("terminated-%d", i), class))
 		took = append(took, time.Since(begun).Round(10*time.Millisecond))
 		if took[i] > leaseDuration {
-			t.Errorf("the next claim was bound %s after SIGTERM: the lease was not given back", took[i])
+			t.Errorf("the next claim was bound %s after SIGTERM: the lease was not released", took[i])
 		}
 		leader = standby
 	}

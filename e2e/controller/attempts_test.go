@@ -11,13 +11,13 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-// TestEarlierAttempts has images under the names of claims before a provisioner
-// comes up, as one that was killed leaves them, and as somebody else may.
+// TestEarlierAttempts creates images with the names of claims before the provisioner starts:
+// those of a killed provisioner, and those of others.
 func TestEarlierAttempts(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
 	ours := func(claim *corev1.PersistentVolumeClaim, ref rbdutil.ImageRef) {
-		owner := e.Maker(t)
+		owner := e.Owner(t)
 		owner.ClaimUID = string(claim.UID)
 		e.SetRecord(t, ref, rbdutil.Record{Owner: owner}.Encode())
 	}
@@ -25,13 +25,13 @@ func TestEarlierAttempts(t *testing.T) {
 		e.Ceph.Run(t, "rbd", "create", "--size", size, "--image-feature", features, ref.String())
 	}
 	plain := e.Class(t, "plain")
-	// Ceph adds fast-diff to this.
+	// Ceph adds fast-diff to these features.
 	mapped := e.Class(t, "mapped", framework.Parameter("imageFeatures", "exclusive-lock,object-map"))
 	cases := []struct {
 		name, class string
 		leave       func(*corev1.PersistentVolumeClaim, rbdutil.ImageRef)
-		// taken: the very image is taken. Otherwise another is made in its place,
-		// or, with an event that has the text, none.
+		// taken is true if the image is used. Otherwise it is replaced by a new one or, if
+		// event is set, the claim gets that event.
 		taken bool
 		event string
 	}{
@@ -54,7 +54,7 @@ func TestEarlierAttempts(t *testing.T) {
 			create(ref, "0", "layering")
 		}, false, ""},
 		{"without-header", plain, func(_ *corev1.PersistentVolumeClaim, ref rbdutil.ImageRef) {
-			e.Ceph.LeaveRemains(t, ref)
+			e.Ceph.LeavePartial(t, ref)
 		}, false, ""},
 		{"of-nobody", plain, func(_ *corev1.PersistentVolumeClaim, ref rbdutil.ImageRef) {
 			create(ref, "1G", "layering")
@@ -62,7 +62,7 @@ func TestEarlierAttempts(t *testing.T) {
 		{"of-another-size", plain, func(claim *corev1.PersistentVolumeClaim, ref rbdutil.ImageRef) {
 			create(ref, "2G", "layering")
 			ours(claim, ref)
-		}, false, "already exists with a size of 2147483648 bytes, wanted are 1073741824"},
+		}, false, "already exists with a size of 2147483648 bytes, requested are 1073741824"},
 	}
 	claims, ids := map[string]*corev1.PersistentVolumeClaim{}, map[string]string{}
 	for _, test := range cases {
@@ -78,11 +78,11 @@ func TestEarlierAttempts(t *testing.T) {
 		claim := claims[test.name]
 		ref := e.ImageFor(claim)
 		if test.event != "" {
-			e.AwaitEvent(t, claim, framework.Patience, "ProvisioningFailed", test.event, ref.String())
+			e.AwaitEvent(t, claim, framework.Timeout, "ProvisioningFailed", test.event, ref.String())
 			if got := imageID(t, e, ref); got != ids[test.name] {
 				t.Errorf("%s: image %s was replaced", test.name, ref)
 			}
-			e.RemoveImage(t, ref) // which is what the event is for
+			e.RemoveImage(t, ref) // as the event suggests
 		}
 		e.AwaitBound(t, claim)
 		if got := imageID(t, e, ref); (got == ids[test.name]) != test.taken {
@@ -97,7 +97,7 @@ func TestEarlierAttempts(t *testing.T) {
 	}
 }
 
-// imageID is what tells an image from another of the same name.
+// imageID returns the ID that distinguishes images of the same name.
 func imageID(t *testing.T, e *framework.Env, ref rbdutil.ImageRef) string {
 	t.Helper()
 	var info struct{ ID string }

@@ -23,7 +23,7 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/e2e/framework"
 )
 
-// auditEvent is what is read of a line of the API server's audit log.
+// auditEvent has the fields that are read from a line of the API server's audit log.
 type auditEvent struct {
 	Verb, UserAgent, RequestURI string
 	RequestReceivedTimestamp    time.Time
@@ -31,7 +31,7 @@ type auditEvent struct {
 	Annotations                 map[string]string
 }
 
-// right is one thing that a role allows. Without a name it is for all objects.
+// right is one permission of a role. Without a name it is for all objects.
 type right struct {
 	role, verb, group, resource, name string
 }
@@ -47,9 +47,9 @@ func (r right) String() string {
 	return text
 }
 
-// checkRights compares what the provisioners of the run have asked of the API server
-// with the roles of deploy/base, by which alone they may be allowed it. When all tests
-// have run, every right of those must have been used.
+// checkRights compares the requests of the run's provisioners with the roles of deploy/base.
+// Each request must be allowed by these roles only. If all tests have run, every permission
+// must have been used.
 func (r *wholeRun) checkRights(ctx context.Context, logs string, all bool) error {
 	rights, err := rightsOfBase(ctx)
 	if err != nil {
@@ -62,7 +62,7 @@ func (r *wholeRun) checkRights(ctx context.Context, logs string, all bool) error
 	var problems []error
 	err = eachAuditEvent(logs, func(event auditEvent) {
 		switch used, err := rightUsed(event, rights); {
-		case r.excused(event.RequestReceivedTimestamp) || !strings.HasPrefix(event.UserAgent, "rbd-provisioner/"):
+		case r.exempt(event.RequestReceivedTimestamp) || !strings.HasPrefix(event.UserAgent, "rbd-provisioner/"):
 		case err != nil:
 			problems = append(problems, err)
 		default:
@@ -73,7 +73,7 @@ func (r *wholeRun) checkRights(ctx context.Context, logs string, all bool) error
 		return err
 	}
 	if len(unused) == len(rights) {
-		return errors.New("the audit log has nothing of the provisioner")
+		return errors.New("the audit log has no requests of the provisioner")
 	}
 	if all {
 		for one := range unused {
@@ -83,7 +83,7 @@ func (r *wholeRun) checkRights(ctx context.Context, logs string, all bool) error
 	return errors.Join(problems...)
 }
 
-// rightsOfBase are those of all roles in deploy/base.
+// rightsOfBase returns the permissions of all roles in deploy/base.
 func rightsOfBase(ctx context.Context) ([]right, error) {
 	manifests, err := framework.Base(ctx)
 	if err != nil {
@@ -91,7 +91,7 @@ func rightsOfBase(ctx context.Context) ([]right, error) {
 	}
 	var rights []right
 	for _, manifest := range manifests {
-		var role rbacv1.Role // or a ClusterRole, whose rules have the same form
+		var role rbacv1.Role // or a ClusterRole, whose rules have the same type
 		if err := yaml.Unmarshal([]byte(manifest), &role); err != nil {
 			return nil, err
 		}
@@ -123,11 +123,11 @@ func rightsOf(role string, rule rbacv1.PolicyRule) []right {
 	return rights
 }
 
-// allowedBy is how RBAC gives its reason.
+// allowedBy matches the reason that RBAC gives.
 var allowedBy = regexp.MustCompile(`^RBAC: allowed by \w+ "[^"]+" of (\w+ "[^"]+") to ServiceAccount `)
 
-// rightUsed tells which of the rights a request has used. That of a lease in a test's
-// own namespace is none of them.
+// rightUsed returns the permission that a request has used, or none for a lease in a test's own
+// namespace.
 func rightUsed(event auditEvent, rights []right) (right, error) {
 	object, reason := event.ObjectRef, event.Annotations["authorization.k8s.io/reason"]
 	match := allowedBy.FindStringSubmatch(reason)
@@ -151,7 +151,7 @@ func rightUsed(event auditEvent, rights []right) (right, error) {
 	return rights[i], nil
 }
 
-// eachAuditEvent reads the audit log, all the files of it.
+// eachAuditEvent reads all files of the audit log.
 func eachAuditEvent(logs string, visit func(auditEvent)) error {
 	files, err := filepath.Glob(filepath.Join(logs, "kube-apiserver-audit*.log"))
 	if err != nil {
@@ -178,9 +178,9 @@ func eachAuditEvent(logs string, visit func(auditEvent)) error {
 	return nil
 }
 
-// excused tells whether a request is not to be judged: it is of an earlier run in the
-// same lab, or of a moment in which the API server did not know its own roles yet.
-func (r *wholeRun) excused(at time.Time) bool {
+// exempt reports whether a request is ignored: it is from an earlier run in the same lab, or
+// the API server was starting and had not loaded its roles.
+func (r *wholeRun) exempt(at time.Time) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return at.Before(r.begun) || slices.ContainsFunc(r.restarts, func(restart interval) bool {
@@ -188,7 +188,7 @@ func (r *wholeRun) excused(at time.Time) bool {
 	})
 }
 
-// TestRightUsed tests the judge of the audit log.
+// TestRightUsed tests the check of the audit log.
 func TestRightUsed(t *testing.T) {
 	t.Parallel()
 	const ours = `ClusterRole "rbd-provisioner"`

@@ -19,10 +19,11 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-// purgePatience covers a purge that is tried again after a minute.
-const purgePatience = framework.Patience + time.Minute
+// purgeTimeout allows for a purge that is retried after a minute.
+const purgeTimeout = framework.Timeout + time.Minute
 
-// sumOf is the checksum of so much of an image, in bytes.
+// sumOf returns the checksum of the first size bytes of an image, which must have no data after
+// them.
 func sumOf(t *testing.T, e *framework.Env, image rbdutil.ImageRef, size int) string {
 	t.Helper()
 	data, err := e.Ceph.Try(t.Context(), "rbd", "export", "--no-progress", image.String(), "-")
@@ -30,13 +31,13 @@ func sumOf(t *testing.T, e *framework.Env, image rbdutil.ImageRef, size int) str
 		t.Fatal(err)
 	}
 	if len(data) < size || strings.Trim(string(data[size:]), "\x00") != "" {
-		t.Fatalf("image %s has %d bytes, or some behind the first %d", image, len(data), size)
+		t.Fatalf("image %s has %d bytes, or data after the first %d", image, len(data), size)
 	}
 	sum := sha256.Sum256(data[:size])
 	return hex.EncodeToString(sum[:])
 }
 
-// fill writes data that is the same nowhere else all over an image.
+// fill writes random data all over an image.
 func fill(t *testing.T, e *framework.Env, image rbdutil.ImageRef) {
 	t.Helper()
 	e.Ceph.Run(t, "rbd", "bench", "--io-type", "write", "--io-pattern", "rand", "--io-size", "64K", "--io-total", "8M", image.String())
@@ -78,46 +79,45 @@ func TestClones(t *testing.T) {
 		}
 		volumes = append(volumes, volume)
 	}
-	// What is written to one is in no other.
+	// Writes to one image must not affect another.
 	fill(t, e, image)
 	if sumOf(t, e, image, size) == sum {
-		t.Fatal("nothing was written")
+		t.Fatal("the write had no effect")
 	}
 	for _, volume := range volumes[1:] {
 		if sumOf(t, e, framework.ImageOf(volume), size) != sum {
-			t.Errorf("what was written to the source is in the clone of %s", volume.Spec.ClaimRef.Name)
+			t.Errorf("the clone %s has later data of its source", volume.Spec.ClaimRef.Name)
 		}
 	}
-	// The sources first. What they have is needed until the last clone goes.
+	// Delete the sources first. Their data is needed until the last clone is deleted.
 	for i, volume := range volumes {
 		e.DeleteClaim(t, volume.Spec.ClaimRef.Name)
 		e.AwaitVolumeGone(t, volume)
 		for _, left := range volumes[i+1:] {
 			if sumOf(t, e, framework.ImageOf(left), size) != sum {
-				t.Errorf("%s has lost its data with %s", left.Spec.ClaimRef.Name, volume.Spec.ClaimRef.Name)
+				t.Errorf("%s lost its data with the deletion of %s", left.Spec.ClaimRef.Name, volume.Spec.ClaimRef.Name)
 			}
 		}
 	}
 	wantPoolEmpty(t, e)
 }
 
-// wantPoolEmpty waits until the trash is empty, and then wants nothing in the pool that
-// takes any space.
+// wantPoolEmpty waits until the trash is empty and the pool uses no space.
 func wantPoolEmpty(t *testing.T, e *framework.Env) {
 	t.Helper()
-	e.AwaitTrashEmpty(t, purgePatience)
-	// Ceph removes what snapshots have kept a while after them.
-	e.Await(t, "the last object to go", framework.Patience, func(ctx context.Context) error {
+	e.AwaitTrashEmpty(t, purgeTimeout)
+	// Ceph removes the data of snapshots some time after them.
+	e.Await(t, "the last object to be removed", framework.Timeout, func(ctx context.Context) error {
 		out, err := e.Ceph.Try(ctx, "rados", "--pool", e.Pool, "ls")
 		objects := slices.DeleteFunc(strings.Fields(string(out)), func(name string) bool {
 			return slices.Contains([]string{"rbd_directory", "rbd_info", "rbd_trash", "rbd_children"}, name)
 		})
 		if err == nil && len(objects) > 0 {
-			err = fmt.Errorf("left are %q", objects)
+			err = fmt.Errorf("remaining: %q", objects)
 		}
 		return err
 	})
-	e.Await(t, "the pool's statistics to say so", framework.Patience, func(ctx context.Context) error {
+	e.Await(t, "the pool's statistics to report no data", framework.Timeout, func(ctx context.Context) error {
 		out, err := e.Ceph.Try(ctx, "rados", "df", "--pool", e.Pool, "--format", "json")
 		if err != nil {
 			return err
@@ -132,7 +132,7 @@ func wantPoolEmpty(t *testing.T, e *framework.Env) {
 		}
 		const least = 1 << 20
 		if len(df.Pools) != 1 {
-			return fmt.Errorf("there are %d pools", len(df.Pools))
+			return fmt.Errorf("got %d pools, want 1", len(df.Pools))
 		}
 		if used, err := df.Pools[0].SizeBytes.Int64(); err != nil || used > least {
 			return fmt.Errorf("it has %s bytes", df.Pools[0].SizeBytes)
@@ -141,7 +141,8 @@ func wantPoolEmpty(t *testing.T, e *framework.Env) {
 	})
 }
 
-// TestManyClonesOfOneSource also deletes the source under them. CLONES says how many.
+// TestManyClonesOfOneSource also deletes the source while the clones exist. CLONES sets the
+// number of clones.
 func TestManyClonesOfOneSource(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
@@ -158,9 +159,9 @@ func TestManyClonesOfOneSource(t *testing.T) {
 		claims = append(claims, e.Claim(t, fmt.Sprintf("clone-%d", i), class, framework.Size("16Mi"), framework.CloneOf("source")))
 	}
 	var volumes []*corev1.PersistentVolume
-	patience := framework.Patience + time.Duration(clones)*300*time.Millisecond
+	timeout := framework.Timeout + time.Duration(clones)*300*time.Millisecond
 	for _, claim := range claims {
-		volumes = append(volumes, e.AwaitBoundIn(t, claim, patience))
+		volumes = append(volumes, e.AwaitBoundIn(t, claim, timeout))
 	}
 	t.Logf("%d clones bound in %s", clones, time.Since(begun).Round(time.Second))
 	e.DeleteClaim(t, "source")
@@ -179,19 +180,19 @@ func TestManyClonesOfOneSource(t *testing.T) {
 	wantPoolEmpty(t, e)
 }
 
-// TestCloneAwaitsItsSource: a claim may be created before what it is to be a clone of.
+// TestCloneAwaitsItsSource creates a clone's claim before its source.
 func TestCloneAwaitsItsSource(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
 	start(t, e, "--retry-interval-max=2s")
 	class := e.Class(t, "clones")
 	clone := e.Claim(t, "clone", class, framework.CloneOf("source"))
-	e.AwaitEvent(t, clone, framework.Patience, "ProvisioningFailed", "source claim source does not exist")
+	e.AwaitEvent(t, clone, framework.Timeout, "ProvisioningFailed", "source claim source does not exist")
 	e.Claim(t, "source", class)
 	e.AwaitBound(t, clone)
 }
 
-// TestReadersAndTheUnmountedAwaitTheEndOfWriters has a client that has the source mapped.
+// TestReadersAndTheUnmountedAwaitTheEndOfWriters has a client with the source mapped.
 func TestReadersAndTheUnmountedAwaitTheEndOfWriters(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
@@ -207,7 +208,7 @@ func TestReadersAndTheUnmountedAwaitTheEndOfWriters(t *testing.T) {
 		}),
 	}
 	for _, claim := range waiting {
-		event := e.AwaitEvent(t, claim, framework.Patience, "ProvisioningFailed", "image is in use: "+image.String(), "when no node has its source mounted")
+		event := e.AwaitEvent(t, claim, framework.Timeout, "ProvisioningFailed", "image is in use: "+image.String(), "when no node has its source mounted")
 		e.AwaitRepeat(t, event)
 	}
 	unmap()

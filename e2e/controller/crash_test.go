@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestACrashLeavesNoKey ends a provisioner that has keys in its memory as a failed
-// assertion inside Ceph's libraries does. Its system would write a core file.
+// TestACrashLeavesNoKey aborts a provisioner that has keys in its memory, like a failed
+// assertion inside Ceph's libraries. The system's settings allow a core file.
 func TestACrashLeavesNoKey(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
@@ -26,14 +26,14 @@ func TestACrashLeavesNoKey(t *testing.T) {
 		t.Errorf("exit code %d, want that of a Go program that crashes", code)
 	}
 	if p.DumpedCore() {
-		t.Error("it has dumped core")
+		t.Error("the process dumped core")
 	}
 	if !strings.Contains(p.Log(), "SIGABRT: abort") {
-		t.Error("the log does not tell of the crash")
+		t.Error("the log has no SIGABRT")
 	}
 	if found := revealed(p.Log(), e.Key.Reveal()); found != "" {
 		t.Errorf("the log has the key: %s", found)
 	}
 	start(t, e, "--leader-election=false")
-	wantBoundOnce(t, e, append(createCrowd(t, e, class, 1), claim))
+	wantBoundOnce(t, e, append(createClaims(t, e, class, 1), claim))
 }

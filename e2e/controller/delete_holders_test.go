@@ -16,21 +16,21 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-// deleteInUse: the kubelet says which volumes it has in use,
+// deleteInUse: the kubelet reports the volume in use.
 func deleteInUse(t *testing.T, d *deletion) {
 	deleteHeldByNode(t, d, func(status *corev1.NodeStatus, name corev1.UniqueVolumeName) {
 		status.VolumesInUse = []corev1.UniqueVolumeName{name}
 	})
 }
 
-// and deleteAttached: the controller manager, which it has attached.
+// deleteAttached: the controller manager reports the volume attached.
 func deleteAttached(t *testing.T, d *deletion) {
 	deleteHeldByNode(t, d, func(status *corev1.NodeStatus, name corev1.UniqueVolumeName) {
 		status.VolumesAttached = []corev1.AttachedVolume{{Name: name}}
 	})
 }
 
-// deleteHeldByNode needs no more of a node than its object.
+// deleteHeldByNode needs only a node's object, not a node.
 func deleteHeldByNode(t *testing.T, d *deletion, hold func(*corev1.NodeStatus, corev1.UniqueVolumeName)) {
 	t.Helper()
 	nodes := d.Client.CoreV1().Nodes()
@@ -47,7 +47,7 @@ func deleteHeldByNode(t *testing.T, d *deletion, hold func(*corev1.NodeStatus, c
 		}
 	})
 	setStatus := func(change func(*corev1.NodeStatus)) {
-		d.Await(t, "status of node "+node.Name, framework.Patience, func(ctx context.Context) error {
+		d.Await(t, "status of node "+node.Name, framework.Timeout, func(ctx context.Context) error {
 			node, err := nodes.Get(ctx, node.Name, metav1.GetOptions{})
 			if err == nil {
 				change(&node.Status)
@@ -65,25 +65,25 @@ func deleteHeldByNode(t *testing.T, d *deletion, hold func(*corev1.NodeStatus, c
 	d.gone(t)
 }
 
-// deleteWithClone: somebody has cloned the image and removed the snapshot, which
-// Ceph keeps out of sight for as long as the clone needs it.
+// deleteWithClone: the image has a clone, and its snapshot was removed. Ceph hides such a
+// snapshot for as long as the clone needs it.
 func deleteWithClone(t *testing.T, d *deletion) {
 	clone := rbdutil.ImageRef{Pool: d.image.Pool, Name: "clone-of-" + d.image.Name}
 	d.Ceph.Snapshot(t, d.image, "monday")
 	d.Ceph.Run(t, "rbd", "clone", "--rbd-default-clone-format", "2", d.image.String()+"@monday", clone.String())
 	d.Ceph.Run(t, "rbd", "snap", "rm", "--no-progress", d.image.String()+"@monday")
-	d.refused(t, "image has snapshots", d.image.String(), "flatten clones of them")
+	d.refused(t, "image has snapshots", d.image.String(), "flatten their clones")
 	d.WantImage(t, d.image, true)
 	d.RemoveImage(t, clone)
 	d.gone(t)
 }
 
-// deleteOfNoOwner: the image may be anybody's.
+// deleteOfNoOwner: the image's owner is unknown.
 func deleteOfNoOwner(t *testing.T, d *deletion) {
 	for key := range d.ImageMetadata(t, d.image) {
 		d.Ceph.Run(t, "rbd", "image-meta", "remove", d.image.String(), key)
 	}
-	// The command in the event is the one that helps.
+	// The command in the event fixes the cause.
 	command := fmt.Sprintf(`rbd image-meta set %s rbd-provisioner.ceph.com/image '{"volumeName":%q}'`, d.image, d.volume.Name)
 	d.refused(t, "image has another owner", "the metadata of "+d.image.String()+" names no owner", command)
 	d.WantImage(t, d.image, true)
@@ -91,15 +91,15 @@ func deleteOfNoOwner(t *testing.T, d *deletion) {
 	d.gone(t)
 }
 
-// TestDeletedTwiceAtOnce has two provisioners that know nothing of each other delete
-// the same volumes at the same moment.
+// TestDeletedTwiceAtOnce has two provisioners delete the same volumes at the same time, without
+// leader election.
 func TestDeletedTwiceAtOnce(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
 	class := e.Class(t, "twice")
 	both := []*process{start(t, e, "--leader-election=false"), start(t, e, "--leader-election=false")}
 	var volumes []*corev1.PersistentVolume
-	for i := range crowd {
+	for i := range manyClaims {
 		volumes = append(volumes, e.AwaitBound(t, e.Claim(t, fmt.Sprintf("claim-%d", i), class)))
 	}
 	err := e.Client.CoreV1().PersistentVolumeClaims(e.Namespace).DeleteCollection(t.Context(), metav1.DeleteOptions{}, metav1.ListOptions{})
@@ -109,16 +109,16 @@ func TestDeletedTwiceAtOnce(t *testing.T) {
 	for _, volume := range volumes {
 		e.AwaitVolumeGone(t, volume)
 	}
-	// Who was not the first may not have ended yet.
-	e.Await(t, "all images to be gone", framework.Patience, func(context.Context) error {
+	// The slower provisioner may still be deleting.
+	e.Await(t, "all images to be gone", framework.Timeout, func(context.Context) error {
 		if left := e.Ceph.Images(t, e.Pool); len(left) > 0 {
-			return fmt.Errorf("left are %q", left)
+			return fmt.Errorf("remaining: %q", left)
 		}
 		return nil
 	})
 	if !slices.ContainsFunc(volumes, func(volume *corev1.PersistentVolume) bool {
 		return strings.Contains(both[0].Log(), `"Deleted image" volume="`+volume.Name) && strings.Contains(both[1].Log(), `"Deleted image" volume="`+volume.Name)
 	}) {
-		t.Error("no image was deleted twice: this has tested nothing")
+		t.Error("no image was deleted twice, so the test was not effective")
 	}
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-// deletion is a bound claim that is about to be deleted under some circumstance.
+// deletion is a bound claim to delete in some special state.
 type deletion struct {
 	*framework.Env
 	class  string
@@ -25,12 +25,12 @@ type deletion struct {
 	image  rbdutil.ImageRef
 }
 
-// TestDeletion deletes claims whose images are not just there to be removed.
+// TestDeletion deletes claims whose images cannot simply be removed.
 func TestDeletion(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
 	start(t, e)
-	// All in one call of Run, because the Env ends with the test that it is of.
+	// All cases are in one call of Run, because the Env ends with its test.
 	t.Run("cases", func(t *testing.T) {
 		for name, run := range map[string]func(*testing.T, *deletion){
 			"watched":              deleteWatched,
@@ -70,12 +70,12 @@ func newDeletion(t *testing.T, e *framework.Env, name string, options ...framewo
 	return d
 }
 
-// refused deletes the claim, waits until deleting the volume has failed twice with
-// the phrases, and checks that volume and image are still there.
+// refused deletes the claim, waits until the volume's deletion has failed twice with the
+// phrases, and checks that the volume is kept.
 func (d *deletion) refused(t *testing.T, phrases ...string) {
 	t.Helper()
 	d.DeleteClaim(t, d.claim.Name)
-	d.AwaitRepeat(t, d.AwaitEvent(t, d.volume, framework.Patience, "VolumeFailedDelete", phrases...))
+	d.AwaitRepeat(t, d.AwaitEvent(t, d.volume, framework.Timeout, "VolumeFailedDelete", phrases...))
 	if phase := d.GetVolume(t, d.volume.Name).Status.Phase; phase != corev1.VolumeReleased {
 		t.Errorf("the volume is %s", phase)
 	}
@@ -94,7 +94,7 @@ func deleteWatched(t *testing.T, d *deletion) {
 	if len(addresses) != 1 {
 		t.Fatalf("watchers %q, want one", addresses)
 	}
-	d.refused(t, "image is in use", d.image.String()+" is mapped or open at "+addresses[0], "it is deleted when nobody uses it any more")
+	d.refused(t, "image is in use", d.image.String()+" is mapped or open at "+addresses[0], "the image will be deleted when it is no longer in use")
 	d.WantImage(t, d.image, true)
 	stop()
 	d.gone(t)
@@ -103,7 +103,7 @@ func deleteWatched(t *testing.T, d *deletion) {
 func deleteWithSnapshots(t *testing.T, d *deletion) {
 	d.Ceph.Snapshot(t, d.image, "monday")
 	d.Ceph.Snapshot(t, d.image, "tuesday")
-	d.refused(t, "image has snapshots", d.image.String()+" has monday, tuesday", "remove them (`rbd snap ls --all`, `rbd snap rm`), and flatten clones of them, if their data is not needed")
+	d.refused(t, "image has snapshots", d.image.String()+" has monday, tuesday", "if their data is not needed, flatten their clones and remove them (`rbd snap ls --all`, `rbd flatten`, `rbd snap rm`)")
 	d.WantImage(t, d.image, true)
 	d.Ceph.Run(t, "rbd", "snap", "purge", "--no-progress", d.image.String())
 	d.gone(t)
@@ -126,14 +126,14 @@ func deleteOfAnotherOwner(t *testing.T, d *deletion) {
 	d.gone(t)
 }
 
-// deleteClassGone: all that is needed is on the volume.
+// deleteClassGone: the volume has all the information.
 func deleteClassGone(t *testing.T, d *deletion) {
 	d.DeleteClass(t, d.class)
 	d.DeleteClaim(t, d.claim.Name)
 	d.gone(t)
 }
 
-// deleteVolumeFirst: the volume's object waits for its image.
+// deleteVolumeFirst: the volume's object is kept until its image is removed.
 func deleteVolumeFirst(t *testing.T, d *deletion) {
 	if err := d.Client.CoreV1().PersistentVolumes().Delete(t.Context(), d.volume.Name, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
@@ -155,7 +155,7 @@ func deleteSecretGone(t *testing.T, d *deletion) {
 	d.gone(t)
 }
 
-// deletePoolGone: a pool that cannot be seen may be there all the same.
+// deletePoolGone: a pool that cannot be found may still exist.
 func deletePoolGone(t *testing.T, e *framework.Env) {
 	pool := e.Pool + "-gone"
 	e.PutSecret(t, "gone", e.NewUser(t, pool, pool).Reveal())
@@ -164,13 +164,13 @@ func deletePoolGone(t *testing.T, e *framework.Env) {
 	d := newDeletion(t, e, "pool-gone", framework.Parameter("pool", pool),
 		framework.Parameter("adminId", pool), framework.Parameter("adminSecretName", "gone"))
 	e.Ceph.DeletePool(t, pool)
-	d.refused(t, "open pool "+pool, "pool not found", "the volume stays for as long as pool "+pool+" may come back")
-	// Somebody has brought it back, without the image.
+	d.refused(t, "open pool "+pool, "pool not found", "the volume is kept because pool "+pool+" may come back")
+	// The pool is restored, without the image.
 	e.Ceph.CreatePool(t, pool)
 	d.AwaitVolumeGone(t, d.volume)
 }
 
-// deleteRetained has nothing to wait for but that what is deleted after it is gone.
+// deleteRetained has no event to wait for. It waits for the deletion of a later claim instead.
 func deleteRetained(t *testing.T, e *framework.Env) {
 	retain := func(class *storagev1.StorageClass) {
 		class.ReclaimPolicy = ptr.To(corev1.PersistentVolumeReclaimRetain)
@@ -178,10 +178,10 @@ func deleteRetained(t *testing.T, e *framework.Env) {
 	d := newDeletion(t, e, "retained", retain)
 	after := newDeletion(t, e, "after-retained")
 	if len(d.volume.Finalizers) != 1 {
-		t.Errorf("finalizers %q: who would remove ours?", d.volume.Finalizers)
+		t.Errorf("finalizers %q, want one: the provisioner's would never be removed", d.volume.Finalizers)
 	}
 	d.DeleteClaim(t, d.claim.Name)
-	e.Await(t, "volume to be released", framework.Patience, func(context.Context) error {
+	e.Await(t, "volume to be released", framework.Timeout, func(context.Context) error {
 		if phase := d.GetVolume(t, d.volume.Name).Status.Phase; phase != corev1.VolumeReleased {
 			return fmt.Errorf("it is %s", phase)
 		}

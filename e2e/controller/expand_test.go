@@ -16,9 +16,9 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/e2e/framework"
 )
 
-// The controller manager of the lab has no rbd command, as that of the stock image, and
-// tries to expand every rbd volume all the same. `make test-ceph` runs the tests of this
-// file once more beside one that has it.
+// The lab's controller manager has no rbd command, like the stock image, and still tries to
+// expand every rbd volume. `make test-ceph` repeats the tests of this file with a controller
+// manager that has the command.
 
 func TestExpansion(t *testing.T) {
 	t.Parallel()
@@ -30,29 +30,29 @@ func TestExpansion(t *testing.T) {
 		"block":      e.AwaitBound(t, e.Claim(t, "block", class, framework.Block)),
 	}
 	for name := range volumes {
-		e.Ask(t, name, "2Gi")
+		e.RequestSize(t, name, "2Gi")
 	}
 	for name, volume := range volumes {
 		e.AwaitVolumeSize(t, volume.Name, "2Gi")
-		e.AwaitEvent(t, e.GetClaim(t, name), framework.Patience, map[string]string{
+		e.AwaitEvent(t, e.GetClaim(t, name), framework.Timeout, map[string]string{
 			"filesystem": "FileSystemResizeRequired", "block": "VolumeResizeSuccessful",
 		}[name], "the image of volume "+volume.Name+" has 2Gi")
 	}
 	e.AwaitFileSystemPending(t, "filesystem")
-	e.AwaitSize(t, "block", "2Gi", framework.Patience)
+	e.AwaitSize(t, "block", "2Gi", framework.Timeout)
 	if has := e.GetClaim(t, "filesystem").Status.Capacity[corev1.ResourceStorage]; !has.Equal(resource.MustParse("1Gi")) {
-		t.Errorf("a claim whose file system nobody has grown has %s", has.String())
+		t.Errorf("a claim whose file system was not expanded has %s", has.String())
 	}
-	// Again and again, faster than it is done.
+	// Several requests, faster than they are served.
 	for n := 3; n <= 9; n++ {
 		for name := range volumes {
-			e.Ask(t, name, fmt.Sprint(n, "Gi"))
+			e.RequestSize(t, name, fmt.Sprint(n, "Gi"))
 		}
 	}
 	for _, volume := range volumes {
 		e.AwaitVolumeSize(t, volume.Name, "9Gi")
 	}
-	e.AwaitSize(t, "block", "9Gi", framework.Patience)
+	e.AwaitSize(t, "block", "9Gi", framework.Timeout)
 	e.AwaitFileSystemPending(t, "filesystem")
 }
 
@@ -63,13 +63,13 @@ func TestExpansionOfAnImageThatIsLargerAlready(t *testing.T) {
 	class := e.Class(t, "growing", framework.Expandable)
 	volume := e.AwaitBound(t, e.Claim(t, "data", class, framework.Block))
 	e.Ceph.Run(t, "rbd", "resize", "--no-progress", "--size", "5G", framework.ImageOf(volume).String())
-	e.Ask(t, "data", "2Gi")
+	e.RequestSize(t, "data", "2Gi")
 	e.AwaitVolumeSize(t, volume.Name, "5Gi")
-	e.AwaitSize(t, "data", "5Gi", framework.Patience)
+	e.AwaitSize(t, "data", "5Gi", framework.Timeout)
 }
 
-// TestExpansionWhileThePoolIsFull: an image takes no room for being larger, nor does its
-// object map as Ceph counts.
+// TestExpansionWhileThePoolIsFull expands images in a full pool. A larger image takes no space,
+// nor does its object map by Ceph's count.
 func TestExpansionWhileThePoolIsFull(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
@@ -81,22 +81,23 @@ func TestExpansionWhileThePoolIsFull(t *testing.T) {
 	}
 	setQuota(t, e, 1)
 	for name, volume := range volumes {
-		e.Ask(t, name, "1Ti")
+		e.RequestSize(t, name, "1Ti")
 		e.AwaitVolumeSize(t, volume.Name, "1Ti")
-		e.AwaitSize(t, name, "1Ti", framework.Patience)
+		e.AwaitSize(t, name, "1Ti", framework.Timeout)
 	}
 	setQuota(t, e, 0)
 }
 
-// TestExpansionThatFails is told to the claim, and done when its cause is gone.
+// TestExpansionThatFails reports the failure on the claim, and succeeds after its cause is
+// fixed.
 func TestExpansionThatFails(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
 	start(t, e, "--retry-interval-max=2s")
 	volume := e.AwaitBound(t, e.Claim(t, "data", e.Class(t, "growing", framework.Expandable), framework.Block))
 	e.PutSecret(t, framework.AdminSecret, e.NewUser(t, e.User+"-other", e.Pool).Reveal())
-	e.Ask(t, "data", "2Gi")
-	event := e.AwaitEvent(t, e.GetClaim(t, "data"), framework.Patience, "VolumeResizeFailed",
+	e.RequestSize(t, "data", "2Gi")
+	event := e.AwaitEvent(t, e.GetClaim(t, "data"), framework.Timeout, "VolumeResizeFailed",
 		"access denied by Ceph", "check that secret "+e.Namespace+"/"+framework.AdminSecret+" holds the key of client."+e.User)
 	e.AwaitRepeat(t, event)
 	if capacity := e.GetVolume(t, volume.Name).Spec.Capacity.Storage(); capacity.String() != "1Gi" {
@@ -104,15 +105,15 @@ func TestExpansionThatFails(t *testing.T) {
 	}
 	e.PutSecret(t, framework.AdminSecret, e.Key.Reveal())
 	e.AwaitVolumeSize(t, volume.Name, "2Gi")
-	e.AwaitSize(t, "data", "2Gi", framework.Patience)
+	e.AwaitSize(t, "data", "2Gi", framework.Timeout)
 }
 
-// setQuota limits the number of objects in the test's pool, 0 for not, and waits until
-// that shows.
+// setQuota limits the number of objects in the test's pool, 0 for no limit, and waits until
+// Ceph applies it.
 func setQuota(t *testing.T, e *framework.Env, objects int) {
 	t.Helper()
 	e.Ceph.Run(t, "ceph", "osd", "pool", "set-quota", e.Pool, "max_objects", fmt.Sprint(objects))
-	e.Await(t, "the quota to show", framework.Patience, func(ctx context.Context) error {
+	e.Await(t, "the quota to be applied", framework.Timeout, func(ctx context.Context) error {
 		out, err := e.Ceph.Try(ctx, "ceph", "osd", "pool", "ls", "detail", "--format", "json")
 		if err != nil {
 			return err
@@ -129,17 +130,18 @@ func setQuota(t *testing.T, e *framework.Env, objects int) {
 				return nil
 			}
 		}
-		return errors.New("it does not yet")
+		return errors.New("it is not applied yet")
 	})
 }
 
-// TestExpansionOfVolumesOfTheRetiredProvisioner needs the class for what they lack.
+// TestExpansionOfVolumesOfTheRetiredProvisioner uses the class for the information that the
+// volumes lack.
 func TestExpansionOfVolumesOfTheRetiredProvisioner(t *testing.T) {
 	e := newDefaultEnv(t)
 	class := e.RetiredClass(t, framework.Expandable)
 	volume := retiredVolume(t, e, "old", class)
 	start(t, e)
-	e.Ask(t, "old", "3Gi")
+	e.RequestSize(t, "old", "3Gi")
 	e.AwaitVolumeSize(t, volume.Name, "3Gi")
 	e.AwaitFileSystemPending(t, "old")
 }

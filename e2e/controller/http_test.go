@@ -21,7 +21,7 @@ func TestHealthAndMetrics(t *testing.T) {
 	leader := start(t, e)
 	awaitHolder(t, e)
 	standby := start(t, e)
-	standby.AwaitLog(t, e, "Waiting to lead")
+	standby.AwaitLog(t, e, "Started waiting for the lease")
 	for name, p := range map[string]*process{"leader": leader, "standby": standby} {
 		awaitReady(t, e, p)
 		for path, want := range map[string]string{
@@ -36,19 +36,19 @@ func TestHealthAndMetrics(t *testing.T) {
 	class, bad := e.Class(t, "good"), e.Class(t, "bad", framework.NoParameter("userSecretName"))
 	volume := e.AwaitBound(t, e.Claim(t, "first", class))
 	e.AwaitBound(t, e.Claim(t, "second", class))
-	e.AwaitEvent(t, e.Claim(t, "third", bad), framework.Patience, "ProvisioningFailed", "parameters.userSecretName: Required value")
+	e.AwaitEvent(t, e.Claim(t, "third", bad), framework.Timeout, "ProvisioningFailed", "parameters.userSecretName: Required value")
 	stop := e.Ceph.Watch(t, framework.ImageOf(volume))
 	e.DeleteClaim(t, "first")
-	e.AwaitEvent(t, volume, framework.Patience, "VolumeFailedDelete")
+	e.AwaitEvent(t, volume, framework.Timeout, "VolumeFailedDelete")
 	stop()
 	e.AwaitVolumeGone(t, volume)
 	wantMetrics(t, e, leader, standby, class, bad)
 }
 
-// awaitReady waits until a process says that it is ready, to lead or to take over.
+// awaitReady waits until a process is ready, as leader or standby.
 func awaitReady(t *testing.T, e *framework.Env, p *process) {
 	t.Helper()
-	e.Await(t, "the provisioner to be ready", framework.Patience, func(ctx context.Context) error {
+	e.Await(t, "the provisioner to be ready", framework.Timeout, func(ctx context.Context) error {
 		status, body, err := p.TryGet(ctx, "/readyz?verbose")
 		if err == nil && status != http.StatusOK {
 			err = fmt.Errorf("%d: %s", status, body)
@@ -75,18 +75,18 @@ func wantMetrics(t *testing.T, e *framework.Env, leader, standby *process, class
 		}
 	}
 	if got, found := ofStandby[`leader_election_master_status{name="`+e.LeaseName()+`"}`]; !found || got != 0 {
-		t.Errorf("the standby says of its leading %g (%t), want 0", got, found)
+		t.Errorf("the standby reports a leader status of %g (%t), want 0", got, found)
 	}
-	// The library counts failures as often as it tries, and a deletion after the
-	// volume is gone, sometimes twice.
+	// The library counts failures of each attempt, and deletions also after the volume is gone,
+	// sometimes twice.
 	for _, sample := range []string{
 		`controller_persistentvolumeclaim_provision_failed_total{class="` + bad + `",source=""}`,
 		`controller_persistentvolume_delete_failed_total{class="` + class + `"}`,
 		`controller_persistentvolume_delete_total{class="` + class + `"}`,
 	} {
-		e.Await(t, sample, framework.Patience, func(context.Context) error {
+		e.Await(t, sample, framework.Timeout, func(context.Context) error {
 			if samples(t, leader)[sample] < 1 {
-				return errors.New("it is not counted")
+				return errors.New("it is less than 1")
 			}
 			return nil
 		})
@@ -94,12 +94,12 @@ func wantMetrics(t *testing.T, e *framework.Env, leader, standby *process, class
 	_, text := leader.Get(t, "/metrics")
 	for _, name := range documentedMetrics(t) {
 		if !strings.Contains(text, "\n# TYPE "+name+" ") {
-			t.Errorf("the leader's metrics lack %s, which the documentation has", name)
+			t.Errorf("the leader's metrics lack the documented %s", name)
 		}
 	}
 }
 
-// samples are the metrics of a process, by name and labels.
+// samples returns the metrics of a process, by name and labels.
 func samples(t *testing.T, p *process) map[string]float64 {
 	t.Helper()
 	values, err := samplesOf(t.Context(), p)
@@ -109,7 +109,7 @@ func samples(t *testing.T, p *process) map[string]float64 {
 	return values
 }
 
-// samplesOf is samples for where a failure is not the end.
+// samplesOf is samples with an error.
 func samplesOf(ctx context.Context, p *process) (map[string]float64, error) {
 	_, text, err := p.TryGet(ctx, "/metrics")
 	if err != nil {
@@ -130,7 +130,7 @@ func samplesOf(ctx context.Context, p *process) (map[string]float64, error) {
 	return values, nil
 }
 
-// documentedMetrics are the names of our own metrics that the documentation lists.
+// documentedMetrics returns the names of the provisioner's metrics in the documentation.
 func documentedMetrics(t *testing.T) []string {
 	t.Helper()
 	data, err := os.ReadFile("../../docs/metrics.txt")

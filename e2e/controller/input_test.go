@@ -18,10 +18,10 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-// The tables in package provisioner say what comes of any input. Here is a part of
-// them, for what Ceph and the API server have a say in.
+// The tables in package provisioner cover all inputs. The tests here cover those that depend on
+// Ceph or the API server.
 
-// TestExoticInput is all right, however odd it looks.
+// TestExoticInput has unusual but valid input.
 func TestExoticInput(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
@@ -29,7 +29,7 @@ func TestExoticInput(t *testing.T) {
 	mon := e.Monitors[0]
 	host, _, _ := strings.Cut(mon, ":")
 	e.PutSecret(t, "only", e.Key.Reveal())
-	rename(t, e, "only", "whatever")
+	renameKey(t, e, "only", "whatever")
 	image := func(size uint64, order int, features ...string) framework.ImageInfo {
 		return framework.ImageInfo{Format: 2, Size: size, Order: order, Features: features}
 	}
@@ -87,8 +87,8 @@ func times(text string, n int) []string {
 	return strings.Split(strings.Repeat(text+",", n-1)+text, ",")
 }
 
-// rename gives the key in a Secret another name.
-func rename(t *testing.T, e *framework.Env, secret, name string) {
+// renameKey changes the name of the key in a Secret.
+func renameKey(t *testing.T, e *framework.Env, secret, name string) {
 	t.Helper()
 	patch := fmt.Sprintf(`{"data":{"key":null},"stringData":{%q:%q}}`, name, e.Key.Reveal())
 	_, err := e.Client.CoreV1().Secrets(e.Namespace).Patch(t.Context(), secret, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
@@ -97,13 +97,13 @@ func rename(t *testing.T, e *framework.Env, secret, name string) {
 	}
 }
 
-// TestInputThatCephMustNotSee would hang, abort or leak if it came to Ceph.
+// TestInputThatCephMustNotSee has input with which Ceph would hang, abort or leak.
 func TestInputThatCephMustNotSee(t *testing.T) {
 	t.Parallel()
 	s := &surroundings{newEnv(t)}
 	start(t, s.Env)
 	const storage = "spec.resources.requests.storage: Invalid value: "
-	// It has all that a key has, but for a type that Ceph knows.
+	// It is a cephx key, but of a type that Ceph does not know.
 	s.PutSecret(t, "odd", "CQAAAAAAAAAAABAABwcHBwcHBwcHBwcHBwcHBw==")
 	var many []string
 	for i := range 300 {
@@ -116,26 +116,26 @@ func TestInputThatCephMustNotSee(t *testing.T) {
 		want  string
 	}{
 		// The API server cannot count so far.
-		"16ei":         {size: "16Ei", want: storage + `"9223372036854775807": an image cannot be so large: ask for 1000000Gi or less`},
-		"8ei":          {size: "8Ei", want: storage + `"9223372036854775807": an image cannot be so large: ask for 1000000Gi or less`},
-		"1pi":          {size: "1Pi", want: storage + `"1Pi": an image cannot be so large: ask for 1000000Gi or less`},
-		"1pi-with-map": {class: []framework.ClassOption{parameter("imageFeatures", "exclusive-lock,object-map")}, size: "1Pi", want: storage + `"1Pi": an image cannot be so large`},
-		"1ti-of-4ki":   {class: []framework.ClassOption{parameter("objectSize", "4Ki")}, size: "1Ti", want: storage + `"1Ti": an image cannot be so large: ask for 1000000Mi or less (256000000 objects of 4Ki each`},
+		"16ei":         {size: "16Ei", want: storage + `"9223372036854775807": requested size is too large, maximum is 1000000Gi`},
+		"8ei":          {size: "8Ei", want: storage + `"9223372036854775807": requested size is too large, maximum is 1000000Gi`},
+		"1pi":          {size: "1Pi", want: storage + `"1Pi": requested size is too large, maximum is 1000000Gi`},
+		"1pi-with-map": {class: []framework.ClassOption{parameter("imageFeatures", "exclusive-lock,object-map")}, size: "1Pi", want: storage + `"1Pi": requested size is too large`},
+		"1ti-of-4ki":   {class: []framework.ClassOption{parameter("objectSize", "4Ki")}, size: "1Ti", want: storage + `"1Ti": requested size is too large, maximum is 1000000Mi (256000000 objects of 4Ki`},
 		"300-monitors": {class: []framework.ClassOption{parameter("monitors", strings.Join(many, ","))}, size: "1Gi", want: "nodes take 31 monitors at most, these are 300"},
 		"mapped-ipv4":  {class: []framework.ClassOption{parameter("monitors", "[::ffff:10.111.0.1]:6789")}, size: "1Gi", want: "give the IPv4 address itself, 10.111.0.1, without brackets"},
-		"odd-key":      {class: []framework.ClassOption{parameter("adminSecretName", "odd")}, size: "1Gi", want: "admin secret " + s.Namespace + "/odd: not a cephx key: it is of an unknown type"},
+		"odd-key":      {class: []framework.ClassOption{parameter("adminSecretName", "odd")}, size: "1Gi", want: "admin secret " + s.Namespace + "/odd: not a cephx key: it has an unknown type"},
 	} {
 		claim := s.Claim(t, name, s.Class(t, name, test.class...), framework.Size(test.size))
-		s.AwaitEvent(t, claim, framework.Patience, "ProvisioningFailed", test.want)
+		s.AwaitEvent(t, claim, framework.Timeout, "ProvisioningFailed", test.want)
 		s.WantImage(t, s.ImageFor(claim), false)
 		s.DeleteClaim(t, name)
 	}
-	// It is alive.
+	// The provisioner still works.
 	s.AwaitBound(t, s.Claim(t, "good", s.Class(t, "good")))
 }
 
-// TestVolumesWrittenByHand are released volumes of nobody's claim, as somebody may
-// write them who restores or moves volumes. None of them takes anything away.
+// TestVolumesWrittenByHand has released volumes without a claim, as an administrator may create
+// them to restore or move volumes. None of them may cause the loss of an image.
 func TestVolumesWrittenByHand(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
@@ -160,16 +160,16 @@ func TestVolumesWrittenByHand(t *testing.T) {
 			[]string{"open pool rbd", "pool not found"}},
 		"host-path": {func(v *corev1.PersistentVolume) {
 			v.Spec.PersistentVolumeSource = corev1.PersistentVolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/tmp/" + e.Namespace}}
-		}, []string{"volume has no rbd source any more"}},
+		}, []string{"the image of the volume is unknown"}},
 		"300-monitors": {func(v *corev1.PersistentVolume) {
 			v.Spec.RBD.CephMonitors = nil
 			for i := range 300 {
 				v.Spec.RBD.CephMonitors = append(v.Spec.RBD.CephMonitors, fmt.Sprintf("127.2.%d.%d", i/200, i%200+1))
 			}
-		}, []string{"these are 300 monitors, and a client takes 31 at most"}},
+		}, []string{"300 monitors are given, maximum is 31"}},
 		"no-annotations": {func(v *corev1.PersistentVolume) {
 			v.Annotations = map[string]string{"pv.kubernetes.io/provisioned-by": e.Provisioner}
-		}, []string{"the volume lacks annotations and its class does not help", "annotate the volume with"}},
+		}, []string{"the volume lacks annotations for its admin user", "annotate the volume with"}},
 		"odd-secret": {func(v *corev1.PersistentVolume) {
 			v.Annotations["volume.kubernetes.io/provisioner-deletion-secret-name"] = "../" + framework.AdminSecret
 		}, []string{"read admin secret " + e.Namespace + "/../" + framework.AdminSecret, "invalid resource name"}},
@@ -182,20 +182,20 @@ func TestVolumesWrittenByHand(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		e.AwaitEvent(t, volume, framework.Patience, "VolumeFailedDelete", test.want...)
-		forget(t, e, volume)
+		e.AwaitEvent(t, volume, framework.Timeout, "VolumeFailedDelete", test.want...)
+		deleteObject(t, e, volume)
 	}
 	for _, ref := range []rbdutil.ImageRef{image, nobodys} {
 		e.WantImage(t, ref, true)
 	}
 	e.RemoveImage(t, nobodys)
-	// It is alive, and knows whose image this is.
+	// The provisioner still works, and knows the owner of this image.
 	e.DeleteClaim(t, "victim")
 	e.AwaitVolumeGone(t, victim)
 	e.WantImage(t, image, false)
 }
 
-// writtenByHand is a volume whose claim is gone, of an image that is not there.
+// writtenByHand returns a volume whose claim is gone, with an image that does not exist.
 func writtenByHand(e *framework.Env, name string) *corev1.PersistentVolume {
 	return &corev1.PersistentVolume{
 		ObjectMeta: metav1.ObjectMeta{
@@ -221,8 +221,8 @@ func writtenByHand(e *framework.Env, name string) *corev1.PersistentVolume {
 	}
 }
 
-// forget deletes a volume's object alone.
-func forget(t *testing.T, e *framework.Env, volume *corev1.PersistentVolume) {
+// deleteObject deletes only a volume's object.
+func deleteObject(t *testing.T, e *framework.Env, volume *corev1.PersistentVolume) {
 	t.Helper()
 	volumes := e.Client.CoreV1().PersistentVolumes()
 	patch := `{"spec":{"persistentVolumeReclaimPolicy":"Retain"}}`

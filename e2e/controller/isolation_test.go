@@ -15,36 +15,35 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/e2e/framework"
 )
 
-// TestADeadClusterStopsNobodyElse has more claims of a cluster that does not answer
-// than the provisioner has workers, and then claims of one that does.
+// TestADeadClusterStopsNobodyElse creates more claims of an unresponsive cluster than the
+// provisioner has workers, and then claims of a responsive one.
 func TestADeadClusterStopsNobodyElse(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
 	p := start(t, e, "--worker-threads=8")
-	dead := e.Class(t, "dead", framework.Parameter("monitors", silentMonitor(t)))
+	dead := e.Class(t, "dead", framework.Parameter("monitors", unresponsiveMonitor(t)))
 	alive := e.Class(t, "alive")
 	var waiting []*corev1.PersistentVolumeClaim
 	for i := range 16 {
 		waiting = append(waiting, e.Claim(t, fmt.Sprintf("dead-%d", i), dead))
 	}
-	e.AwaitEvent(t, waiting[0], framework.Patience, "Provisioning")
+	e.AwaitEvent(t, waiting[0], framework.Timeout, "Provisioning")
 	begun := time.Now()
 	for i := range 5 {
 		e.AwaitBoundIn(t, e.Claim(t, fmt.Sprintf("alive-%d", i), alive), 3*operationTimeout)
 	}
 	t.Logf("five claims were bound one after the other within %s", time.Since(begun).Round(time.Millisecond))
 	for _, claim := range waiting {
-		e.AwaitEvent(t, claim, framework.Patience, "ProvisioningFailed", "Ceph cluster cannot be reached")
+		e.AwaitEvent(t, claim, framework.Timeout, "ProvisioningFailed", "Ceph cluster cannot be reached")
 		e.WantImage(t, e.ImageFor(claim), false)
 	}
 	if _, body := p.Get(t, "/livez?verbose"); body == "" {
-		t.Error("no health")
+		t.Error("/livez returned no text")
 	}
 }
 
-// silentMonitor takes connections and never says a word, as a host does that
-// has hung up.
-func silentMonitor(t *testing.T) (address string) {
+// unresponsiveMonitor accepts connections and never sends anything, like a hanging host.
+func unresponsiveMonitor(t *testing.T) (address string) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -19,11 +19,11 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/e2e/framework"
 )
 
-// crowd is how many claims keep a provisioner busy.
-const crowd = 60
+// manyClaims keep a provisioner busy.
+const manyClaims = 60
 
-// createCrowd creates claims, all at once.
-func createCrowd(t *testing.T, e *framework.Env, class string, n int) []*corev1.PersistentVolumeClaim {
+// createClaims creates claims at once.
+func createClaims(t *testing.T, e *framework.Env, class string, n int) []*corev1.PersistentVolumeClaim {
 	t.Helper()
 	var claims []*corev1.PersistentVolumeClaim
 	for i := range n {
@@ -32,10 +32,10 @@ func createCrowd(t *testing.T, e *framework.Env, class string, n int) []*corev1.
 	return claims
 }
 
-// awaitImages waits until some of the claims have got their images.
+// awaitImages waits until n of the claims have volumes.
 func awaitImages(t *testing.T, e *framework.Env, n int) {
 	t.Helper()
-	e.Await(t, fmt.Sprintf("%d volumes", n), framework.Patience, func(ctx context.Context) error {
+	e.Await(t, fmt.Sprintf("%d volumes", n), framework.Timeout, func(ctx context.Context) error {
 		volumes, err := e.Volumes(ctx)
 		if err == nil && len(volumes) < n {
 			err = fmt.Errorf("there are %d", len(volumes))
@@ -44,7 +44,7 @@ func awaitImages(t *testing.T, e *framework.Env, n int) {
 	})
 }
 
-// wantBoundOnce waits until all claims are bound and wants one image for each.
+// wantBoundOnce waits until all claims are bound and requires exactly one image for each.
 func wantBoundOnce(t *testing.T, e *framework.Env, claims []*corev1.PersistentVolumeClaim) {
 	t.Helper()
 	var want []string
@@ -59,7 +59,7 @@ func wantBoundOnce(t *testing.T, e *framework.Env, claims []*corev1.PersistentVo
 	}
 }
 
-// wantNoFailure wants that no claim was told of one.
+// wantNoFailure requires that no claim has a failure event.
 func wantNoFailure(t *testing.T, e *framework.Env, claims []*corev1.PersistentVolumeClaim) {
 	t.Helper()
 	for _, claim := range claims {
@@ -69,20 +69,20 @@ func wantNoFailure(t *testing.T, e *framework.Env, claims []*corev1.PersistentVo
 		}
 		for _, event := range events {
 			if event.Reason == "ProvisioningFailed" {
-				t.Errorf("claim %s was cut: %s", claim.Name, event.Message)
+				t.Errorf("claim %s has a failure event: %s", claim.Name, event.Message)
 			}
 		}
 	}
 }
 
-// TestTerminationFinishesWhatRuns has no second replica that would hide what the
-// first one has left behind.
+// TestTerminationFinishesWhatRuns has no second replica, which would finish the work of the
+// first.
 func TestTerminationFinishesWhatRuns(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
 	class := e.Class(t, "busy")
 	p := start(t, e, "--worker-threads=2")
-	claims := createCrowd(t, e, class, crowd)
+	claims := createClaims(t, e, class, manyClaims)
 	awaitImages(t, e, 3)
 	if code := p.Terminate(t); code != 0 {
 		t.Errorf("exit code %d", code)
@@ -98,17 +98,17 @@ func TestTerminationFinishesWhatRuns(t *testing.T) {
 		t.Errorf("the lease still names %v", clients)
 	}
 	images := e.Ceph.Images(t, e.Pool)
-	if len(images) >= crowd {
-		t.Fatalf("all %d images were there before the end: it was not busy", len(images))
+	if len(images) >= manyClaims {
+		t.Fatalf("all %d images existed before the end: the provisioner was not busy", len(images))
 	}
 	volumes, err := e.Volumes(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	if len(volumes) != len(images) {
-		t.Errorf("%d images have %d volumes: what ran was cut", len(images), len(volumes))
+		t.Errorf("%d images have %d volumes: running operations were not finished", len(images), len(volumes))
 	}
-	t.Logf("ended with %d of %d claims served", len(volumes), crowd)
+	t.Logf("ended with %d of %d claims served", len(volumes), manyClaims)
 	start(t, e)
 	wantBoundOnce(t, e, claims)
 	wantNoFailure(t, e, claims)
@@ -121,18 +121,18 @@ func TestTerminationHandsOver(t *testing.T) {
 	leader := start(t, e, "--worker-threads=2")
 	first := awaitHolder(t, e)
 	standby := start(t, e, "--worker-threads=2")
-	standby.AwaitLog(t, e, "Waiting to lead")
+	standby.AwaitLog(t, e, "Started waiting for the lease")
 	holders := watchHolders(t, e)
-	claims := createCrowd(t, e, class, crowd)
+	claims := createClaims(t, e, class, manyClaims)
 	awaitImages(t, e, 3)
 	if code := leader.Terminate(t); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
 	ended := time.Now()
-	standby.AwaitLog(t, e, `"Leading"`)
+	standby.AwaitLog(t, e, `"Started leading"`)
 	t.Logf("the second replica leads %s after the first has ended", time.Since(ended).Round(time.Millisecond))
 	second := awaitHolder(t, e, first)
-	// The lease was free in between: it was given back, and did not run out.
+	// The lease was free in between: it was released and did not expire.
 	if diff := cmp.Diff([]string{first, "", second}, holders()); diff != "" {
 		t.Errorf("holders of the lease (-want +got):\n%s", diff)
 	}
@@ -146,8 +146,8 @@ func TestTerminationHandsOver(t *testing.T) {
 	}
 }
 
-// watchHolders notes all holders of the lease from now on. The function returned
-// ends it and tells them.
+// watchHolders records all holders of the lease. The returned function stops it and returns
+// them.
 func watchHolders(t *testing.T, e *framework.Env) func() []string {
 	t.Helper()
 	leases := e.Client.CoordinationV1().Leases(e.Namespace)
@@ -178,8 +178,8 @@ func watchHolders(t *testing.T, e *framework.Env) func() []string {
 	}
 }
 
-// TestAFrozenLeaderIsReplaced stops a leader in the middle of its work for longer
-// than its lease lasts, and lets it go on when another leads.
+// TestAFrozenLeaderIsReplaced stops a working leader for longer than its lease, and resumes it
+// when another leads.
 func TestAFrozenLeaderIsReplaced(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
@@ -188,26 +188,26 @@ func TestAFrozenLeaderIsReplaced(t *testing.T) {
 	frozen := start(t, e, flags...)
 	first := awaitHolder(t, e)
 	standby := start(t, e, flags...)
-	standby.AwaitLog(t, e, "Waiting to lead")
-	claims := createCrowd(t, e, class, crowd)
+	standby.AwaitLog(t, e, "Started waiting for the lease")
+	claims := createClaims(t, e, class, manyClaims)
 	awaitImages(t, e, 3)
 	frozen.Pause(t)
-	if volumes, err := e.Volumes(t.Context()); err != nil || len(volumes) >= crowd {
-		t.Fatalf("%d volumes, %v: it was not busy", len(volumes), err)
+	if volumes, err := e.Volumes(t.Context()); err != nil || len(volumes) >= manyClaims {
+		t.Fatalf("%d volumes, %v: the provisioner was not busy", len(volumes), err)
 	}
 	clients := cephClients(t, e)
 	awaitHolder(t, e, first, "")
 	wantBoundOnce(t, e, claims)
-	// Before its own first change.
+	// The standby must fence it before its own first change.
 	wantFenced(t, e, standby, clients)
 	frozen.Resume(t)
 	if code := frozen.AwaitExit(t); code != 1 {
 		t.Errorf("exit code %d, want 1", code)
 	}
 	if log := frozen.Log(); !strings.Contains(log, "the lease was lost") && !strings.Contains(log, "client is on Ceph's blocklist") {
-		t.Error("the log does not say why it has ended")
+		t.Error("the log has no reason for the exit")
 	}
-	// Whatever was under way in it has come to nothing but events.
+	// The operations of the first leader may only have caused events.
 	wantBoundOnce(t, e, claims)
 	more := e.Claim(t, "afterwards", class)
 	wantBoundOnce(t, e, append(claims, more))

@@ -17,14 +17,14 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-// holder is who holds the lease, nothing if nobody does.
+// holder returns the lease's holder, or "".
 func holder(lease *coordinationv1.Lease) string { return ptr.Deref(lease.Spec.HolderIdentity, "") }
 
-// awaitHolder waits until somebody holds the lease who is not among those.
+// awaitHolder waits for a holder of the lease other than the given ones.
 func awaitHolder(t *testing.T, e *framework.Env, not ...string) string {
 	t.Helper()
 	var identity string
-	e.Await(t, "a holder of the lease", framework.Patience, func(ctx context.Context) error {
+	e.Await(t, "a holder of the lease", framework.Timeout, func(ctx context.Context) error {
 		lease, err := e.Client.CoordinationV1().Leases(e.LeaseNamespace()).Get(ctx, e.LeaseName(), metav1.GetOptions{})
 		if err != nil {
 			return err
@@ -40,7 +40,7 @@ func awaitHolder(t *testing.T, e *framework.Env, not ...string) string {
 	return identity
 }
 
-// cephClients are the connections to Ceph that the lease names.
+// cephClients returns the Ceph clients in the lease's annotation.
 func cephClients(t *testing.T, e *framework.Env) []rbdutil.Client {
 	t.Helper()
 	lease, err := e.Client.CoordinationV1().Leases(e.LeaseNamespace()).Get(t.Context(), e.LeaseName(), metav1.GetOptions{})
@@ -56,17 +56,17 @@ func cephClients(t *testing.T, e *framework.Env) []rbdutil.Client {
 	return clients
 }
 
-// fenced is how many clients a provisioner has had Ceph blocklist.
+// fenced returns the number of clients that a provisioner has blocklisted.
 func fenced(t *testing.T, p *process) float64 {
 	t.Helper()
 	return samples(t, p)[`rbd_provisioner_fenced_clients_total{result="fenced"}`]
 }
 
-// wantFenced wants that a provisioner, and nobody else, has had Ceph blocklist the clients.
+// wantFenced requires that this provisioner has blocklisted exactly the clients.
 func wantFenced(t *testing.T, e *framework.Env, p *process, clients []rbdutil.Client) {
 	t.Helper()
 	if got := fenced(t, p); got != float64(len(clients)) || len(clients) == 0 {
-		t.Errorf("it has fenced %g clients, want %d", got, len(clients))
+		t.Errorf("%g clients were fenced, want %d", got, len(clients))
 	}
 	blocked := e.Ceph.Run(t, "ceph", "osd", "blocklist", "ls")
 	for _, client := range clients {

@@ -17,5 +17,5 @@ func TestMain(m *testing.M) {
 		_, _ = fmt.Fprintf(os.Stdout, "--- FAIL: the whole run\n%v\n", err)
 		code = 1
 	}
-	os.Exit(code) //nolint:forbidigo // there is no other way to say it
+	os.Exit(code) //nolint:forbidigo // the exit code of a TestMain
 }

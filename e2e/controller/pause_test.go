@@ -22,22 +22,23 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-// shortLease is a lease that runs out soon, though not on a busy machine that renews it.
+// shortLease are the flags of a lease that expires soon, though not while a process on a busy
+// machine renews it.
 var shortLease = []string{
 	"--leader-election-lease-duration=6s", "--leader-election-renew-deadline=4s", "--leader-election-retry-period=200ms",
 }
 
-// requestPause is the pause of a process at one of its requests to the API server.
+// requestPause is a pause of a process at one of its requests to the API server.
 type requestPause struct {
 	process   *framework.Process
-	stopped   chan struct{} // closed when it is stopped
+	stopped   chan struct{} // closed when the process is stopped
 	goOn      func()
 	resume    chan struct{} // closed by goOn
-	delivered chan struct{} // closed when the request has been answered
+	delivered chan struct{} // closed after the response
 }
 
-// pauseAt has the gate stop the process at its request n, not counting those for the lease. The
-// request comes to the API server before or, unless answered is set, after the pause.
+// pauseAt makes the gate stop the process at its request n, without counting requests for the
+// lease. The API server receives the request after the pause or, if answered is set, before it.
 func (g *requestGate) pauseAt(t *testing.T, p *framework.Process, n int, answered bool) *requestPause {
 	t.Helper()
 	pause := &requestPause{process: p, stopped: make(chan struct{}), resume: make(chan struct{}), delivered: make(chan struct{})}
@@ -59,7 +60,7 @@ func (g *requestGate) pauseAt(t *testing.T, p *framework.Process, n int, answere
 	return pause
 }
 
-// disarm ends the counting, and returns how many requests there were.
+// disarm stops the count and returns the number of requests.
 func (g *requestGate) disarm() int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -67,7 +68,7 @@ func (g *requestGate) disarm() int {
 	return g.count
 }
 
-// serve is what the gate does with the request.
+// serve handles the request at which the process is paused.
 func (p *requestPause) serve(w http.ResponseWriter, r *http.Request, forward http.Handler, answered bool) {
 	defer close(p.delivered)
 	if r.URL.Query().Has("watch") {
@@ -76,7 +77,7 @@ func (p *requestPause) serve(w http.ResponseWriter, r *http.Request, forward htt
 		return
 	}
 	answer := httptest.NewRecorder()
-	// The process may have exited before the request is sent.
+	// The process may exit before the request is sent.
 	r = r.WithContext(context.WithoutCancel(r.Context()))
 	if !answered {
 		p.wait()
@@ -98,11 +99,11 @@ func (p *requestPause) wait() {
 	<-p.resume
 }
 
-// TestPausedAtEveryRequest stops a leader at requests that it sends to the API server while a
-// volume and its clone are made, grown and deleted. Another one takes over, and pods write. Then
-// the first goes on: it exits, and nothing is lost or left.
+// TestPausedAtEveryRequest stops a leader at requests to the API server while a volume and its
+// clone are created, expanded and deleted. Another leader takes over, and data is written. Then
+// the first one resumes. It must exit, and no data may be lost or left.
 //
-// PAUSES is at how many requests, 0 for all of them; PAUSE_SEED repeats the choice.
+// PAUSES sets the number of requests, 0 for all of them; PAUSE_SEED repeats the choice.
 func TestPausedAtEveryRequest(t *testing.T) {
 	t.Parallel()
 	points := lifeRequests
@@ -126,10 +127,10 @@ func TestPausedAtEveryRequest(t *testing.T) {
 	}
 }
 
-// lifeRequests is about how many requests there are in a life, without those for the lease.
+// lifeRequests is the approximate number of requests, without those for the lease.
 const lifeRequests = 27
 
-// pausedLife is the life of a claim and of its clone, and a leader that is paused in it.
+// pausedLife is the test of one pause: the life cycle of a claim and its clone.
 type pausedLife struct {
 	*framework.Env
 	n        int
@@ -139,20 +140,20 @@ type pausedLife struct {
 	pause          *requestPause
 	first, standby *framework.Process
 	sums           map[rbdutil.ImageRef]string
-	over           bool // the first leader has gone
+	over           bool // the first leader has exited
 }
 
 const lifeSize = 32 << 20
 
 func (l *pausedLife) run(t *testing.T) {
-	l.gate = newRequestGate(t) // it outlives the Env
+	l.gate = newRequestGate(t) // it is closed after the Env
 	l.Env, l.sums = newEnv(t), map[rbdutil.ImageRef]string{}
 	class := l.Class(t, "paused", framework.Expandable)
 	l.first = framework.Start(t, l.Env, append(shortLease, "--kubeconfig="+l.gate.kubeconfig)...)
 	awaitHolder(t, l.Env)
 	l.first.AwaitLog(t, l.Env, "Started provisioner controller")
 	l.standby = framework.Start(t, l.Env, shortLease...)
-	l.standby.AwaitLog(t, l.Env, "Waiting to lead")
+	l.standby.AwaitLog(t, l.Env, "Started waiting for the lease")
 	l.pause = l.gate.pauseAt(t, l.first, l.n, l.answered)
 
 	claim := l.Claim(t, "claim", class, framework.Block, framework.Size("32Mi"))
@@ -162,8 +163,8 @@ func (l *pausedLife) run(t *testing.T) {
 	l.sums[image] = sumOf(t, l.Env, image, lifeSize)
 	l.step(t, "made")
 
-	l.Ask(t, claim.Name, "64Mi")
-	l.AwaitSize(t, claim.Name, "64Mi", framework.Patience)
+	l.RequestSize(t, claim.Name, "64Mi")
+	l.AwaitSize(t, claim.Name, "64Mi", framework.Timeout)
 	l.step(t, "grown")
 
 	clone := l.Claim(t, "clone", class, framework.Block, framework.CloneOf(claim.Name), framework.Size("64Mi"))
@@ -181,17 +182,17 @@ func (l *pausedLife) run(t *testing.T) {
 	delete(l.sums, image)
 	requests := l.gate.disarm()
 	l.step(t, "deleted")
-	l.Await(t, "nothing to be left", framework.Patience, func(ctx context.Context) error { return nothingLeft(ctx, l.Env) })
+	l.Await(t, "all objects to be deleted", framework.Timeout, func(ctx context.Context) error { return checkNothingLeft(ctx, l.Env) })
 	if l.over {
 		return
 	}
-	t.Logf("it was not paused: there were %d requests", requests)
+	t.Logf("the leader was not paused: there were only %d requests", requests)
 	if l.n <= lifeRequests/2 {
-		t.Errorf("request %d did not come", l.n)
+		t.Errorf("request %d was not sent", l.n)
 	}
 }
 
-// step wants that nothing was lost, and lets a leader go on that was paused until here.
+// step requires that no data was lost, and resumes the leader if it is paused.
 func (l *pausedLife) step(t *testing.T, step string) {
 	t.Helper()
 	l.wantAll(t, step)
@@ -204,8 +205,8 @@ func (l *pausedLife) step(t *testing.T, step string) {
 		return
 	}
 	l.over = true
-	t.Logf("paused at request %d (%s), which is answered before: %t; then: %s", l.n, l.gate.last(), l.answered, step)
-	l.standby.AwaitLog(t, l.Env, `"Leading"`)
+	t.Logf("paused at request %d (%s), answered before the pause: %t; resumed after step: %s", l.n, l.gate.last(), l.answered, step)
+	l.standby.AwaitLog(t, l.Env, `"Started leading"`)
 	for image := range l.sums {
 		l.Ceph.Run(t, "rbd", "bench", "--io-type", "write", "--io-size", "8K", "--io-total", "8K", image.String())
 		l.sums[image] = sumOf(t, l.Env, image, lifeSize)
@@ -219,7 +220,7 @@ func (l *pausedLife) step(t *testing.T, step string) {
 	l.wantAll(t, step)
 }
 
-// wantAll wants the images with their data, and no others.
+// wantAll requires exactly the images, with their data.
 func (l *pausedLife) wantAll(t *testing.T, step string) {
 	t.Helper()
 	want := []string{}
@@ -237,15 +238,15 @@ func (l *pausedLife) wantAll(t *testing.T, step string) {
 	}
 }
 
-// TestALeaderLosesTheAPIServerForAWhile has the API server fail for the leader alone while claims
-// are made and deleted, and come back around the time at which the leader must have exited. The
-// lease is never given back while work runs. (TestALeaderThatIsCutOffIsReplaced has an API server
-// that does not come back.)
+// TestALeaderLosesTheAPIServerForAWhile lets the API server fail for the leader only, while
+// claims are created and deleted. It recovers around the time at which the leader must have
+// exited. The lease must never be released during work. TestALeaderThatIsCutOffIsReplaced has
+// an API server that does not recover.
 func TestALeaderLosesTheAPIServerForAWhile(t *testing.T) {
 	t.Parallel()
 	for name, fail := range map[string]func(api *framework.Proxy, leader *process){
 		"slow": func(api *framework.Proxy, leader *process) {
-			api.Slow(time.Second) // longer than a request for the lease may take
+			api.Delay(time.Second) // longer than the timeout of a request for the lease
 			leader.Wait()
 		},
 		"back-before-the-deadline": func(api *framework.Proxy, _ *process) { hangFor(api, 3500*time.Millisecond) },
@@ -261,15 +262,15 @@ func TestALeaderLosesTheAPIServerForAWhile(t *testing.T) {
 			first := awaitHolder(t, e)
 			gone := e.AwaitBound(t, e.Claim(t, "gone", class))
 			standby := start(t, e, flags...)
-			standby.AwaitLog(t, e, "Waiting to lead")
+			standby.AwaitLog(t, e, "Started waiting for the lease")
 			holders := watchHolders(t, e)
-			claims := createCrowd(t, e, class, smallCrowd)
+			claims := createClaims(t, e, class, fewClaims)
 			awaitImages(t, e, 3)
 			e.DeleteClaim(t, "gone")
-			wantBusy(t, e, smallCrowd)
+			wantBusy(t, e, fewClaims)
 			clients := cephClients(t, e)
 			fail(api, leader)
-			api.Heal(t)
+			api.Restore(t)
 			e.AwaitVolumeGone(t, gone)
 			wantBoundOnce(t, e, claims)
 			got := holders()
@@ -277,7 +278,7 @@ func TestALeaderLosesTheAPIServerForAWhile(t *testing.T) {
 				t.Errorf("the lease was held by %q", got)
 			}
 			if len(got) == 1 {
-				t.Log("the leader has led on")
+				t.Log("the leader continued to lead")
 				return
 			}
 			if code := leader.AwaitExit(t); code != 1 {
@@ -288,7 +289,7 @@ func TestALeaderLosesTheAPIServerForAWhile(t *testing.T) {
 	}
 }
 
-// hangFor has the API server not answer for a time: what counts is when it comes back.
+// hangFor makes the API server hang for a time: the test depends on the time of its recovery.
 func hangFor(api *framework.Proxy, d time.Duration) {
 	api.Hang()
 	time.Sleep(d)

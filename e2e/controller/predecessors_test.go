@@ -23,15 +23,15 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-// The tests here are not parallel: their provisioners have the same name, and the
-// lease and the role that deploy/base has for it.
+// The tests in this file are not parallel: their provisioners share a name, and the lease and
+// the role of deploy/base for it.
 
-// newDefaultEnv is a place for a provisioner with the default name.
+// newDefaultEnv creates an environment for a provisioner with the default name.
 func newDefaultEnv(t *testing.T) *framework.Env {
 	t.Helper()
 	e := newEnv(t)
 	e.Provisioner = provisioner.DefaultName
-	e.Await(t, "the lease of "+e.Provisioner+" (no other provisioner of this name may run in the cluster)", framework.Patience,
+	e.Await(t, "the lease of "+e.Provisioner+" (no other provisioner of this name may run in the cluster)", framework.Timeout,
 		func(ctx context.Context) error {
 			lease, err := e.Client.CoordinationV1().Leases(framework.AccountNamespace).Get(ctx, e.LeaseName(), metav1.GetOptions{})
 			if apierrors.IsNotFound(err) {
@@ -46,7 +46,7 @@ func newDefaultEnv(t *testing.T) *framework.Env {
 			}
 			return nil
 		})
-	// As in a cluster in which it has never run: it creates the lease.
+	// The provisioner must create the lease, as in a new cluster.
 	err := e.Client.CoordinationV1().Leases(framework.AccountNamespace).Delete(t.Context(), e.LeaseName(), metav1.DeleteOptions{})
 	if err != nil && !apierrors.IsNotFound(err) {
 		t.Fatal(err)
@@ -79,7 +79,7 @@ func TestClassesOfThePredecessors(t *testing.T) {
 
 func TestVolumesOfTheRetiredProvisioner(t *testing.T) {
 	e := newDefaultEnv(t)
-	// Before ours runs, or it would serve the claims.
+	// These are created before the provisioner runs, which would serve the claims.
 	there, gone := e.RetiredClass(t), e.RetiredClass(t)
 	withClass := retiredVolume(t, e, "with-class", there)
 	withoutClass := retiredVolume(t, e, "without-class", gone)
@@ -92,7 +92,7 @@ func TestVolumesOfTheRetiredProvisioner(t *testing.T) {
 	parameters := getClass(t, e, gone).Parameters
 	e.DeleteClass(t, gone)
 	e.DeleteClaim(t, "without-class")
-	event := e.AwaitEvent(t, withoutClass, framework.Patience, "VolumeFailedDelete",
+	event := e.AwaitEvent(t, withoutClass, framework.Timeout, "VolumeFailedDelete",
 		`StorageClass "`+gone+`" does not exist`, "annotate the volume with",
 		"volume.kubernetes.io/provisioner-deletion-secret-name", "volume.kubernetes.io/provisioner-deletion-secret-namespace",
 		"rbd-provisioner.ceph.com/admin-id")
@@ -107,8 +107,7 @@ func TestVolumesOfTheRetiredProvisioner(t *testing.T) {
 	e.WantImage(t, framework.ImageOf(withoutClass), false)
 }
 
-// retiredVolume makes a claim, and its image and volume as the retired provisioner
-// did.
+// retiredVolume creates a claim, its image and its volume like the retired provisioner.
 func retiredVolume(t *testing.T, e *framework.Env, name, class string) *corev1.PersistentVolume {
 	t.Helper()
 	claim := e.Claim(t, name, class)
@@ -144,7 +143,7 @@ func retiredVolume(t *testing.T, e *framework.Env, name, class string) *corev1.P
 	return e.AwaitBound(t, claim)
 }
 
-// annotate does what `kubectl annotate` does.
+// annotate sets annotations like `kubectl annotate`.
 func annotate(t *testing.T, e *framework.Env, volume *corev1.PersistentVolume, annotations map[string]string) {
 	t.Helper()
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": annotations}})

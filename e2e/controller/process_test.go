@@ -8,13 +8,13 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/e2e/framework"
 )
 
-// Short names of what every test here begins with.
+// Short names for the tests of this package.
 
 type process = framework.Process
 
 const operationTimeout = framework.OperationTimeout
 
-// newEnv is a place for a test, which counts in what is judged of the whole run.
+// newEnv creates an environment that is part of the checks of the whole run.
 func newEnv(t *testing.T) *framework.Env {
 	t.Helper()
 	thisRun.watch(t)

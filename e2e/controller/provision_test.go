@@ -38,7 +38,7 @@ func TestAClaimBecomesAVolume(t *testing.T) {
 	}
 	wantMetadata := map[string]string{"rbd-provisioner.ceph.com/image": fmt.Sprintf(
 		`{"claimUID":%q,"claimNamespace":%q,"claimName":"data","volumeName":%q,"provisioner":%q,"clusterID":%q,"imageID":%q,"size":1073741824}`,
-		claim.UID, e.Namespace, volume.Name, e.Provisioner, e.Maker(t).ClusterID, imageID(t, e, ref))}
+		claim.UID, e.Namespace, volume.Name, e.Provisioner, e.Owner(t).ClusterID, imageID(t, e, ref))}
 	if diff := cmp.Diff(wantMetadata, e.ImageMetadata(t, ref)); diff != "" {
 		t.Errorf("metadata of the image (-want +got):\n%s", diff)
 	}
@@ -46,7 +46,7 @@ func TestAClaimBecomesAVolume(t *testing.T) {
 		t.Errorf("watchers %q: no node could map the image", watchers)
 	}
 	for _, reason := range []string{"Provisioning", "ProvisioningSucceeded"} {
-		e.AwaitEvent(t, claim, framework.Patience, reason)
+		e.AwaitEvent(t, claim, framework.Timeout, reason)
 	}
 
 	e.DeleteClaim(t, claim.Name)
@@ -54,7 +54,8 @@ func TestAClaimBecomesAVolume(t *testing.T) {
 	e.WantImage(t, ref, false)
 }
 
-// wantGolden compares all of a volume but what the API server makes up.
+// wantGolden compares a volume with the golden file, except for fields that the API server
+// sets.
 func wantGolden(t *testing.T, e *framework.Env, claim *corev1.PersistentVolumeClaim, class string, volume *corev1.PersistentVolume) {
 	t.Helper()
 	golden, err := os.ReadFile("testdata/volume.yaml")
@@ -100,7 +101,7 @@ func TestSizesAndModes(t *testing.T) {
 		fsType   string
 		access   []corev1.PersistentVolumeAccessMode
 	}{
-		// The next whole MiB.
+		// Sizes are rounded up to whole MiB.
 		"odd-size": {
 			options:  []framework.ClaimOption{framework.Size("1500M")},
 			capacity: "1431Mi", bytes: 1431 << 20, mode: corev1.PersistentVolumeFilesystem, fsType: "xfs",
@@ -141,7 +142,7 @@ func TestSizesAndModes(t *testing.T) {
 	}
 }
 
-// TestParametersReachTheImage uses what the predecessors did not have.
+// TestParametersReachTheImage uses parameters that the predecessors did not have.
 func TestParametersReachTheImage(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
@@ -181,7 +182,7 @@ func TestTheOldAnnotationNamesTheClass(t *testing.T) {
 	e.WantImage(t, framework.ImageOf(volume), true)
 }
 
-// TestAClaimForANodeThatIsGone is given back to the scheduler.
+// TestAClaimForANodeThatIsGone must be rescheduled.
 func TestAClaimForANodeThatIsGone(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
@@ -193,8 +194,8 @@ func TestAClaimForANodeThatIsGone(t *testing.T) {
 	claim := e.Claim(t, "late", class, func(claim *corev1.PersistentVolumeClaim) {
 		claim.Annotations = map[string]string{selected: "gone"}
 	})
-	e.AwaitEvent(t, claim, framework.Patience, "ProvisioningFailed", `node "gone" not found`)
-	e.Await(t, "no node to be selected", framework.Patience, func(context.Context) error {
+	e.AwaitEvent(t, claim, framework.Timeout, "ProvisioningFailed", `node "gone" not found`)
+	e.Await(t, "no node to be selected", framework.Timeout, func(context.Context) error {
 		if node, found := e.GetClaim(t, claim.Name).Annotations[selected]; found {
 			return fmt.Errorf("it is %s", node)
 		}

@@ -16,8 +16,8 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/e2e/framework"
 )
 
-// TestRights asks the API server what the service account of deploy/base may do,
-// as `kubectl auth can-i` does.
+// TestRights checks the permissions of the service account of deploy/base, like `kubectl auth
+// can-i`.
 func TestRights(t *testing.T) {
 	t.Parallel()
 	client, err := kubernetes.NewForConfig(framework.ServiceAccountConfig(t))
@@ -27,7 +27,7 @@ func TestRights(t *testing.T) {
 	for _, right := range []struct {
 		may  bool
 		verb string
-		// what is [GROUP/]RESOURCE[/SUBRESOURCE][:NAME], where core is no group.
+		// what is GROUP/RESOURCE[/SUBRESOURCE][:NAME], with core for the core group.
 		what, namespace string
 	}{
 		{true, "get", "core/persistentvolumes", ""},
@@ -85,8 +85,8 @@ func TestRights(t *testing.T) {
 	}
 }
 
-// TestRightsInCeph compares those of the users that all tests have with those that
-// deploy/example tells to create.
+// TestRightsInCeph compares the capabilities of the tests' users with those that deploy/example
+// documents.
 func TestRightsInCeph(t *testing.T) {
 	t.Parallel()
 	example, err := os.ReadFile("../../deploy/example/secrets.yaml")
@@ -95,7 +95,7 @@ func TestRightsInCeph(t *testing.T) {
 	}
 	documented := regexp.MustCompile(`mon '([^']+)' osd '([^']+)'`).FindAllStringSubmatch(string(example), -1)
 	if len(documented) != 2 {
-		t.Fatalf("deploy/example/secrets.yaml tells of the rights of %d users, want 2", len(documented))
+		t.Fatalf("deploy/example/secrets.yaml has the capabilities of %d users, want 2", len(documented))
 	}
 	e := newEnv(t)
 	for user, pool := range map[string]string{e.User: e.Pool, "kube": "kube"} {
@@ -104,7 +104,7 @@ func TestRightsInCeph(t *testing.T) {
 		for _, rights := range documented {
 			want := map[string]string{"mon": rights[1], "osd": strings.ReplaceAll(rights[2], "pool=kube", "pool="+pool)}
 			if diff := cmp.Diff(want, entities[0].Caps); diff != "" {
-				t.Errorf("rights of client.%s (-want +got):\n%s", user, diff)
+				t.Errorf("capabilities of client.%s (-want +got):\n%s", user, diff)
 			}
 		}
 	}

@@ -16,15 +16,14 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/e2e/framework"
 )
 
-// TestVolumesAreRefusedForAWhile: a policy keeps the API server from taking volumes
-// whose images have been made.
+// TestVolumesAreRefusedForAWhile has a policy that rejects volumes whose images were created.
 func TestVolumesAreRefusedForAWhile(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
 	class := e.Class(t, "refused")
 	p := start(t, e)
 	e.AwaitBound(t, e.Claim(t, "before", class))
-	before := awaitRest(t, e, p)
+	before := awaitIdle(t, e, p)
 	allow := refuseVolumes(t, e, class)
 	stays, goes := e.Claim(t, "stays", class), e.Claim(t, "goes", class)
 	awaitRefused(t, e, stays, goes)
@@ -34,13 +33,13 @@ func TestVolumesAreRefusedForAWhile(t *testing.T) {
 	if got := framework.ImageOf(volume); got != e.ImageFor(stays) {
 		t.Errorf("image %s, want %s", got, e.ImageFor(stays))
 	}
-	awaitNothingOf(t, e, goes) // its volume is made, and goes as one of a claim that is deleted
-	wantSameRest(t, e, p, before)
+	awaitNothingOf(t, e, goes) // its volume is created, and deleted with that of any deleted claim
+	wantSameIdleState(t, e, p, before)
 }
 
-// TestAnImageWhoseVolumeWasRefusedIsRemoved has the provisioner go while there are images
-// for which the API server takes no volumes, and one of the claims go after it. Nobody
-// has heard of its image then.
+// TestAnImageWhoseVolumeWasRefusedIsRemoved stops the provisioner while images exist whose
+// volumes are rejected, and then deletes one of the claims. No process has a record of its
+// image then.
 func TestAnImageWhoseVolumeWasRefusedIsRemoved(t *testing.T) {
 	t.Parallel()
 	for name, end := range map[string]func(*testing.T, *process){
@@ -50,7 +49,7 @@ func TestAnImageWhoseVolumeWasRefusedIsRemoved(t *testing.T) {
 				t.Errorf("exit code %d", code)
 			}
 			if !strings.Contains(p.Log(), "Stopped before all operations have ended") {
-				t.Error("it has not waited for its volumes to be saved")
+				t.Error("the provisioner did not wait for its volumes to be saved")
 			}
 		},
 	} {
@@ -59,7 +58,7 @@ func TestAnImageWhoseVolumeWasRefusedIsRemoved(t *testing.T) {
 			e := newEnv(t)
 			class := e.Class(t, "refused")
 			allow := refuseVolumes(t, e, class)
-			// The timeout is how long it waits when it is to stop.
+			// The timeout limits the wait at the stop.
 			p := start(t, e, "--leader-election=false", "--timeout="+(4*time.Second).String())
 			stays, goes := e.Claim(t, "stays", class), e.Claim(t, "goes", class)
 			awaitRefused(t, e, stays, goes)
@@ -74,26 +73,25 @@ func TestAnImageWhoseVolumeWasRefusedIsRemoved(t *testing.T) {
 	}
 }
 
-// awaitRefused waits until the claims have images, and have been told that they were
-// refused their volumes.
+// awaitRefused waits until the claims have images and events of the rejected volumes.
 func awaitRefused(t *testing.T, e *framework.Env, claims ...*corev1.PersistentVolumeClaim) {
 	t.Helper()
 	for _, claim := range claims {
-		e.AwaitEvent(t, claim, framework.Patience, "ProvisioningFailed", "the Kubernetes API server does not take it", refusal)
+		e.AwaitEvent(t, claim, framework.Timeout, "ProvisioningFailed", "failed to create PersistentVolume", refusal)
 		e.WantImage(t, e.ImageFor(claim), true)
 	}
 }
 
-// awaitNothingOf waits until a claim that is deleted has neither image nor volume.
+// awaitNothingOf waits until a deleted claim has neither image nor volume.
 func awaitNothingOf(t *testing.T, e *framework.Env, claim *corev1.PersistentVolumeClaim) {
 	t.Helper()
-	e.Await(t, "image and volume of the deleted claim to be gone", framework.VolumePatience, func(ctx context.Context) error {
+	e.Await(t, "image and volume of the deleted claim to be gone", framework.VolumeTimeout, func(ctx context.Context) error {
 		if e.ImageExists(t, e.ImageFor(claim)) {
-			return errors.New("its image is there")
+			return errors.New("its image exists")
 		}
 		_, err := e.Client.CoreV1().PersistentVolumes().Get(ctx, "pvc-"+string(claim.UID), metav1.GetOptions{})
 		if err == nil {
-			return errors.New("its volume is there")
+			return errors.New("its volume exists")
 		}
 		if !apierrors.IsNotFound(err) {
 			return err

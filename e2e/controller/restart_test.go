@@ -12,8 +12,8 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/e2e/lab"
 )
 
-// TestTheAPIServerIsRestarted kills the real one in the middle of a crowd of claims.
-// It is not parallel: nothing else may need the API server meanwhile.
+// TestTheAPIServerIsRestarted kills the API server while many claims are created. It is not
+// parallel, because other tests need the API server.
 func TestTheAPIServerIsRestarted(t *testing.T) {
 	name := os.Getenv("RBD_LAB")
 	if name == "" {
@@ -31,10 +31,10 @@ func TestTheAPIServerIsRestarted(t *testing.T) {
 	class := e.Class(t, "busy")
 	p := start(t, e, "--worker-threads=2")
 	e.AwaitBound(t, e.Claim(t, "before", class))
-	before := awaitRest(t, e, p)
-	claims := createCrowd(t, e, class, crowd)
+	before := awaitIdle(t, e, p)
+	claims := createClaims(t, e, class, manyClaims)
 	awaitImages(t, e, 3)
-	wantBusy(t, e, crowd)
+	wantBusy(t, e, manyClaims)
 	if err := server.Kill(); err != nil {
 		t.Fatal(err)
 	}
@@ -43,13 +43,13 @@ func TestTheAPIServerIsRestarted(t *testing.T) {
 	if err := server.Start(context.Background()); err != nil {
 		t.Fatal(err)
 	}
-	e.Await(t, "the API server to be back", framework.Patience, func(ctx context.Context) error {
+	e.Await(t, "the API server to be ready", framework.Timeout, func(ctx context.Context) error {
 		return e.Client.Discovery().RESTClient().Get().AbsPath("/readyz").Do(ctx).Error()
 	})
-	t.Logf("the API server was away for %s", time.Since(killed).Round(time.Millisecond))
-	// In the meantime it knew no roles yet and forbade what it allows now.
+	t.Logf("the API server was down for %s", time.Since(killed).Round(time.Millisecond))
+	// While it started, it had not loaded its roles and rejected requests as forbidden.
 	p.MayBeForbidden = true
 	thisRun.addRestart(killed, time.Now())
 	wantBoundOnce(t, e, append(claims, e.GetClaim(t, "before"), e.Claim(t, "afterwards", class)))
-	wantSameRest(t, e, p, before)
+	wantSameIdleState(t, e, p, before)
 }

@@ -18,28 +18,27 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/rbdtest/cephcli"
 )
 
-// wholeRun is what is known of all tests together, for what can be said only at the
-// end: that the provisioner was allowed no more than it needs, and that no key is
-// anywhere.
+// wholeRun has the data of all tests for the checks at the end: the provisioner used only the
+// permissions that it needs, and no output contains a key.
 type wholeRun struct {
 	begun time.Time
 
 	mu sync.Mutex
-	// keys are those of all tests, and that of Ceph's administrator.
+	// keys has the keys of all tests and the key of Ceph's administrator.
 	keys     map[string]struct{}
 	adminKey string
-	// restarts are the times in which the API server was down or coming up.
+	// restarts has the times in which the API server was down or starting.
 	restarts []interval
-	// record is of the objects in the cluster; nil before the first test.
-	record *framework.Record
+	// record has the objects in the cluster; nil before the first test.
+	record *framework.Recording
 }
 
 type interval struct{ from, to time.Time }
 
-// thisRun is the one of this process.
+// thisRun is the run of this process.
 var thisRun = &wholeRun{begun: time.Now(), keys: map[string]struct{}{}}
 
-// watch begins to write down what there is in the cluster, with the first test.
+// watch starts the recording of the cluster's objects with the first test.
 func (r *wholeRun) watch(t *testing.T) {
 	t.Helper()
 	r.mu.Lock()
@@ -50,11 +49,11 @@ func (r *wholeRun) watch(t *testing.T) {
 	}
 	r.adminKey = cephcli.FromEnv(t).Run(t, "ceph", "auth", "get-key", "client.admin")
 	r.keys[r.adminKey] = struct{}{}
-	r.record = framework.StartRecord(t, filepath.Join(logs, fmt.Sprintf("objects-%d.json", os.Getpid())))
+	r.record = framework.StartRecording(t, filepath.Join(logs, fmt.Sprintf("objects-%d.json", os.Getpid())))
 }
 
-// addKeys adds the keys of a test. None of them may be that of Ceph's administrator: all
-// tests run with the rights that the documentation asks for.
+// addKeys adds the keys of a test. The key of Ceph's administrator must not be among them: all
+// tests use the documented capabilities.
 func (r *wholeRun) addKeys(t *testing.T, keys ...string) {
 	t.Helper()
 	r.mu.Lock()
@@ -73,11 +72,11 @@ func (r *wholeRun) addRestart(from, to time.Time) {
 	r.restarts = append(r.restarts, interval{from, to})
 }
 
-// check is for the end of the run. ok: all tests have passed so far.
+// check runs the checks at the end of the run. ok is true if all tests have passed.
 func (r *wholeRun) check(out io.Writer, ok bool) error {
 	logs := framework.LabLogs()
 	if r.record == nil {
-		_, _ = fmt.Fprintln(out, "no test was run in a lab: rights and keys of the whole run are not checked")
+		_, _ = fmt.Fprintln(out, "no test was run in a lab: permissions and keys of the whole run are not checked")
 		return nil
 	}
 	if err := r.record.Stop(); err != nil {
@@ -85,9 +84,9 @@ func (r *wholeRun) check(out io.Writer, ok bool) error {
 	}
 	all := ok && flag.Lookup("test.run").Value.String() == "" && flag.Lookup("test.skip").Value.String() == ""
 	if !all {
-		_, _ = fmt.Fprintln(out, "not all tests were run, or passed: whether there are rights that nobody uses is not checked")
+		_, _ = fmt.Fprintln(out, "not all tests were run and passed: unused permissions are not checked")
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), framework.Patience)
+	ctx, cancel := context.WithTimeout(context.Background(), framework.Timeout)
 	defer cancel()
 	return errors.Join(r.checkRights(ctx, logs, all), r.checkKeys(out, logs))
 }

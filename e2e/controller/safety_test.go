@@ -22,9 +22,9 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-// TestDeletionRespectsHolders deletes claims whose images are held in ways that Ceph itself
-// does not always refuse, or by other volumes. Each time the event names the holder, and the
-// command in it helps.
+// TestDeletionRespectsHolders deletes claims whose images are held by other volumes, or in ways
+// in which Ceph does not always refuse the deletion. Each event must name the holder and a
+// command that releases the image.
 func TestDeletionRespectsHolders(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
@@ -66,8 +66,7 @@ func deleteMirrored(t *testing.T, d *deletion) {
 	d.gone(t)
 }
 
-// deleteMigrating: the data is under another name already, and what is under the volume's
-// is in the trash.
+// deleteMigrating: the data has moved to another name, and the volume's image is in the trash.
 func deleteMigrating(t *testing.T, d *deletion) {
 	d.Ceph.Run(t, "rbd", "migration", "prepare", d.image.String(), d.image.String()+"-moved")
 	command := "rbd migration abort " + d.image.String()
@@ -86,7 +85,7 @@ func deleteGrouped(t *testing.T, d *deletion) {
 	d.gone(t)
 }
 
-// secondVolume creates another volume over the image, which nobody has mounted now.
+// secondVolume creates another volume with the same image, which is not mounted.
 func (d *deletion) secondVolume(t *testing.T, name string, source corev1.PersistentVolumeSource) *corev1.PersistentVolume {
 	t.Helper()
 	volumes := d.Client.CoreV1().PersistentVolumes()
@@ -149,12 +148,12 @@ func patchPolicy(t *testing.T, e *framework.Env, volume, policy string) {
 	}
 }
 
-// TestRetention deletes claims of a class that keeps images in the trash.
+// TestRetention deletes claims of classes that keep images in the trash.
 func TestRetention(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
 	long, short := e.Class(t, "long", framework.Parameter("trashRetention", "24h")), e.Class(t, "short", framework.Parameter("trashRetention", "20s"))
-	start(t, e, "--orphan-grace=1s") // and the trash is looked at every ten seconds
+	start(t, e, "--orphan-grace=1s") // sets the interval of trash scans to ten seconds
 	claim := e.Claim(t, "long", long, framework.Size("32Mi"))
 	volume := e.AwaitBound(t, claim)
 	image := framework.ImageOf(volume)
@@ -169,14 +168,14 @@ func TestRetention(t *testing.T) {
 	if trash, err := e.TryTrash(t.Context()); err != nil || len(trash) != 2 {
 		t.Fatalf("in the trash are %q, %v, want both images", trash, err)
 	}
-	e.Await(t, "the image of the short retention to be removed", framework.Patience, func(ctx context.Context) error {
+	e.Await(t, "the image of the short retention to be removed", framework.Timeout, func(ctx context.Context) error {
 		trash, err := e.TryTrash(ctx)
 		if err == nil && !slices.Equal(trash, []string{image.Name}) {
 			err = fmt.Errorf("in the trash are %q", trash)
 		}
 		return err
 	})
-	// Undelete, as docs/expansion-and-clones.md says.
+	// Restore the image as in docs/expansion-and-clones.md.
 	again := volume.DeepCopy()
 	again.ObjectMeta = metav1.ObjectMeta{Name: volume.Name, Annotations: volume.Annotations}
 	again.Spec.ClaimRef = nil
@@ -186,24 +185,24 @@ func TestRetention(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e.AwaitEvent(t, again, framework.Patience, "ImageRestored", image.String())
+	e.AwaitEvent(t, again, framework.Timeout, "ImageRestored", image.String())
 	second := e.Claim(t, "again", long, framework.Size("32Mi"), func(claim *corev1.PersistentVolumeClaim) { claim.Spec.VolumeName = volume.Name })
 	e.AwaitBound(t, second)
 	if got := sumOf(t, e, image, 32<<20); got != sum {
 		t.Errorf("the restored image has other data: %s, want %s", got, sum)
 	}
 	if record := e.Record(t, image); record.Deleted != nil || record.ClaimUID != string(claim.UID) {
-		t.Errorf("the restored image says %+v", record)
+		t.Errorf("the restored image has the record %+v", record)
 	}
-	// And it can be deleted like any other.
+	// It can be deleted like any other.
 	patchPolicy(t, e, again.Name, "Delete")
 	e.DeleteClaim(t, second.Name)
 	e.AwaitVolumeGone(t, again)
 	e.Ceph.Run(t, "rbd", "trash", "purge", "--no-progress", "--expired-before", time.Now().Add(48*time.Hour).Format("2006-01-02"), e.Pool)
 }
 
-// TestACompleteCloneIsBoundThoughItsSourceIsGone kills the provisioner each time it is about
-// to save the volume of a clone, and deletes the source claim in between.
+// TestACompleteCloneIsBoundThoughItsSourceIsGone kills the provisioner each time it saves the
+// volume of a clone, and deletes the source claim in between.
 func TestACompleteCloneIsBoundThoughItsSourceIsGone(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
@@ -237,8 +236,8 @@ func TestACompleteCloneIsBoundThoughItsSourceIsGone(t *testing.T) {
 	wantPoolEmpty(t, e)
 }
 
-// killWhenSaving runs a provisioner until it sends the volume of the claim to the API
-// server, and kills it before that arrives there.
+// killWhenSaving runs a provisioner until it sends the claim's volume to the API server, and
+// kills it before the request arrives.
 func killWhenSaving(t *testing.T, e *framework.Env, gate *requestGate, claim *corev1.PersistentVolumeClaim) {
 	t.Helper()
 	victim := make(chan *framework.Process, 1)
@@ -247,9 +246,9 @@ func killWhenSaving(t *testing.T, e *framework.Env, gate *requestGate, claim *co
 	})
 	p := framework.Start(t, e, "--kubeconfig="+gate.kubeconfig, "--leader-election=false")
 	victim <- p
-	e.Await(t, "the provisioner to be killed", framework.Patience, func(context.Context) error {
+	e.Await(t, "the provisioner to be killed", framework.Timeout, func(context.Context) error {
 		if p.Running() {
-			return errors.New("it runs")
+			return errors.New("it is running")
 		}
 		return nil
 	}, claim)
@@ -265,7 +264,7 @@ func TestVolumesOfOtherIdentitiesAreLeftAlone(t *testing.T) {
 	for _, identity := range []string{"theirs", "adopted"} {
 		volume := e.AwaitBound(t, e.Claim(t, identity, class))
 		annotate(t, e, volume, map[string]string{"rbdProvisionerIdentity": identity})
-		// Their images have no record.
+		// Images of a retired provisioner have no record.
 		e.Ceph.Run(t, "rbd", "image-meta", "remove", framework.ImageOf(volume).String(), rbdutil.MetaRecord)
 		volumes[identity] = volume
 	}
@@ -276,19 +275,19 @@ func TestVolumesOfOtherIdentitiesAreLeftAlone(t *testing.T) {
 	}
 	e.AwaitVolumeGone(t, volumes["adopted"])
 	theirs := volumes["theirs"]
-	e.AwaitEvent(t, theirs, framework.Patience, "VolumeFailedDelete", `identity "theirs"`, "--predecessor-identity=theirs")
+	e.AwaitEvent(t, theirs, framework.Timeout, "VolumeFailedDelete", `identity "theirs"`, "--predecessor-identity=theirs")
 	e.WantImage(t, framework.ImageOf(theirs), true)
 	annotate(t, e, theirs, map[string]string{"rbdProvisionerIdentity": "adopted"})
 	e.AwaitVolumeGone(t, theirs)
 }
 
-// TestOrphansWithDataAreReported has images of no claim and no volume, as people and crashes
+// TestOrphansWithDataAreReported has images without a claim or volume, as users and crashes
 // leave them.
 func TestOrphansWithDataAreReported(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
 	class := e.Class(t, "orphans")
-	owner := e.Maker(t)
+	owner := e.Owner(t)
 	orphan := func(uid string, change func(*rbdutil.Record)) rbdutil.ImageRef {
 		ref := rbdutil.ImageRef{Pool: e.Pool, Name: "kubernetes-dynamic-pvc-" + uid}
 		e.Ceph.Run(t, "rbd", "create", "--size", "8", "--image-feature", "layering", ref.String())
@@ -302,7 +301,7 @@ func TestOrphansWithDataAreReported(t *testing.T) {
 	empty := orphan("00000000-0000-4000-8000-000000000001", same)
 	written := orphan("00000000-0000-4000-8000-000000000002", func(r *rbdutil.Record) { r.VolumeName = "renamed" })
 	elsewhere := orphan("00000000-0000-4000-8000-000000000003", func(r *rbdutil.Record) { r.ClusterID = "elsewhere" })
-	rescue := orphan("src-rescue", same) // the prefix, and no UUID behind it
+	rescue := orphan("src-rescue", same) // the prefix without a UUID
 	unread := orphan("00000000-0000-4000-8000-000000000004", same)
 	e.SetRecord(t, unread, `{"claimUID":"00000000-0000-4000-8000-000000000004","futureField":1}`)
 	ofCSI := orphan("00000000-0000-4000-8000-000000000005", same)
@@ -316,15 +315,15 @@ func TestOrphansWithDataAreReported(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e.AwaitEvent(t, storageClass, framework.Patience, "OrphanedImage", written.String(), "is kept", "rbd trash mv "+written.String())
-	e.Await(t, "the empty orphan to be removed, and counted is the other", framework.Patience, func(ctx context.Context) error {
+	e.AwaitEvent(t, storageClass, framework.Timeout, "OrphanedImage", written.String(), "is kept", "rbd trash mv "+written.String())
+	e.Await(t, "the empty orphan to be removed and the other to be counted", framework.Timeout, func(ctx context.Context) error {
 		images, err := e.TryImages(ctx)
 		if err != nil || slices.Contains(images, empty.Name) {
-			return fmt.Errorf("there are %q, %w", images, err)
+			return errors.Join(err, fmt.Errorf("the images are %q", images))
 		}
 		_, metrics, err := p.TryGet(ctx, "/metrics")
 		if err == nil && !strings.Contains(metrics, "\nrbd_provisioner_orphaned_images 1\n") {
-			err = errors.New("the metric does not say 1")
+			err = errors.New("the metric rbd_provisioner_orphaned_images is not 1")
 		}
 		return err
 	})

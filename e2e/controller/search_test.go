@@ -14,10 +14,10 @@ import (
 	"strings"
 )
 
-// search looks for many keys in one pass.
+// search finds any of many keys in one pass.
 type search struct {
 	keys     []string
-	patterns *strings.Replacer // shortens a text that has any of the forms of any key
+	patterns *strings.Replacer // replaces all forms of all keys by nothing
 }
 
 func newSearch(keys []string) *search {
@@ -32,7 +32,7 @@ func newSearch(keys []string) *search {
 	return &search{keys: keys, patterns: strings.NewReplacer(patterns...)}
 }
 
-// find tells in which form which of the keys is in the text, without showing it.
+// find returns which key the text contains and in which form, without the key itself.
 func (s *search) find(text string) string {
 	dumped := string(hexDumped(text))
 	if len(s.patterns.Replace(text)) == len(text) && len(s.patterns.Replace(dumped)) == len(dumped) {
@@ -46,14 +46,13 @@ func (s *search) find(text string) string {
 	return "a key in the dump of another form"
 }
 
-// cephLogs are those of Ceph's own daemons, which are what keeps the keys.
+// cephLogs are the prefixes of the logs of Ceph's daemons, which may contain keys.
 var cephLogs = []string{"mon.", "mgr.", "osd.", "cluster"}
 
-// checkKeys looks for the keys of all tests in all that the run has left in the folder
-// of the lab's logs: what the provisioners have said, at the highest verbosity in
-// several of the tests; what was to be seen of their processes and in their metrics;
-// all events, claims, volumes and classes; what the servers of Kubernetes have said,
-// their audit log among it.
+// checkKeys searches for the keys of all tests in the directory of the lab's logs. It has the
+// provisioners' logs, some with the highest verbosity, the visible state of their processes,
+// and their metrics. It also has all events, claims, volumes and classes, and the logs of the
+// Kubernetes servers with the audit log.
 func (r *wholeRun) checkKeys(out io.Writer, logs string) error {
 	search := newSearch(r.realKeys())
 	kinds := map[string]int{}
@@ -81,16 +80,17 @@ func (r *wholeRun) checkKeys(out io.Writer, logs string) error {
 	if err != nil {
 		return err
 	}
-	_, _ = fmt.Fprintf(out, "searched for %d keys in so many bytes: %v\n", len(search.keys), kinds)
+	_, _ = fmt.Fprintf(out, "searched for %d keys in these numbers of bytes: %v\n", len(search.keys), kinds)
 	for _, kind := range []string{"provisioner.log", "provisioner.proc", "provisioner.metrics", "objects.json", "kube.log"} {
 		if kinds[kind] == 0 {
-			problems = append(problems, fmt.Errorf("there was nothing to search in of %s", kind))
+			problems = append(problems, fmt.Errorf("no data of %s to search in", kind))
 		}
 	}
 	return errors.Join(problems...)
 }
 
-// realKeys leaves out those that tests have made up and that may stand anywhere.
+// realKeys returns the keys without short ones, which tests made up and which may occur by
+// chance.
 func (r *wholeRun) realKeys() []string {
 	const short = 32
 	r.mu.Lock()

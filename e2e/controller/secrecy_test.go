@@ -18,8 +18,8 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/e2e/framework"
 )
 
-// TestTheKeyIsNowhere has the provisioner say all that it can say, about things
-// that go well and things that do not.
+// TestTheKeyIsNowhere makes the provisioner log everything that it can, for successful and
+// failing operations.
 func TestTheKeyIsNowhere(t *testing.T) {
 	t.Parallel()
 	for _, format := range []string{"text", "json"} {
@@ -36,15 +36,15 @@ func TestTheKeyIsNowhere(t *testing.T) {
 					t.Errorf("%s has the key: %s", where, found)
 				}
 			}
-			// What would have the key if anything had it.
+			// The log covers the request whose response has the key.
 			if want := "/api/v1/namespaces/" + e.Namespace + "/secrets/" + framework.AdminSecret; !strings.Contains(texts["log"], want) {
-				t.Errorf("the log does not say that %s was read", want)
+				t.Errorf("the log has no request for %s", want)
 			}
 		})
 	}
 }
 
-// provokeAll lets the provisioner use the key, and returns what it has written.
+// provokeAll makes the provisioner use the key, and returns all its output.
 func provokeAll(t *testing.T, e *framework.Env, p *process) map[string]string {
 	t.Helper()
 	claim := e.Claim(t, "good", e.Class(t, "good"))
@@ -55,13 +55,13 @@ func provokeAll(t *testing.T, e *framework.Env, p *process) map[string]string {
 		"no-pool":     e.Class(t, "no-pool", framework.Parameter("pool", "no-such-pool")),
 		"wrong-user":  e.Class(t, "wrong-user", framework.Parameter("adminId", "nobody")),
 	} {
-		e.AwaitEvent(t, e.Claim(t, name, class), framework.Patience, "ProvisioningFailed")
+		e.AwaitEvent(t, e.Claim(t, name, class), framework.Timeout, "ProvisioningFailed")
 	}
-	// A key that is none, but has the good one in it.
+	// An invalid key that contains the valid one.
 	for name, key := range map[string]string{"newline": e.Key.Reveal() + "\n", "twice": e.Key.Reveal() + e.Key.Reveal()} {
 		e.PutSecret(t, name, key)
 		class := e.Class(t, name, framework.Parameter("adminSecretName", name))
-		e.AwaitEvent(t, e.Claim(t, name, class), framework.Patience, "ProvisioningFailed", "not a cephx key")
+		e.AwaitEvent(t, e.Claim(t, name, class), framework.Timeout, "ProvisioningFailed", "not a cephx key")
 	}
 	e.DeleteClaim(t, claim.Name)
 	e.AwaitVolumeGone(t, volume)
@@ -97,8 +97,8 @@ func asText(t *testing.T, object any) string {
 	return string(data)
 }
 
-// revealed looks for a key as it is and in the forms in which one may miss it. It
-// returns in which form it was found.
+// revealed searches for a key, as it is and in encoded forms, and returns the form that it
+// found.
 func revealed(text, key string) string {
 	for form, patterns := range formsOf(key) {
 		for _, pattern := range patterns {
@@ -113,15 +113,15 @@ func revealed(text, key string) string {
 	return ""
 }
 
-// formsOf are the forms in which a key may stand in a text.
+// formsOf returns the forms in which a text may contain a key.
 func formsOf(key string) map[string][]string {
 	forms := map[string][]string{
 		"as it is": {key},
 		"as hex":   {hex.EncodeToString([]byte(key))},
 	}
-	// As a part of something longer that is in base64, it looks otherwise, depending on
-	// where it begins. Of its ends, which then share a letter with their neighbours, only
-	// what is its own is looked for.
+	// Inside a longer base64 text, the encoding depends on the key's offset. The letters at
+	// both ends are shared with neighbouring bytes, so only the letters between them are
+	// searched for.
 	for before := range 3 {
 		encoded := base64.StdEncoding.EncodeToString(append(make([]byte, before), key...))
 		forms["as base64"] = append(forms["as base64"], encoded[(8*before+5)/6:8*(before+len(key))/6])
@@ -129,10 +129,10 @@ func formsOf(key string) map[string][]string {
 	return forms
 }
 
-// dumpLine is a line of encoding/hex's Dump, as client-go logs what is not text.
+// dumpLine matches a line of encoding/hex's Dump, which client-go logs for binary data.
 var dumpLine = regexp.MustCompile(`[0-9a-f]{8}  ((?:[0-9a-f]{2} {1,2}){1,16}) *\|`)
 
-// hexDumped puts together again what was dumped.
+// hexDumped decodes all hex dumps in a text.
 func hexDumped(text string) []byte {
 	var all []byte
 	for _, match := range dumpLine.FindAllStringSubmatch(text, -1) {
@@ -144,7 +144,7 @@ func hexDumped(text string) []byte {
 	return all
 }
 
-// TestRevealedFinds tests the tester.
+// TestRevealedFinds tests the search itself.
 func TestRevealedFinds(t *testing.T) {
 	t.Parallel()
 	const key = "AQB5wQJrHlxCKBAAdsw72tndnhsb0n5PnwcjNw=="
@@ -166,7 +166,7 @@ func TestRevealedFinds(t *testing.T) {
 			t.Errorf("not found in %s", encoded)
 		}
 		if form == "as a hex dump" {
-			// In JSON the line breaks are written out.
+			// JSON escapes the line breaks.
 			quoted, err := json.Marshal(text)
 			if err != nil {
 				t.Fatal(err)

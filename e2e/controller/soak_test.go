@@ -23,18 +23,18 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/e2e/framework"
 )
 
-// soakHits is how many of the kills must have come when there was an image but not
-// its volume yet, for the test to have tested something.
+// soakHits is the minimum number of kills while an image had no volume yet. With fewer, the
+// test is not effective.
 const soakHits = 3
 
-// TestSoak kills the provisioner again and again while claims of several kinds, clones
-// among them, come and go, be they bound by then or not. Some are paused instead, and go on
-// when another leads. At rest each claim has one volume and each volume one image, each clone
-// its snapshot, and there is nothing else. A complete clone whose claim was deleted before its
-// volume was made is kept, and reported: the test removes those.
+// TestSoak kills the provisioner repeatedly while claims of several kinds, including clones,
+// are created and deleted, bound or not. Sometimes it pauses the provisioner instead, and
+// resumes it when another leads. At the end each claim has one volume, each volume one image,
+// each clone its snapshot, and no other objects exist. A complete clone whose claim was deleted
+// before its volume was created is kept and reported. The test removes such clones.
 //
-// SOAK_CLAIMS and SOAK_KILLS say how much of it; SOAK_SEED repeats what was drawn by
-// lot, though not what the machine made of it.
+// SOAK_CLAIMS and SOAK_KILLS set the size; SOAK_SEED repeats the random choices, though not the
+// timing.
 func TestSoak(t *testing.T) {
 	t.Parallel()
 	claims, kills := fromEnv(t, "SOAK_CLAIMS", 300), fromEnv(t, "SOAK_KILLS", 20)
@@ -42,7 +42,7 @@ func TestSoak(t *testing.T) {
 	t.Logf("SOAK_SEED=%d", seed)
 	e := newEnv(t)
 	s := &soak{
-		Env: e, lot: rand.New(rand.NewPCG(uint64(seed), 0)), claims: claims, perRound: (claims + kills - 1) / kills,
+		Env: e, rng: rand.New(rand.NewPCG(uint64(seed), 0)), claims: claims, perRound: (claims + kills - 1) / kills,
 		classes: []string{
 			e.Class(t, "ext4"),
 			e.Class(t, "xfs", framework.Parameter("fsType", "xfs"), framework.Parameter("objectSize", "1Mi")),
@@ -53,7 +53,7 @@ func TestSoak(t *testing.T) {
 	for s.kills < kills || s.created < claims || s.hits < soakHits {
 		s.round(t)
 	}
-	s.rest(t)
+	s.awaitIdle(t)
 	t.Log(s.tally())
 }
 
@@ -70,10 +70,10 @@ func fromEnv(t *testing.T, name string, otherwise int) int {
 	return n
 }
 
-// soak is a crowd of claims that come and go, and what became of it.
+// soak is the state of the test.
 type soak struct {
 	*framework.Env
-	lot              *rand.Rand
+	rng              *rand.Rand
 	classes          []string
 	bases            []*corev1.PersistentVolume
 	claims, perRound int
@@ -82,7 +82,7 @@ type soak struct {
 	kills, pauses, hits, swept, kept      int
 }
 
-// soakPauses is in how many rounds there is one pause.
+// soakPauses is the average number of rounds per pause.
 const soakPauses = 6
 
 func (s *soak) tally() string {
@@ -91,7 +91,7 @@ func (s *soak) tally() string {
 		s.created, s.deletedBound, s.deletedUnbound, s.kills, s.hits, s.pauses, s.swept, s.kept)
 }
 
-// makeBases makes a claim of each class that stays, for others to be clones of.
+// makeBases creates one permanent claim of each class, as source of clones.
 func (s *soak) makeBases(t *testing.T) {
 	t.Helper()
 	p := framework.Start(t, s.Env, "--leader-election=false")
@@ -101,14 +101,14 @@ func (s *soak) makeBases(t *testing.T) {
 	p.Kill(t)
 }
 
-// basePrefix begins the names of the claims that stay.
+// basePrefix is the prefix of the permanent claims' names.
 const basePrefix = "base-"
 
-// round is the life of one provisioner.
+// round runs one provisioner until it is killed.
 func (s *soak) round(t *testing.T) {
 	t.Helper()
 	flags := []string{"--leader-election=false"}
-	pause := s.lot.IntN(soakPauses) == 0
+	pause := s.rng.IntN(soakPauses) == 0
 	if pause {
 		flags = shortLease
 	}
@@ -121,7 +121,7 @@ func (s *soak) round(t *testing.T) {
 	}
 	p.Kill(t)
 	s.kills++
-	s.swept += strings.Count(p.Log(), "Removed an empty image")
+	s.swept += strings.Count(p.Log(), "Removed empty orphaned image")
 	if s.imagesWithoutVolume(t) > 0 {
 		s.hits++
 	}
@@ -134,10 +134,10 @@ func (s *soak) start(t *testing.T, flags []string) *framework.Process {
 	return p
 }
 
-// wait waits for any moment of what goes on.
-func (s *soak) wait() { time.Sleep(time.Duration(s.lot.IntN(700)) * time.Millisecond) }
+// wait waits for a random time, up to 0.7 s.
+func (s *soak) wait() { time.Sleep(time.Duration(s.rng.IntN(700)) * time.Millisecond) }
 
-// pause stops a leader until another one leads, which it returns.
+// pause pauses a leader until another one leads, and returns that one.
 func (s *soak) pause(t *testing.T, p *framework.Process) *framework.Process {
 	t.Helper()
 	p.Pause(t)
@@ -149,28 +149,28 @@ func (s *soak) pause(t *testing.T, p *framework.Process) *framework.Process {
 		t.Errorf("exit code %d of a leader that was paused, want 1", code)
 	}
 	s.pauses++
-	s.swept += strings.Count(p.Log(), "Removed an empty image")
+	s.swept += strings.Count(p.Log(), "Removed empty orphaned image")
 	return next
 }
 
-// create creates the round's share of claims; when all are there, one more.
+// create creates the round's share of claims, or one if all were created.
 func (s *soak) create(t *testing.T) {
 	t.Helper()
 	for range max(1, min(s.perRound, s.claims-s.created)) {
 		var options []framework.ClaimOption
-		class := s.lot.IntN(len(s.classes))
-		switch s.lot.IntN(5) {
+		class := s.rng.IntN(len(s.classes))
+		switch s.rng.IntN(5) {
 		case 0, 1:
 			options = append(options, framework.Block)
 		case 2:
-			options = append(options, framework.CloneOf(fmt.Sprint(basePrefix, class)), framework.Size(fmt.Sprint(1+s.lot.IntN(2), "Gi")))
+			options = append(options, framework.CloneOf(fmt.Sprint(basePrefix, class)), framework.Size(fmt.Sprint(1+s.rng.IntN(2), "Gi")))
 		}
 		s.Claim(t, fmt.Sprintf("claim-%d", s.created), s.classes[class], options...)
 		s.created++
 	}
 }
 
-// deleteSome deletes a third of the round's share, of all the claims that there are.
+// deleteSome deletes random claims, up to a third of the round's share.
 func (s *soak) deleteSome(t *testing.T) {
 	t.Helper()
 	claims, err := s.Claims(t.Context())
@@ -180,7 +180,7 @@ func (s *soak) deleteSome(t *testing.T) {
 	claims = slices.DeleteFunc(claims, func(claim corev1.PersistentVolumeClaim) bool {
 		return claim.DeletionTimestamp != nil || strings.HasPrefix(claim.Name, basePrefix)
 	})
-	s.lot.Shuffle(len(claims), func(i, j int) { claims[i], claims[j] = claims[j], claims[i] })
+	s.rng.Shuffle(len(claims), func(i, j int) { claims[i], claims[j] = claims[j], claims[i] })
 	for _, claim := range claims[:min(len(claims), (s.perRound+2)/3)] {
 		err := s.Client.CoreV1().PersistentVolumeClaims(s.Namespace).Delete(t.Context(), claim.Name, metav1.DeleteOptions{})
 		if err != nil && !apierrors.IsNotFound(err) {
@@ -194,7 +194,7 @@ func (s *soak) deleteSome(t *testing.T) {
 	}
 }
 
-// imagesWithoutVolume counts them.
+// imagesWithoutVolume returns the number of images without a volume.
 func (s *soak) imagesWithoutVolume(t *testing.T) int {
 	t.Helper()
 	volumes, err := s.Volumes(t.Context())
@@ -214,26 +214,26 @@ func (s *soak) imagesWithoutVolume(t *testing.T) int {
 	return n
 }
 
-// rest lets one more provisioner bring all to an end, and looks at it.
-func (s *soak) rest(t *testing.T) {
+// awaitIdle starts a last provisioner and waits until all work is done.
+func (s *soak) awaitIdle(t *testing.T) {
 	t.Helper()
 	p := framework.Start(t, s.Env, "--leader-election=false", "--orphan-grace=2s")
 	begun := time.Now()
-	patience := 2*framework.Patience + time.Duration(s.created)*200*time.Millisecond
-	s.Await(t, "one bound claim, volume and image for each claim, and no other", patience, func(ctx context.Context) error {
+	timeout := 2*framework.Timeout + time.Duration(s.created)*200*time.Millisecond
+	s.Await(t, "one bound claim, volume and image for each claim, and no other", timeout, func(ctx context.Context) error {
 		if err := s.removeKept(ctx, p.Log()); err != nil {
 			return err
 		}
-		return s.atRest(ctx)
+		return s.checkAll(ctx)
 	})
-	t.Logf("at rest %s after the last kill", time.Since(begun).Round(100*time.Millisecond))
-	s.swept += strings.Count(p.Log(), "Removed an empty image")
+	t.Logf("idle %s after the last kill", time.Since(begun).Round(100*time.Millisecond))
+	s.swept += strings.Count(p.Log(), "Removed empty orphaned image")
 }
 
-// keptClone is what the log says of a clone that is complete and has no claim.
+// keptClone matches the log of a complete clone without a claim.
 var keptClone = regexp.MustCompile(`"Orphaned image holds data, not removing" image="[^"/]+/([^"]+)" err="[^"]* is a complete clone"`)
 
-// removeKept removes the clones that the log names. Their snapshots are the provisioner's.
+// removeKept removes the clones that the log names. The provisioner removes their snapshots.
 func (s *soak) removeKept(ctx context.Context, log string) error {
 	images, err := s.TryImages(ctx)
 	if err != nil {
@@ -241,7 +241,7 @@ func (s *soak) removeKept(ctx context.Context, log string) error {
 	}
 	for _, match := range keptClone.FindAllStringSubmatch(log, -1) {
 		if !slices.Contains(images, match[1]) {
-			continue // removed when it was reported before
+			continue // removed after an earlier report
 		}
 		if _, err := s.Ceph.Try(ctx, "rbd", "rm", "--no-progress", s.Pool+"/"+match[1]); err != nil {
 			return err
@@ -252,7 +252,7 @@ func (s *soak) removeKept(ctx context.Context, log string) error {
 	return nil
 }
 
-func (s *soak) atRest(ctx context.Context) error {
+func (s *soak) checkAll(ctx context.Context) error {
 	claims, err := s.Claims(ctx)
 	if err != nil {
 		return err
@@ -260,7 +260,7 @@ func (s *soak) atRest(ctx context.Context) error {
 	if want := len(s.bases) + s.created - s.deletedBound - s.deletedUnbound; len(claims) != want {
 		return fmt.Errorf("%d claims, want %d", len(claims), want)
 	}
-	want := map[string]string{} // image by claim
+	want := map[string]string{} // image name by claim name
 	for _, claim := range claims {
 		if claim.Status.Phase != corev1.ClaimBound {
 			return fmt.Errorf("claim %s is %s", claim.Name, claim.Status.Phase)
@@ -293,16 +293,16 @@ func (s *soak) atRest(ctx context.Context) error {
 	}
 	trash, err := s.TryTrash(ctx)
 	if err == nil && len(trash) > 0 {
-		err = fmt.Errorf("in the trash are %q", trash)
+		err = fmt.Errorf("the trash has %q", trash)
 	}
 	if err != nil {
 		return err
 	}
-	return s.snapshotsAtRest(ctx, claims)
+	return s.checkSnapshots(ctx, claims)
 }
 
-// snapshotsAtRest wants as many snapshots of each base as it has clones.
-func (s *soak) snapshotsAtRest(ctx context.Context, claims []corev1.PersistentVolumeClaim) error {
+// checkSnapshots requires as many snapshots of each base as it has clones.
+func (s *soak) checkSnapshots(ctx context.Context, claims []corev1.PersistentVolumeClaim) error {
 	for i, base := range s.bases {
 		want := 0
 		for _, claim := range claims {

@@ -27,32 +27,32 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/e2e/framework"
 )
 
-// TestKilledAtEveryRequest kills the provisioner at each request that it sends to the
-// API server in a life in which it starts, makes a volume, grows it and deletes it. (What it
-// sends to Ceph in between is swept in rbdutil/librbd.)
+// TestKilledAtEveryRequest kills the provisioner at each request to the API server while it
+// starts and creates, expands and deletes a volume. A test in rbdutil/librbd does the same for
+// the requests to Ceph.
 func TestKilledAtEveryRequest(t *testing.T) {
 	t.Parallel()
 	t.Run("before it is sent", func(t *testing.T) {
 		t.Parallel()
 		killAtEveryRequest(t, false, func(t *testing.T, e *framework.Env, claim *corev1.PersistentVolumeClaim) {
-			// A claim that was not served yet is served now, once.
+			// A claim that was not served yet must be served now, once.
 			if now, err := e.Client.CoreV1().PersistentVolumeClaims(e.Namespace).Get(t.Context(), claim.Name, metav1.GetOptions{}); err == nil {
 				volume := e.AwaitBound(t, claim)
 				e.WantImage(t, framework.ImageOf(volume), true)
-				e.AwaitSize(t, claim.Name, now.Spec.Resources.Requests.Storage().String(), framework.Patience)
+				e.AwaitSize(t, claim.Name, now.Spec.Resources.Requests.Storage().String(), framework.Timeout)
 			}
 			deleteIfThere(t, e, claim)
 		})
 	})
 	t.Run("after it is answered", func(t *testing.T) {
 		t.Parallel()
-		// The claim is deleted while no provisioner runs that has heard of it.
+		// The claim is deleted while no provisioner with a record of it runs.
 		killAtEveryRequest(t, true, deleteIfThere)
 	})
 }
 
-// killAtEveryRequest kills at request 1, 2, … until a life comes to its end. After each
-// kill, andThen is done, and another provisioner has to leave the pool empty.
+// killAtEveryRequest kills at request 1, 2, … until a run completes. After each kill it calls
+// andThen, and another provisioner must leave the pool empty.
 func killAtEveryRequest(t *testing.T, answered bool, andThen func(*testing.T, *framework.Env, *corev1.PersistentVolumeClaim)) {
 	e := newEnv(t)
 	class := e.Class(t, "steps", framework.Expandable)
@@ -60,20 +60,21 @@ func killAtEveryRequest(t *testing.T, answered bool, andThen func(*testing.T, *f
 	n := 1
 	for ; ; n++ {
 		claim := e.Claim(t, fmt.Sprintf("claim-%d", n), class, framework.Block)
-		if !gate.live(t, e, claim, n, answered) {
+		if !gate.killAt(t, e, claim, n, answered) {
 			break
 		}
 		p := framework.Start(t, e, "--leader-election=false", "--orphan-grace=1s")
 		andThen(t, e, claim)
-		e.Await(t, fmt.Sprintf("nothing to be left after a kill at request %d (%s)", n, gate.last()), framework.Patience, func(ctx context.Context) error {
-			return nothingLeft(ctx, e)
+		e.Await(t, fmt.Sprintf("all objects to be deleted after a kill at request %d (%s)", n, gate.last()), framework.Timeout, func(ctx context.Context) error {
+			return checkNothingLeft(ctx, e)
 		})
 		p.Kill(t)
 	}
-	t.Logf("killed at %d requests, the last one being %s", n-1, gate.last())
-	// Four lists, four watches, keys, a volume, its finalizer, its growth, its end, events.
+	t.Logf("killed at %d requests, last at %s", n-1, gate.last())
+	// At least four lists and watches, Secrets, and requests for a volume, its finalizer, its
+	// size, its deletion, and events.
 	if n < 20 {
-		t.Errorf("%d requests are too few for a whole life", n-1)
+		t.Errorf("only %d requests, which cannot be a complete run", n-1)
 	}
 }
 
@@ -84,8 +85,8 @@ func deleteIfThere(t *testing.T, e *framework.Env, claim *corev1.PersistentVolum
 	}
 }
 
-// nothingLeft tells what is left of claims, volumes and images, in the trash, too.
-func nothingLeft(ctx context.Context, e *framework.Env) error {
+// checkNothingLeft returns an error if claims, volumes or images remain, also in the trash.
+func checkNothingLeft(ctx context.Context, e *framework.Env) error {
 	claims, err := e.Claims(ctx)
 	if err != nil {
 		return err
@@ -108,18 +109,19 @@ func nothingLeft(ctx context.Context, e *framework.Env) error {
 	return nil
 }
 
-// requestGate is between a provisioner and the API server, and kills or pauses it.
+// requestGate is a proxy between a provisioner and the API server that kills or pauses the
+// provisioner.
 type requestGate struct {
 	kubeconfig string
 	forward    http.Handler
 
 	mu       sync.Mutex
 	count    int
-	hits     func(r *http.Request, count int) bool // whether this request is the last
+	hits     func(r *http.Request, count int) bool // reports whether to kill or pause at this request
 	answered bool
 	victim   chan *framework.Process
-	pausing  *requestPause // nil: it is killed
-	request  string        // the last one that counted
+	pausing  *requestPause // nil: the provisioner is killed
+	request  string        // the request of the last kill or pause
 }
 
 func newRequestGate(t *testing.T) *requestGate {
@@ -136,7 +138,7 @@ func newRequestGate(t *testing.T) *requestGate {
 	g := &requestGate{forward: &httputil.ReverseProxy{
 		Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(target) },
 		Transport: transport, FlushInterval: -1,
-		// A watch that is cut by a kill.
+		// A kill interrupts a watch.
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) },
 	}}
 	server := httptest.NewServer(g)
@@ -152,9 +154,9 @@ func newRequestGate(t *testing.T) *requestGate {
 	return g
 }
 
-// live has a provisioner serve the claim, let it grow and then delete it, and kills it at
-// request n. It tells whether that came to pass.
-func (g *requestGate) live(t *testing.T, e *framework.Env, claim *corev1.PersistentVolumeClaim, n int, answered bool) (killed bool) {
+// killAt has a provisioner serve, expand and delete the claim, and kills it at request n. It
+// reports whether that request was sent.
+func (g *requestGate) killAt(t *testing.T, e *framework.Env, claim *corev1.PersistentVolumeClaim, n int, answered bool) (killed bool) {
 	t.Helper()
 	victim := make(chan *framework.Process, 1)
 	g.mu.Lock()
@@ -163,18 +165,18 @@ func (g *requestGate) live(t *testing.T, e *framework.Env, claim *corev1.Persist
 	p := framework.Start(t, e, "--kubeconfig="+g.kubeconfig, "--leader-election=false", "--orphan-grace=0")
 	victim <- p
 	asked, deleted := false, false
-	e.Await(t, fmt.Sprintf("a kill at request %d, or the end of the claim", n), framework.Patience, func(ctx context.Context) error {
+	e.Await(t, fmt.Sprintf("a kill at request %d, or the deletion of the claim", n), framework.Timeout, func(ctx context.Context) error {
 		if !p.Running() {
 			return nil
 		}
 		if !deleted {
 			now, err := e.Client.CoreV1().PersistentVolumeClaims(e.Namespace).Get(ctx, claim.Name, metav1.GetOptions{})
 			if err != nil || now.Status.Phase != corev1.ClaimBound {
-				return fmt.Errorf("the claim is not bound: %w", err)
+				return errors.Join(err, errors.New("the claim is not bound"))
 			}
 			if !asked {
 				asked = true
-				return cmp.Or(e.TryAsk(ctx, claim.Name, "2Gi"), errors.New("the claim has just asked for more"))
+				return cmp.Or(e.TryRequestSize(ctx, claim.Name, "2Gi"), errors.New("the expansion has just been requested"))
 			}
 			if has := now.Status.Capacity.Storage(); has.Cmp(*now.Spec.Resources.Requests.Storage()) < 0 {
 				return fmt.Errorf("the claim has %s", has)
@@ -184,12 +186,12 @@ func (g *requestGate) live(t *testing.T, e *framework.Env, claim *corev1.Persist
 				return err
 			}
 		}
-		return nothingLeft(ctx, e)
+		return checkNothingLeft(ctx, e)
 	})
 	if !p.Running() {
 		return true
 	}
-	// The last event may still be on its way.
+	// The last event may not have been sent yet.
 	time.Sleep(500 * time.Millisecond)
 	killed = !p.Running()
 	if !killed {
@@ -198,7 +200,7 @@ func (g *requestGate) live(t *testing.T, e *framework.Env, claim *corev1.Persist
 	return killed
 }
 
-// killWhen kills the next victim before the first request that fits arrives.
+// killWhen kills the next victim before the first matching request arrives.
 func (g *requestGate) killWhen(victim chan *framework.Process, fits func(*http.Request) bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -236,10 +238,10 @@ func (g *requestGate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		pausing.serve(w, r, g.forward, answered)
 		return
 	}
-	if answered && !r.URL.Query().Has("watch") { // a watch is answered for as long as it lasts
+	if answered && !r.URL.Query().Has("watch") { // the response of a watch does not end
 		g.forward.ServeHTTP(httptest.NewRecorder(), r)
 	}
 	p := <-victim
 	_ = syscall.Kill(p.PID(), syscall.SIGKILL)
-	p.Wait() // then nobody is there any more who could take an answer
+	p.Wait() // afterwards no client waits for a response
 }

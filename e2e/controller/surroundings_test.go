@@ -11,19 +11,18 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/e2e/framework"
 )
 
-// surroundings is a provisioner, and claims that it cannot serve.
+// surroundings is a provisioner with claims that it cannot serve.
 type surroundings struct {
 	*framework.Env
 }
 
-// refused creates a claim, waits for the event that says why it cannot be served,
-// which must come while the first attempt is allowed to last, and checks that
-// there is no image. The attempt begins when the controller manager has put the
-// claim into the provisioner's hands.
+// refused creates a claim and waits for the event that reports why it cannot be served. The
+// event must come within the timeout of the first attempt, which begins when the controller
+// manager has assigned the claim to the provisioner. No image may be created.
 func (s *surroundings) refused(t *testing.T, name, class string, phrases []string, options ...framework.ClaimOption) *corev1.PersistentVolumeClaim {
 	t.Helper()
 	claim := s.Claim(t, name, class, options...)
-	s.AwaitEvent(t, claim, framework.Patience, "Provisioning")
+	s.AwaitEvent(t, claim, framework.Timeout, "Provisioning")
 	s.AwaitEvent(t, claim, operationTimeout, "ProvisioningFailed", append(phrases, class)...)
 	s.WantImage(t, s.ImageFor(claim), false)
 	if phase := s.GetClaim(t, name).Status.Phase; phase != corev1.ClaimPending {
@@ -32,14 +31,14 @@ func (s *surroundings) refused(t *testing.T, name, class string, phrases []strin
 	return claim
 }
 
-// replaceClass is all that can be done about a class with a mistake in it.
+// replaceClass replaces a class, whose parameters cannot be changed.
 func (s *surroundings) replaceClass(t *testing.T, name string, options ...framework.ClassOption) {
 	t.Helper()
 	s.DeleteClass(t, s.Namespace+"-"+name)
 	s.Class(t, name, options...)
 }
 
-// bound waits for a claim to be served that was refused before.
+// bound waits until a refused claim is served.
 func (s *surroundings) bound(t *testing.T, claim *corev1.PersistentVolumeClaim) *corev1.PersistentVolume {
 	t.Helper()
 	volume := s.AwaitBound(t, claim)
@@ -47,13 +46,13 @@ func (s *surroundings) bound(t *testing.T, claim *corev1.PersistentVolumeClaim) 
 	return volume
 }
 
-// TestBadSurroundings: each claim is told what to do, nothing is made for it, and
-// it is served by itself when that has been done.
+// TestBadSurroundings: the claim's event says what to do, no image is created, and the claim is
+// served after that is done.
 func TestBadSurroundings(t *testing.T) {
 	t.Parallel()
 	s := &surroundings{newEnv(t)}
-	start(t, s.Env, "-v=10") // where something goes wrong, more is said
-	// All in one call of Run, because the Env ends with the test that it is of.
+	start(t, s.Env, "-v=10") // errors are logged with more detail
+	// All cases are in one call of Run, because the Env ends with its test.
 	t.Run("cases", func(t *testing.T) {
 		for name, run := range map[string]func(*testing.T, *surroundings, string){
 			"wrong-key":            wrongKey,
@@ -93,11 +92,11 @@ func missingPool(t *testing.T, s *surroundings, name string) {
 	class := s.Class(t, name, framework.Parameter("pool", pool),
 		framework.Parameter("adminId", pool), framework.Parameter("adminSecretName", name))
 	claim := s.refused(t, name, class, []string{
-		"pool not found", "create pool " + pool + " (`ceph osd pool create`, `rbd pool init`) or name another in the class",
+		"pool not found", "create pool " + pool + " (`ceph osd pool create`, `rbd pool init`) or name another pool in the class",
 	})
 	s.Ceph.CreatePool(t, pool)
 	volume := s.bound(t, claim)
-	// Before this pool goes.
+	// The volume must be deleted before the pool.
 	s.DeleteClaim(t, name)
 	s.AwaitVolumeGone(t, volume)
 	s.WantImage(t, framework.ImageOf(volume), false)
@@ -107,7 +106,7 @@ func unreachableMonitors(t *testing.T, s *surroundings, name string) {
 	class := s.Class(t, name, framework.Parameter("monitors", "127.0.0.1:1"))
 	claim := s.refused(t, name, class, []string{
 		"127.0.0.1:1", "Ceph cluster cannot be reached",
-		"check the monitor addresses, the network between this provisioner and them, and that a monitor runs",
+		"check the monitor addresses, the network between this provisioner and the monitors, and that a monitor is running",
 	})
 	s.replaceClass(t, name)
 	s.bound(t, claim)
@@ -116,7 +115,7 @@ func unreachableMonitors(t *testing.T, s *surroundings, name string) {
 func unknownMonitor(t *testing.T, s *surroundings, name string) {
 	class := s.Class(t, name, framework.Parameter("monitors", "mon.ceph.invalid:6789"))
 	claim := s.refused(t, name, class, []string{
-		"mon.ceph.invalid:6789", "no monitor address could be resolved", "check the spelling of the monitors and the name service",
+		"mon.ceph.invalid:6789", "no monitor address could be resolved", "check the host names of the monitors",
 	})
 	s.replaceClass(t, name)
 	s.bound(t, claim)
@@ -125,7 +124,7 @@ func unknownMonitor(t *testing.T, s *surroundings, name string) {
 func threeMistakes(t *testing.T, s *surroundings, name string) {
 	class := s.Class(t, name, framework.Parameter("monitor", "10.0.0.1"), framework.Parameter("fsType", "ntfs"), framework.Parameter("imageFormat", "1"))
 	claim := s.refused(t, name, class, []string{
-		"replace it; the claim then goes on by itself",
+		"replace it; the claim will be retried automatically",
 		`parameters.monitor: Invalid value: "10.0.0.1": unknown parameter, allowed: monitors, adminId,`,
 		`parameters.fsType: Unsupported value: "ntfs": supported values: "ext4", "xfs"`,
 		`parameters.imageFormat: Unsupported value: "1": supported values: "2"`,
@@ -165,7 +164,7 @@ func missingCaps(t *testing.T, s *surroundings, name string) {
 	})
 	s.Ceph.Run(t, "ceph", "auth", "caps", "client."+user, "mon", "profile rbd", "osd", "profile rbd pool="+s.Pool)
 	volume := s.bound(t, claim)
-	// Before this user goes.
+	// The volume must be deleted before the user.
 	s.DeleteClaim(t, name)
 	s.AwaitVolumeGone(t, volume)
 }
@@ -173,21 +172,21 @@ func missingCaps(t *testing.T, s *surroundings, name string) {
 func accessModes(t *testing.T, s *surroundings, name string) {
 	class := s.Class(t, name)
 	for mode, why := range map[corev1.PersistentVolumeAccessMode]string{
-		corev1.ReadOnlyMany:     "a new volume is empty, and nobody could ever write to it",
-		corev1.ReadWriteMany:    "a file system on an RBD image breaks when two nodes write to it",
+		corev1.ReadOnlyMany:     "a new volume is empty, and nodes could never write to it",
+		corev1.ReadWriteMany:    "two nodes that write to a file system on an RBD image corrupt it",
 		corev1.ReadWriteOncePod: "Kubernetes enforces it for CSI volumes only",
 	} {
 		s.refused(t, name, class, []string{
 			`spec.accessModes[0]: Invalid value: "` + string(mode) + `"`, why, "allowed: ReadWriteOnce, alone or with ReadOnlyMany",
 		}, framework.Modes(mode))
-		// It cannot be changed; nobody holds it back.
+		// The claim's access modes cannot be changed, but it can be deleted.
 		s.DeleteClaim(t, name)
 	}
 }
 
 func dataSource(t *testing.T, s *surroundings, name string) {
 	class := s.Class(t, name)
-	const why = "this provisioner copies PersistentVolumeClaims only"
+	const why = "this provisioner clones PersistentVolumeClaims only"
 	s.refused(t, name, class, []string{"source claim other does not exist in namespace " + s.Namespace}, framework.CloneOf("other"))
 	s.DeleteClaim(t, name)
 	// The API server copies it to dataSource.
@@ -198,13 +197,13 @@ func dataSource(t *testing.T, s *surroundings, name string) {
 	s.DeleteClaim(t, name)
 }
 
-// missingUserSecret is no reason to refuse a claim: until a node mounts the volume
-// there is time to create it.
+// missingUserSecret must not block a claim: the Secret is needed only when a node mounts the
+// volume.
 func missingUserSecret(t *testing.T, s *surroundings, name string) {
 	class := s.Class(t, name, framework.Parameter("userSecretName", name))
 	claim := s.Claim(t, name, class)
-	event := s.AwaitEvent(t, claim, framework.Patience, "UserSecretDoubtful",
-		"user secret "+s.Namespace+"/"+name+" does not exist", "no node can map the volume")
+	event := s.AwaitEvent(t, claim, framework.Timeout, "InvalidUserSecret",
+		"user secret "+s.Namespace+"/"+name+" does not exist", "nodes cannot map the volume")
 	if event.Type != corev1.EventTypeWarning {
 		t.Errorf("the event is of type %s", event.Type)
 	}

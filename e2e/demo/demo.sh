@@ -1,12 +1,13 @@
 #!/bin/bash
-# Practice 4 of the notes, without its first two steps: nobody makes an image, nobody
-# writes a PersistentVolume. Runs inside a lab (make demo), or on any cluster that has
-# the container images, given KUBECONFIG and CEPH_CONF.
+# Installs the provisioner with the commands of README.md, then runs practice 4 of the notes
+# without its first two steps: no image is created by hand, and no PersistentVolume is
+# written. Runs inside a lab (make demo), or on any cluster that has the container images,
+# given KUBECONFIG and CEPH_CONF.
 set -euo pipefail
 
 here=$(dirname "$(realpath "$0")")
 repository=$(realpath "$here/../..")
-# The same file that the specs hold to the letter of the notes.
+# The specs compare this file with the notes.
 statefulset=$repository/e2e/specs/testdata/statefulset.yaml
 pool=kube
 bold=$(printf '\033[1m') plain=$(printf '\033[0m')
@@ -26,10 +27,10 @@ fail() {
 }
 trap 'fail "line $LINENO: $BASH_COMMAND"' ERR
 
-# pod_ip prints a pod's address as the pod itself sees it, like the notes do.
+# pod_ip prints the address of a pod as seen in the pod, as in the notes.
 pod_ip() { kubectl exec "$1" -- ip -o -4 address show eth0 | awk '{ sub("/.*", "", $4); print $4 }'; }
 
-# read_over_http asks both pods for their page from outside.
+# read_over_http gets the page of both pods from outside.
 read_over_http() {
 	local i ip text
 	for i in 0 1; do
@@ -37,11 +38,11 @@ read_over_http() {
 		printf '%s$ curl http://%s/   # web-%s%s\n' "$bold" "$ip" "$i" "$plain"
 		text=$(http_get "$ip")
 		printf '%s\n' "$text"
-		[ "$text" = "hello web-$i" ] || fail "web-$i should have said: hello web-$i"
+		[ "$text" = "hello web-$i" ] || fail "web-$i should have returned: hello web-$i"
 	done
 }
 
-# http_get is curl, which a bare machine does not have, for a page of one line.
+# http_get is a replacement for curl, which a bare machine does not have, for a page of one line.
 http_get() {
 	local line
 	exec 3<>"/dev/tcp/$1/80"
@@ -50,45 +51,52 @@ http_get() {
 	exec 3>&-
 }
 
-chapter 'The provisioner: the image of our Dockerfile, as the Deployment of deploy/'
-run kubectl apply -k "$repository/deploy"
+# readme_commands prints the commands of the section Install of README.md, without comments.
+readme_commands() {
+	# shellcheck disable=SC2016 # the backticks are Markdown
+	awk '/^## / {section = $0} /^```/ {fenced = !fenced; next}
+		section == "## Install" && fenced {sub(/ +#.*/, ""); print}' "$repository/README.md"
+}
+
+# edit_example does what README.md says of deploy/example: it sets the monitors and both keys.
+# The class also becomes the default class, because the StatefulSet names none, and has xfs
+# as in the notes.
+edit_example() {
+	local monitors user secrets
+	monitors=$(ceph mon dump --format json 2>/dev/null |
+		grep -o '"type":"v1","addr":"[^"]*"' | sed 's/.*"addr":"//; s/"//' | sort -u | paste -sd,)
+	sed -i "s|^  monitors:.*|  monitors: $monitors|; s|^  fsType:.*|  fsType: xfs|
+		s|^  # annotations:|  annotations:|; s|^  #   storageclass|    storageclass|" deploy/example/storageclass.yaml
+	# By the shell itself: other users can see the arguments of a command.
+	secrets=$(<deploy/example/secrets.yaml)
+	for user in kube-admin kube; do
+		secrets=${secrets/"REPLACE-WITH-THE-KEY-OF-client.$user"/"$(ceph auth get-key "client.$user")"}
+	done
+	printf '%s\n' "$secrets" >deploy/example/secrets.yaml
+	run cat deploy/example/storageclass.yaml
+}
+
+chapter 'The provisioner, installed with the commands of README.md'
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cp -r "$repository/deploy" "$work"
+cd "$work"
+readme_commands >commands
+[ -s commands ] || fail 'found no commands in README.md'
+while read -r command <&3; do
+	case $command in
+	'make image'*) continue ;; # the nodes of a lab have the image already, and there is no registry
+	'kubectl apply -k deploy/example'*) edit_example ;;
+	esac
+	printf '%s$ %s%s\n' "$bold" "$command" "$plain"
+	bash -euo pipefail -c "$command" >output
+	sed 's/key = .*/key = …/' output
+done 3<commands
+cd "$repository"
 run kubectl --namespace kube-system rollout status deployment/rbd-provisioner --timeout 3m
 run kubectl get nodes -o wide
 
-chapter 'Once for the cluster: a StorageClass and the Secrets that it names'
-key=$(ceph auth get-key client.kube)
-monitors=$(ceph mon dump --format json 2>/dev/null |
-	grep -o '"type":"v1","addr":"[^"]*"' | sed 's/.*"addr":"//; s/"//' | sort -u | paste -sd,)
-# The key goes in through a file descriptor: arguments can be seen by everybody.
-for namespace in kube-system default; do
-	printf '%s$ ceph auth get-key client.kube | kubectl --namespace %s create secret generic ceph-secret --type kubernetes.io/rbd --from-file key=/dev/stdin%s\n' \
-		"$bold" "$namespace" "$plain"
-	printf %s "$key" | kubectl --namespace "$namespace" create secret generic ceph-secret --type kubernetes.io/rbd --from-file key=/dev/stdin
-done
-class=$(cat <<YAML
-apiVersion: storage.k8s.io/v1
-kind: StorageClass
-metadata:
-  name: ceph-rbd
-  annotations:
-    storageclass.kubernetes.io/is-default-class: "true"
-provisioner: ceph.com/rbd
-parameters:
-  monitors: $monitors
-  pool: $pool
-  adminId: kube
-  adminSecretName: ceph-secret
-  adminSecretNamespace: kube-system
-  userId: kube
-  userSecretName: ceph-secret
-  fsType: xfs
-  trashRetention: 24h
-YAML
-)
-printf "%s\$ kubectl create -f - <<'YAML'%s\n%s\nYAML\n" "$bold" "$plain" "$class"
-kubectl create -f - <<<"$class"
-
-chapter 'The StatefulSet of the notes, as it is written there: it names no class, nobody made an image or a volume'
+chapter 'The StatefulSet of the notes, unchanged: it names no class, and no image or volume exists'
 run cat "$statefulset"
 run kubectl create -f "$statefulset"
 run kubectl rollout status statefulset/web --timeout 5m
@@ -105,37 +113,37 @@ for i in 0 1; do
 done
 read_over_http
 
-chapter 'The pods go, the data stays'
+chapter 'The pods are deleted, the data remains'
 run kubectl delete pod -l app=nginx
 run kubectl rollout status statefulset/web --timeout 5m
 run kubectl get pods -o wide
 read_over_http
 
 if [ -n "${KEEP:-}" ]; then
-	chapter 'It stays as it is (KEEP=1)'
+	chapter 'The lab keeps running (KEEP=1)'
 	cat <<TEXT
-It runs in a network of its own. In there, kubectl and rbd find their cluster:
+It runs in a network namespace of its own. There, kubectl and rbd find their cluster:
 
   _output/bin/lab exec $RBD_LAB -- kubectl get pods,pvc,pv
   _output/bin/lab exec $RBD_LAB -- rbd ls $pool
   _output/bin/lab exec $RBD_LAB -- bash      a shell with KUBECONFIG=$KUBECONFIG
                                          and CEPH_CONF=$CEPH_CONF
 
-  _output/bin/lab down $RBD_LAB                 to end it
+  _output/bin/lab down $RBD_LAB                 stop it
 TEXT
 	exit
 fi
 
-chapter 'And away: the StatefulSet scaled down, its claims deleted, the images moved to the trash'
+chapter 'Deletion: the StatefulSet is scaled down, its claims are deleted, the images are moved to the trash'
 run kubectl scale statefulset/web --replicas 0
 run kubectl wait --for delete pod -l app=nginx --timeout 2m
 run kubectl delete pvc -l app=nginx
 run kubectl wait --for delete pv --all --timeout 3m
 run kubectl get pvc,pv
 run rbd ls "$pool"
-[ -z "$(rbd ls "$pool")" ] || fail "there are images left in pool $pool"
+[ -z "$(rbd ls "$pool")" ] || fail "images are left in pool $pool"
 
 chapter 'For 24 hours they can be restored from the trash (trashRetention)'
 run rbd trash ls --long "$pool"
-[ "$(rbd trash ls "$pool" | wc -l)" = 2 ] || fail "there should be two images in the trash of pool $pool"
-chapter 'Done: not one image was made by hand'
+[ "$(rbd trash ls "$pool" | wc -l)" = 2 ] || fail "expected two images in the trash of pool $pool"
+chapter 'Done: no image was created by hand'

@@ -1,8 +1,8 @@
-// Package faults breaks Ceph under a provisioner that works, in every way that a
-// lab can, and wants all to be well by itself when Ceph is.
+// Package faults breaks Ceph under a working provisioner, in every way that a lab supports.
+// Everything must recover without manual work once Ceph does.
 //
-// It breaks the lab's own Ceph clusters, so that nothing else can be tested there at
-// the same time, and no two of its tests. Beside what package controller needs,
-// RBD_LAB names the lab, which must have a second Ceph, and a first one that outlives
-// its OSD: `lab run NAME --nodes 0 --durable-ceph --second-ceph -- go test …`.
+// It breaks the lab's own Ceph clusters. So no other tests can use them at the same time, and
+// its tests run one after the other. In addition to the requirements of package controller,
+// RBD_LAB must name the lab. The lab must have a second Ceph, and its first one must be
+// durable: `lab run NAME --nodes 0 --durable-ceph --second-ceph -- go test …`.
 package faults

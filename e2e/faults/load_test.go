@@ -14,12 +14,13 @@ import (
 )
 
 const (
-	// population is how many claims the load keeps, pace the pause between two changes.
+	// population is the number of claims that the load keeps, pace the pause between two
+	// changes.
 	population = 2 * workers
 	pace       = 100 * time.Millisecond
 )
 
-// load creates and deletes claims all the time, bound or not, until it is stopped.
+// load creates and deletes claims continuously, bound or not, until it is stopped.
 type load struct {
 	*rig
 	class   string
@@ -27,7 +28,7 @@ type load struct {
 	live    []string
 }
 
-// startLoad starts it. The function returned ends it, and may be called again.
+// startLoad starts a load. stop may be called repeatedly.
 func (r *rig) startLoad(t *testing.T, class string) (stop func()) {
 	t.Helper()
 	l := &load{rig: r, class: class}
@@ -53,7 +54,7 @@ func (r *rig) startLoad(t *testing.T, class string) (stop func()) {
 	return stop
 }
 
-// change creates a claim or, when there are enough, deletes one.
+// change creates a claim or, if there are enough, deletes one.
 func (l *load) change(ctx context.Context) error {
 	if len(l.live) >= population {
 		i := rand.IntN(len(l.live))

@@ -15,16 +15,16 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/e2e/framework"
 )
 
-// TestNothingIsLeftInAFullPool deletes the first claim ever from a pool that is full.
-// Ceph removes an image by way of the pool's trash, which it makes when it is needed
-// first, and in a full pool it cannot: it says then that the image is not there.
+// TestNothingIsLeftInAFullPool deletes the first claim of a pool that is full. Ceph removes an
+// image through the pool's trash, which it creates on first use. In a full pool it cannot
+// create the trash, and reports that the image does not exist.
 func TestNothingIsLeftInAFullPool(t *testing.T) {
 	r := newRig(t)
 	claim := r.Claim(t, "data", r.sick)
 	volume := r.AwaitBound(t, claim)
 	end := fillPool(t, r)
 	r.DeleteClaim(t, claim.Name)
-	r.Await(t, "an end to the first attempt", framework.Patience, func(ctx context.Context) error {
+	r.Await(t, "the end of the first attempt", framework.Timeout, func(ctx context.Context) error {
 		_, err := r.Client.CoreV1().PersistentVolumes().Get(ctx, volume.Name, metav1.GetOptions{})
 		if apierrors.IsNotFound(err) {
 			return nil
@@ -35,14 +35,14 @@ func TestNothingIsLeftInAFullPool(t *testing.T) {
 				return nil
 			}
 		}
-		return errors.Join(err, errors.New("the volume is there, and no event"))
+		return errors.Join(err, errors.New("the volume exists and has no event"))
 	}, volume)
 	end()
-	r.awaitRest(t)
+	r.awaitIdle(t)
 }
 
-// TestPoolDeleted deletes the pool of some of the claims. Those in the other pool do
-// not notice, and the volumes stay for as long as their pool may come back.
+// TestPoolDeleted deletes the pool of some of the claims. The claims in the other pool are not
+// affected, and the volumes are kept, because their pool may be restored.
 func TestPoolDeleted(t *testing.T) {
 	r := newRig(t)
 	pool := r.Pool + "-doomed"
@@ -63,21 +63,21 @@ func TestPoolDeleted(t *testing.T) {
 	for i := range volumes {
 		r.DeleteClaim(t, fmt.Sprintf("doomed-%d", i))
 	}
-	r.AwaitEvent(t, late, framework.Patience, "ProvisioningFailed", "pool not found", "create pool "+pool)
+	r.AwaitEvent(t, late, framework.Timeout, "ProvisioningFailed", "pool not found", "create pool "+pool)
 	for _, volume := range volumes {
-		r.AwaitRepeat(t, r.AwaitEvent(t, volume, framework.Patience, "VolumeFailedDelete",
-			"pool not found", "the volume stays for as long as pool "+pool+" may come back"))
+		r.AwaitRepeat(t, r.AwaitEvent(t, volume, framework.Timeout, "VolumeFailedDelete",
+			"pool not found", "the volume is kept because pool "+pool+" may come back"))
 	}
 	for _, volume := range volumes {
 		if phase := r.GetVolume(t, volume.Name).Status.Phase; phase != corev1.VolumeReleased {
 			t.Errorf("volume %s is %s", volume.Name, phase)
 		}
 	}
-	// More than there are workers, while these try again and again.
-	r.crowd(t, r.sick, 2*workers)
+	// More claims than workers, while the others are retried.
+	r.createClaims(t, r.sick, 2*workers)
 	stop()
 
-	// Somebody has brought it back, without the images.
+	// The pool is restored, without the images.
 	r.Ceph.CreatePool(t, pool)
 	back := r.AwaitBound(t, late)
 	for _, volume := range volumes {
@@ -86,7 +86,7 @@ func TestPoolDeleted(t *testing.T) {
 	r.DeleteClaim(t, late.Name)
 	r.AwaitVolumeGone(t, back)
 	if left := r.Ceph.Images(t, pool); len(left) > 0 {
-		t.Errorf("left in pool %s: %q", pool, left)
+		t.Errorf("images left in pool %s: %q", pool, left)
 	}
-	r.awaitRest(t)
+	r.awaitIdle(t)
 }

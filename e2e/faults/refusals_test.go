@@ -15,8 +15,8 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/e2e/framework"
 )
 
-// TestRefusals: while claims come and go, Ceph begins to refuse what it allowed
-// before, until its administrator has done something about it.
+// TestRefusals lets Ceph refuse requests that it allowed before, while claims are created and
+// deleted, until its administrator fixes the cause.
 func TestRefusals(t *testing.T) {
 	for _, f := range []fault{
 		{"pool-full", fillPool, []string{"no space left", "raise the quota of pool"}, false},
@@ -25,12 +25,12 @@ func TestRefusals(t *testing.T) {
 	} {
 		t.Run(f.name, func(t *testing.T) {
 			r := newRig(t)
-			r.suffer(t, f, func() *corev1.PersistentVolumeClaim { return r.Claim(t, "probe", r.sick) })
+			r.testFault(t, f, func() *corev1.PersistentVolumeClaim { return r.Claim(t, "probe", r.sick) })
 		})
 	}
 }
 
-// fillPool uses up the pool's quota. Ceph notices it some seconds later.
+// fillPool uses up the pool's quota. Ceph detects it some seconds later.
 func fillPool(t *testing.T, r *rig) (end func()) {
 	quota := func(objects string) {
 		r.Ceph.Run(t, "ceph", "osd", "pool", "set-quota", r.Pool, "max_objects", objects)
@@ -38,7 +38,7 @@ func fillPool(t *testing.T, r *rig) (end func()) {
 	quota("1")
 	end = func() { quota("0") }
 	t.Cleanup(end)
-	r.Await(t, "pool "+r.Pool+" to be full", framework.Patience, func(ctx context.Context) error {
+	r.Await(t, "pool "+r.Pool+" to be full", framework.Timeout, func(ctx context.Context) error {
 		out, err := r.Ceph.Try(ctx, "ceph", "osd", "pool", "ls", "detail")
 		if err != nil {
 			return err
@@ -48,12 +48,12 @@ func fillPool(t *testing.T, r *rig) (end func()) {
 				return nil
 			}
 		}
-		return fmt.Errorf("there are\n%s", out)
+		return fmt.Errorf("pools:\n%s", out)
 	})
 	return end
 }
 
-// revokeCaps takes from the class's user what it may do.
+// revokeCaps removes the OSD capabilities of the class's user.
 func revokeCaps(t *testing.T, r *rig) (end func()) {
 	r.Ceph.Run(t, "ceph", "auth", "caps", "client."+r.User, "mon", "profile rbd")
 	end = func() {
@@ -65,7 +65,8 @@ func revokeCaps(t *testing.T, r *rig) (end func()) {
 	return end
 }
 
-// rotateKey gives the class's user another key, of which the Secrets hear later.
+// rotateKey gives the class's user another key. The Secrets are updated at the end of the
+// fault.
 func rotateKey(t *testing.T, r *rig) (end func()) {
 	keyring := filepath.Join(t.TempDir(), "keyring")
 	old := r.Ceph.Run(t, "ceph", "auth", "get", "client."+r.User)
@@ -82,11 +83,11 @@ func rotateKey(t *testing.T, r *rig) (end func()) {
 	return end
 }
 
-// reconnect makes the provisioner connect to Ceph anew: a connection that there is
-// keeps the rights that it was given at first.
+// reconnect makes the provisioner connect to Ceph again, because an existing connection keeps
+// its capabilities.
 func (r *rig) reconnect(t *testing.T) {
 	t.Helper()
 	resume := pause("osd.0")(t, r)
 	defer resume()
-	r.AwaitEvent(t, r.Claim(t, "cut-off", r.sick), framework.Patience, "ProvisioningFailed", slow)
+	r.AwaitEvent(t, r.Claim(t, "cut-off", r.sick), framework.Timeout, "ProvisioningFailed", slow)
 }

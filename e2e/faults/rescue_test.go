@@ -5,6 +5,7 @@ package faults
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -17,19 +18,19 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/e2e/framework"
 )
 
-// TestRescuedVolumesKeepTheirImages: claims are deleted by mistake while Ceph does not
-// answer. Their owner sets all volumes to Retain before it does. Moves to the trash that
-// had timed out may be completed after that; what they moved is restored.
+// TestRescuedVolumesKeepTheirImages deletes claims by mistake while Ceph does not answer. Their
+// owner sets all volumes to Retain before Ceph recovers. Moves to the trash that had timed out
+// may be completed after that. The provisioner must restore the moved images.
 func TestRescuedVolumesKeepTheirImages(t *testing.T) {
 	for name, inflict := range map[string]func(*testing.T, *rig) func(){
-		"osd-frozen": pause("osd.0"), "osd-slow": stutter("osd.0"),
+		"osd-frozen": pause("osd.0"), "osd-slow": pauseRepeatedly("osd.0"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t, "--orphan-grace=1s")
 			volumes, sums := r.written(t, 24)
 			relieve := inflict(t, r)
 			r.deleteClaims(t)
-			r.Await(t, "some deletions to fail or succeed", framework.Patience, func(ctx context.Context) error {
+			r.Await(t, "some deletions to fail or succeed", framework.Timeout, func(ctx context.Context) error {
 				settled := 0
 				for _, volume := range volumes {
 					events, err := r.Events(ctx, volume)
@@ -49,23 +50,23 @@ func TestRescuedVolumesKeepTheirImages(t *testing.T) {
 			rescued := r.setPolicies(t, "Retain")
 			relieve()
 			r.wantImages(t, rescued, sums)
-			// No later work takes one of them away: the trash is looked at every ten seconds.
+			// The trash is scanned every ten seconds, which must not remove an image either.
 			time.Sleep(15 * time.Second)
 			r.wantImages(t, rescued, sums)
 			t.Logf("%d of %d volumes were rescued", len(rescued), len(volumes))
 			r.setPolicies(t, "Delete")
-			r.awaitRest(t)
-			r.AwaitTrashEmpty(t, framework.VolumePatience)
+			r.awaitIdle(t)
+			r.AwaitTrashEmpty(t, framework.VolumeTimeout)
 		})
 	}
 }
 
-// written makes volumes with data in them, and returns the checksums by image name.
+// written creates volumes with data, and returns their checksums by image name.
 func (r *rig) written(t *testing.T, n int) (volumes []*corev1.PersistentVolume, sums map[string]string) {
 	t.Helper()
 	var claims []*corev1.PersistentVolumeClaim
 	for i := range n {
-		claims = append(claims, r.Claim(t, fmt.Sprintf("crowd-%d", i), r.sick, framework.Size("8Mi")))
+		claims = append(claims, r.Claim(t, fmt.Sprintf("claim-%d", i), r.sick, framework.Size("8Mi")))
 	}
 	sums = map[string]string{}
 	for _, claim := range claims {
@@ -86,8 +87,8 @@ func (r *rig) sum(ctx context.Context, image string) (string, error) {
 	return fmt.Sprintf("%x", sha256.Sum256(data)), err
 }
 
-// setPolicies sets the policy of all volumes that there are, and returns these. One that
-// is gone by the time that it is set was not rescued.
+// setPolicies sets the reclaim policy of all existing volumes and returns these. A volume that
+// is deleted meanwhile is not rescued.
 func (r *rig) setPolicies(t *testing.T, policy string) []corev1.PersistentVolume {
 	t.Helper()
 	volumes, err := r.Volumes(t.Context())
@@ -105,10 +106,10 @@ func (r *rig) setPolicies(t *testing.T, policy string) []corev1.PersistentVolume
 	return set
 }
 
-// wantImages waits until each volume has its image under its name, with its data.
+// wantImages waits until each volume has its image, with its name and data.
 func (r *rig) wantImages(t *testing.T, volumes []corev1.PersistentVolume, sums map[string]string) {
 	t.Helper()
-	r.Await(t, "each rescued volume to have its image", framework.Patience, func(ctx context.Context) error {
+	r.Await(t, "each rescued volume to have its image", framework.Timeout, func(ctx context.Context) error {
 		images, err := r.TryImages(ctx)
 		if err != nil {
 			return err
@@ -117,10 +118,10 @@ func (r *rig) wantImages(t *testing.T, volumes []corev1.PersistentVolume, sums m
 			if !slices.Contains(images, volume.Spec.RBD.RBDImage) {
 				return fmt.Errorf("volume %s has lost its image %s", volume.Name, volume.Spec.RBD.RBDImage)
 			}
-			// A late move may take it away for a moment, until it is restored.
+			// A late move may remove the image for a moment, until it is restored.
 			sum, err := r.sum(ctx, volume.Spec.RBD.RBDImage)
 			if err != nil || sum != sums[volume.Spec.RBD.RBDImage] {
-				return fmt.Errorf("volume %s has other data than before: %w", volume.Name, err)
+				return errors.Join(err, fmt.Errorf("volume %s has other data than before", volume.Name))
 			}
 		}
 		return nil

@@ -22,19 +22,20 @@ import (
 )
 
 const (
-	// workers is the provisioner's --worker-threads. More claims than these at a time
-	// are served only if none of them is lost.
+	// workers is the provisioner's --worker-threads. More claims at a time are served only if
+	// no worker is blocked.
 	workers = 8
-	// timeout is its --timeout: short, so that a fault of seconds is a long one.
+	// timeout is the provisioner's --timeout. It is short, so that a fault of seconds exceeds
+	// it.
 	timeout = 4 * time.Second
 )
 
-// rig is a provisioner at work, and a Ceph to be broken.
+// rig is a provisioner with claims, and a Ceph to break.
 type rig struct {
 	*framework.Env
 	p    *framework.Process
 	ceph *lab.Ceph
-	// sick is the class whose Ceph is going to fail.
+	// sick is the class whose Ceph fails.
 	sick string
 }
 
@@ -52,7 +53,7 @@ func (r *rig) start(t *testing.T, flags ...string) {
 	t.Helper()
 	flags = append([]string{"--leader-election=false", fmt.Sprint("--worker-threads=", workers), fmt.Sprint("--timeout=", timeout)}, flags...)
 	r.p = framework.Start(t, r.Env, flags...)
-	r.Await(t, "the provisioner to be ready", framework.Patience, func(ctx context.Context) error {
+	r.Await(t, "the provisioner to be ready", framework.Timeout, func(ctx context.Context) error {
 		status, body, err := r.p.TryGet(ctx, "/readyz")
 		if err == nil && status != http.StatusOK {
 			err = fmt.Errorf("%d: %s", status, body)
@@ -66,12 +67,12 @@ func openLab(t *testing.T) *lab.Lab {
 	t.Helper()
 	l, err := lab.Open(os.Getenv("RBD_LAB"), lab.Options{})
 	if err != nil {
-		t.Fatalf("RBD_LAB names no lab to break: %v", err)
+		t.Fatalf("RBD_LAB must name a lab: %v", err)
 	}
 	return l
 }
 
-// daemon finds one of a Ceph's daemons, as it runs now.
+// daemon returns one of a Ceph's daemons, with its current process.
 func daemon(t *testing.T, ceph *lab.Ceph, name string) *lab.Daemon {
 	t.Helper()
 	d, err := ceph.Daemon(name)
@@ -81,7 +82,7 @@ func daemon(t *testing.T, ceph *lab.Ceph, name string) *lab.Daemon {
 	return d
 }
 
-// do is for what must not fail.
+// do fails the test if what fails.
 func do(t *testing.T, what func() error) {
 	t.Helper()
 	if err := what(); err != nil {
@@ -89,8 +90,8 @@ func do(t *testing.T, what func() error) {
 	}
 }
 
-// watchLiveness wants the process to be live until the test ends: nothing that Ceph
-// does gets any better by a restart.
+// watchLiveness requires that the process is live until the test ends: a restart cannot help
+// against failures of Ceph.
 func watchLiveness(t *testing.T, p *framework.Process) {
 	t.Helper()
 	var done sync.WaitGroup
@@ -103,7 +104,7 @@ func watchLiveness(t *testing.T, p *framework.Process) {
 	go func() {
 		defer done.Done()
 		for {
-			ctx, cancel := context.WithTimeout(context.Background(), framework.Patience)
+			ctx, cancel := context.WithTimeout(context.Background(), framework.Timeout)
 			status, body, err := p.TryGet(ctx, "/livez")
 			cancel()
 			if err != nil || status != http.StatusOK {
@@ -118,21 +119,21 @@ func watchLiveness(t *testing.T, p *framework.Process) {
 	}()
 }
 
-// awaitSilent waits until /readyz names the cluster as one that does not answer.
-func (r *rig) awaitSilent(t *testing.T, monitors []string) {
+// awaitUnavailable waits until /readyz names the cluster.
+func (r *rig) awaitUnavailable(t *testing.T, monitors []string) {
 	t.Helper()
-	r.awaitReadyz(t, "names "+strings.Join(monitors, ","), func(body string) bool { return namesSilent(body, monitors) })
+	r.awaitReadyz(t, "names "+strings.Join(monitors, ","), func(body string) bool { return listsUnavailable(body, monitors) })
 }
 
-// awaitHeard waits until /readyz does not name it any more.
-func (r *rig) awaitHeard(t *testing.T, monitors []string) {
+// awaitAvailable waits until /readyz does not name the cluster any more.
+func (r *rig) awaitAvailable(t *testing.T, monitors []string) {
 	t.Helper()
-	r.awaitReadyz(t, "does not name "+strings.Join(monitors, ","), func(body string) bool { return !namesSilent(body, monitors) })
+	r.awaitReadyz(t, "does not name "+strings.Join(monitors, ","), func(body string) bool { return !listsUnavailable(body, monitors) })
 }
 
 func (r *rig) awaitReadyz(t *testing.T, what string, good func(body string) bool) {
 	t.Helper()
-	r.Await(t, "/readyz that "+what, framework.Patience, func(ctx context.Context) error {
+	r.Await(t, "/readyz that "+what, framework.Timeout, func(ctx context.Context) error {
 		status, body, err := r.p.TryGet(ctx, "/readyz")
 		if err == nil && !good(body) {
 			err = fmt.Errorf("%d %q", status, body)
@@ -141,8 +142,8 @@ func (r *rig) awaitReadyz(t *testing.T, what string, good func(body string) bool
 	})
 }
 
-// namesSilent looks for the line with what is wrong with Ceph.
-func namesSilent(body string, monitors []string) bool {
+// listsUnavailable reports whether the body has a failed check of the cluster.
+func listsUnavailable(body string, monitors []string) bool {
 	for _, line := range strings.Split(body, "\n") {
 		if strings.HasPrefix(line, "[-]ceph ") && strings.Contains(line, strings.Join(monitors, ",")) {
 			return true
@@ -151,12 +152,11 @@ func namesSilent(body string, monitors []string) bool {
 	return false
 }
 
-// awaitRest waits until nothing is under way any more: every claim is bound, every
-// deleted one gone with its volume, and there is one image for each claim, and none
-// for nobody.
-func (r *rig) awaitRest(t *testing.T) {
+// awaitIdle waits until no work is pending: every claim is bound, every deleted one is gone
+// with its volume, and each image belongs to a claim.
+func (r *rig) awaitIdle(t *testing.T) {
 	t.Helper()
-	r.Await(t, "one image for each claim, all bound", framework.VolumePatience, func(ctx context.Context) error {
+	r.Await(t, "one image for each claim, all bound", framework.VolumeTimeout, func(ctx context.Context) error {
 		claims, err := r.Claims(ctx)
 		if err != nil {
 			return err
@@ -172,7 +172,7 @@ func (r *rig) awaitRest(t *testing.T) {
 	})
 }
 
-// compare tells how volumes and images differ from those wanted.
+// compare returns an error if volumes and images differ from the wanted ones.
 func (r *rig) compare(ctx context.Context, want []string) error {
 	volumes, err := r.Volumes(ctx)
 	if err != nil {
@@ -194,38 +194,38 @@ func (r *rig) compare(ctx context.Context, want []string) error {
 		slices.Sort(names)
 	}
 	if !slices.Equal(named, want) || !slices.Equal(images, want) {
-		return fmt.Errorf("there are\nvolumes %q\nimages %q\nwant %q", named, images, want)
+		return fmt.Errorf("got volumes %q\nimages %q\nwant both %q", named, images, want)
 	}
 	return nil
 }
 
-// crowd creates claims, all at once, and waits until they are bound.
-func (r *rig) crowd(t *testing.T, class string, n int) {
+// createClaims creates claims at once and waits until they are bound.
+func (r *rig) createClaims(t *testing.T, class string, n int) {
 	t.Helper()
 	var claims []*corev1.PersistentVolumeClaim
 	for i := range n {
-		claims = append(claims, r.Claim(t, fmt.Sprintf("crowd-%d", i), class))
+		claims = append(claims, r.Claim(t, fmt.Sprintf("claim-%d", i), class))
 	}
 	for _, claim := range claims {
 		r.AwaitBound(t, claim)
 	}
 }
 
-// deleteAll deletes all claims and waits until nothing is left of them.
+// deleteAll deletes all claims and waits until their volumes and images are gone.
 func (r *rig) deleteAll(t *testing.T) {
 	t.Helper()
 	r.deleteClaims(t)
-	r.awaitRest(t)
+	r.awaitIdle(t)
 }
 
-// deleteClaims deletes all claims, whatever becomes of their volumes.
+// deleteClaims deletes all claims, without a wait for their volumes.
 func (r *rig) deleteClaims(t *testing.T) {
 	t.Helper()
 	err := r.Client.CoreV1().PersistentVolumeClaims(r.Namespace).DeleteCollection(t.Context(), metav1.DeleteOptions{}, metav1.ListOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Await(t, "all claims to be gone", framework.Patience, func(ctx context.Context) error {
+	r.Await(t, "all claims to be gone", framework.Timeout, func(ctx context.Context) error {
 		claims, err := r.Claims(ctx)
 		if err == nil && len(claims) > 0 {
 			err = fmt.Errorf("%d are left", len(claims))

@@ -13,18 +13,17 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/e2e/framework"
 )
 
-// usage is what a process holds that it may forget to give back.
+// usage has a process's resources that may leak.
 type usage struct {
 	goroutines, threads, files, rssMiB, connections int
 }
 
-// What may come on top without being a leak: goroutines and files of connections to
-// the API server and of HTTP clients, threads that Go and librados keep for the next
-// time, and memory that malloc does not give back.
+// tolerance is the increase that is not a leak: goroutines and files of HTTP connections,
+// threads that Go and librados reuse, and memory that malloc keeps.
 var tolerance = usage{goroutines: 15, threads: 12, files: 15, rssMiB: 64}
 
-// ofConnection is what one more connection to Ceph holds, and rightly so: it is kept
-// for a while after its last use.
+// ofConnection is the usage of one more connection to Ceph, which is kept for a while after its
+// last use.
 var ofConnection = usage{threads: 20, files: 20, rssMiB: 16}
 
 func (u usage) String() string {
@@ -32,7 +31,7 @@ func (u usage) String() string {
 		u.goroutines, u.threads, u.files, u.rssMiB, u.connections)
 }
 
-// plus is usage and some more.
+// plus adds a multiple of more.
 func (u usage) plus(more usage, times int) usage {
 	return usage{
 		u.goroutines + more.goroutines*times, u.threads + more.threads*times, u.files + more.files*times,
@@ -44,7 +43,7 @@ func (u usage) within(limit usage) bool {
 	return u.goroutines <= limit.goroutines && u.threads <= limit.threads && u.files <= limit.files && u.rssMiB <= limit.rssMiB
 }
 
-// usage measures the provisioner.
+// usage measures the provisioner's usage.
 func (r *rig) usage(ctx context.Context) (usage, error) {
 	_, metrics, err := r.p.TryGet(ctx, "/metrics")
 	if err != nil {
@@ -73,11 +72,11 @@ func (r *rig) usage(ctx context.Context) (usage, error) {
 			return usage{}, err
 		}
 	}
-	u.rssMiB >>= 10 // it is in KiB
+	u.rssMiB >>= 10 // from KiB
 	return u, nil
 }
 
-// valueOf finds the number in the line that begins with the name.
+// valueOf returns the number in the line that begins with the name.
 func valueOf(text, name string) (int, error) {
 	_, rest, found := strings.Cut("\n"+text, "\n"+name)
 	fields := strings.Fields(rest)
@@ -87,17 +86,17 @@ func valueOf(text, name string) (int, error) {
 	return strconv.Atoi(fields[0])
 }
 
-// wantUsage waits until the provisioner holds no more than it did before.
+// wantUsage waits until the provisioner's usage is as before, within the tolerance.
 func (r *rig) wantUsage(t *testing.T, before usage) {
 	t.Helper()
 	var after usage
-	r.Await(t, "the provisioner to give back what it has used", framework.Patience, func(ctx context.Context) (err error) {
+	r.Await(t, "the provisioner to release its resources", framework.Timeout, func(ctx context.Context) (err error) {
 		if after, err = r.usage(ctx); err != nil {
 			return err
 		}
 		limit := before.plus(tolerance, 1).plus(ofConnection, max(0, after.connections-before.connections))
 		if !after.within(limit) {
-			return fmt.Errorf("it has %s; before there were %s, allowed are %s", after, before, limit)
+			return fmt.Errorf("usage is %s; it was %s, the limit is %s", after, before, limit)
 		}
 		return nil
 	})

@@ -14,11 +14,11 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-// TestWrongCeph edits a volume by hand so that it names another Ceph, in which pool,
-// user, key and image are the same to the letter. Only the image is not.
+// TestWrongCeph edits a volume by hand so that it names another Ceph. Pool, user, key and image
+// name are the same there, but the image is another one.
 func TestWrongCeph(t *testing.T) {
 	r := newRig(t)
-	second := r.beside(t)
+	second := r.withSecondCeph(t)
 	claim := r.Claim(t, "data", r.sick)
 	volume := r.AwaitBound(t, claim)
 	image := framework.ImageOf(volume)
@@ -28,7 +28,7 @@ func TestWrongCeph(t *testing.T) {
 
 	wrong := r.editVolume(t, volume, second.Monitors)
 	r.DeleteClaim(t, claim.Name)
-	r.AwaitRepeat(t, r.AwaitEvent(t, wrong, framework.Patience, "VolumeFailedDelete",
+	r.AwaitRepeat(t, r.AwaitEvent(t, wrong, framework.Timeout, "VolumeFailedDelete",
 		"image has another owner", "the metadata of "+image.String()+" names no owner"))
 	r.WantImage(t, image, true)
 	if got := second.exportImage(t, image); got != "somebody's data" {
@@ -41,7 +41,7 @@ func TestWrongCeph(t *testing.T) {
 	second.WantImage(t, image, true)
 }
 
-// copyUser makes the user of another Ceph in this one.
+// copyUser creates the user of another Ceph in this one.
 func (r *rig) copyUser(t *testing.T, from *rig) {
 	t.Helper()
 	keyring := filepath.Join(t.TempDir(), "keyring")
@@ -67,8 +67,8 @@ func (r *rig) exportImage(t *testing.T, image rbdutil.ImageRef) string {
 	return r.Ceph.Run(t, "rbd", "export", "--no-progress", image.String(), "-")
 }
 
-// editVolume gives a volume other monitors, which takes that its object is deleted,
-// by force, and made anew.
+// editVolume sets other monitors on a volume. For this, its object is deleted by force and
+// created again.
 func (r *rig) editVolume(t *testing.T, volume *corev1.PersistentVolume, monitors []string) *corev1.PersistentVolume {
 	t.Helper()
 	volumes := r.Client.CoreV1().PersistentVolumes()

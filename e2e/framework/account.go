@@ -27,16 +27,16 @@ const (
 	AccountNamespace = metav1.NamespaceSystem
 )
 
-// LeaseRolePrefix begins the names of the roles for the leases of tests.
+// LeaseRolePrefix is the prefix of the roles for the tests' leases.
 const LeaseRolePrefix = "leases-"
 
-// Base is what deploy/base renders to, one text for each object.
+// Base renders deploy/base and returns one manifest for each object.
 func Base(ctx context.Context) ([]string, error) {
 	rendered, err := TryKubectl(ctx, "", "kustomize", filepath.Join("..", "..", "deploy", "base"))
 	return strings.Split(rendered, "\n---\n"), err
 }
 
-// install applies all of deploy/base but the Deployment, once.
+// install applies all of deploy/base except the Deployment, once.
 var install = sync.OnceValue(func() error {
 	ctx := context.Background()
 	rendered, err := Base(ctx)
@@ -56,8 +56,8 @@ var install = sync.OnceValue(func() error {
 	return err
 })
 
-// ServiceAccountConfig is how the provisioner reaches the cluster: with a token of
-// its service account, as in a pod.
+// ServiceAccountConfig returns a configuration with a token of the provisioner's service
+// account, as in a pod.
 func ServiceAccountConfig(t *testing.T) *rest.Config {
 	t.Helper()
 	if err := install(); err != nil {
@@ -81,13 +81,13 @@ func ServiceAccountConfig(t *testing.T) *rest.Config {
 	return anonymous
 }
 
-// serviceAccountKubeconfig is the same in a file.
+// serviceAccountKubeconfig writes that configuration to a file.
 func serviceAccountKubeconfig(t *testing.T) string {
 	t.Helper()
 	return kubeconfigFile(t, ServiceAccountConfig(t))
 }
 
-// ProxiedKubeconfig is a file like that, which leads through a proxy to the API server.
+// ProxiedKubeconfig writes such a file for access to the API server through a proxy.
 func ProxiedKubeconfig(t *testing.T, api *Proxy) string {
 	t.Helper()
 	config := ServiceAccountConfig(t)
@@ -116,10 +116,10 @@ func kubeconfigFile(t *testing.T, config *rest.Config) string {
 	return path
 }
 
-// LeaseName is what the test's provisioner calls its lease.
+// LeaseName returns the name of the lease of the test's provisioner.
 func (e *Env) LeaseName() string { return strings.ReplaceAll(e.Provisioner, "/", "-") }
 
-// LeaseNamespace is where the test's provisioner has its lease.
+// LeaseNamespace returns the namespace of that lease.
 func (e *Env) LeaseNamespace() string {
 	if e.Provisioner == provisioner.DefaultName {
 		return AccountNamespace
@@ -127,9 +127,8 @@ func (e *Env) LeaseNamespace() string {
 	return e.Namespace
 }
 
-// allowLease lets the test's provisioner have its lease. The role in deploy/base
-// allows the lease of the default name only; for other names there is one like it
-// in the test's namespace.
+// allowLease creates a role for the lease of the test's provisioner in the test's namespace.
+// The role in deploy/base allows only the lease of the default name.
 func (e *Env) allowLease(t *testing.T) (namespace string) {
 	t.Helper()
 	if e.LeaseNamespace() == AccountNamespace {

@@ -12,7 +12,7 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-// ImageInfo is what `rbd info` says of an image.
+// ImageInfo is the output of `rbd info`.
 type ImageInfo struct {
 	Format   int
 	Size     uint64
@@ -21,12 +21,12 @@ type ImageInfo struct {
 	DataPool string `json:"data_pool"`
 }
 
-// ImageFor is the image of a claim, by its UID.
+// ImageFor returns the image of a claim, by its UID.
 func (e *Env) ImageFor(claim *corev1.PersistentVolumeClaim) rbdutil.ImageRef {
 	return rbdutil.ImageRef{Pool: e.Pool, Name: "kubernetes-dynamic-pvc-" + string(claim.UID)}
 }
 
-// ImageOf is the image of a volume.
+// ImageOf returns the image of a volume.
 func ImageOf(volume *corev1.PersistentVolume) rbdutil.ImageRef {
 	return rbdutil.ImageRef{Pool: volume.Spec.RBD.RBDPool, Name: volume.Spec.RBD.RBDImage}
 }
@@ -58,13 +58,13 @@ func (e *Env) TryTrash(ctx context.Context) ([]string, error) {
 	return names, nil
 }
 
-// ImageExists tells whether the image is in its pool.
+// ImageExists reports whether the image is in its pool.
 func (e *Env) ImageExists(t *testing.T, ref rbdutil.ImageRef) bool {
 	t.Helper()
 	return slices.Contains(e.Ceph.Images(t, ref.Pool), ref.Name)
 }
 
-// WantImage fails the test unless the image is there, or is not there.
+// WantImage fails the test unless the image exists, or does not exist, as wanted.
 func (e *Env) WantImage(t *testing.T, ref rbdutil.ImageRef, want bool) {
 	t.Helper()
 	if got := e.ImageExists(t, ref); got != want {
@@ -72,7 +72,7 @@ func (e *Env) WantImage(t *testing.T, ref rbdutil.ImageRef, want bool) {
 	}
 }
 
-// ImageInfo reads an image that must be there.
+// ImageInfo reads the properties of an existing image.
 func (e *Env) ImageInfo(t *testing.T, ref rbdutil.ImageRef) ImageInfo {
 	t.Helper()
 	var info ImageInfo
@@ -80,7 +80,7 @@ func (e *Env) ImageInfo(t *testing.T, ref rbdutil.ImageRef) ImageInfo {
 	return info
 }
 
-// ImageMetadata reads the image-meta keys of an image that must be there.
+// ImageMetadata reads the metadata of an existing image.
 func (e *Env) ImageMetadata(t *testing.T, ref rbdutil.ImageRef) map[string]string {
 	t.Helper()
 	metadata := map[string]string{}
@@ -88,7 +88,7 @@ func (e *Env) ImageMetadata(t *testing.T, ref rbdutil.ImageRef) map[string]strin
 	return metadata
 }
 
-// Record reads what an image says about itself.
+// Record reads the record in an image's metadata.
 func (e *Env) Record(t *testing.T, ref rbdutil.ImageRef) rbdutil.Record {
 	t.Helper()
 	record, err := rbdutil.DecodeRecord(e.ImageMetadata(t, ref)[rbdutil.MetaRecord])
@@ -98,14 +98,14 @@ func (e *Env) Record(t *testing.T, ref rbdutil.ImageRef) rbdutil.Record {
 	return record
 }
 
-// SetRecord writes the record of an image, or what is to be taken for one.
+// SetRecord writes the record of an image. The value may be invalid.
 func (e *Env) SetRecord(t *testing.T, ref rbdutil.ImageRef, value string) {
 	t.Helper()
 	e.Ceph.Run(t, "rbd", "image-meta", "set", ref.String(), rbdutil.MetaRecord, value)
 }
 
-// Maker is the provisioner of the test and its Kubernetes cluster, as images name them.
-func (e *Env) Maker(t *testing.T) rbdutil.Owner {
+// Owner returns the owner, without a claim, that the test's provisioner writes to images.
+func (e *Env) Owner(t *testing.T) rbdutil.Owner {
 	t.Helper()
 	system, err := e.Client.CoreV1().Namespaces().Get(t.Context(), metav1.NamespaceSystem, metav1.GetOptions{})
 	if err != nil {
@@ -114,7 +114,7 @@ func (e *Env) Maker(t *testing.T) rbdutil.Owner {
 	return rbdutil.Owner{Provisioner: e.Provisioner, ClusterID: string(system.UID)}
 }
 
-// Watchers returns the addresses of those who have an image mapped or open.
+// Watchers returns the addresses of the clients that have an image mapped or open.
 func (e *Env) Watchers(t *testing.T, ref rbdutil.ImageRef) []string {
 	t.Helper()
 	var status struct {
@@ -128,7 +128,7 @@ func (e *Env) Watchers(t *testing.T, ref rbdutil.ImageRef) []string {
 	return addresses
 }
 
-// RemoveImage removes an image that a test has made itself, or was to keep.
+// RemoveImage removes an image that the test created or that the provisioner had to keep.
 func (e *Env) RemoveImage(t *testing.T, ref rbdutil.ImageRef) {
 	t.Helper()
 	e.Ceph.Run(t, "rbd", "rm", "--no-progress", ref.String())

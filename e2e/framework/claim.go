@@ -14,34 +14,34 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// ClaimOption changes a claim before it is created.
+// ClaimOption modifies a claim before it is created.
 type ClaimOption func(*corev1.PersistentVolumeClaim)
 
-// Size asks for a size other than 1Gi.
+// Size requests a size other than 1Gi.
 func Size(size string) ClaimOption {
 	return func(claim *corev1.PersistentVolumeClaim) {
 		claim.Spec.Resources.Requests[corev1.ResourceStorage] = resource.MustParse(size)
 	}
 }
 
-// Modes asks for access modes other than ReadWriteOnce.
+// Modes requests access modes other than ReadWriteOnce.
 func Modes(modes ...corev1.PersistentVolumeAccessMode) ClaimOption {
 	return func(claim *corev1.PersistentVolumeClaim) { claim.Spec.AccessModes = modes }
 }
 
-// Block asks for a device without a file system.
+// Block requests volume mode Block.
 func Block(claim *corev1.PersistentVolumeClaim) {
 	claim.Spec.VolumeMode = ptr.To(corev1.PersistentVolumeBlock)
 }
 
-// CloneOf asks for the data of another claim.
+// CloneOf requests a clone of another claim.
 func CloneOf(source string) ClaimOption {
 	return func(claim *corev1.PersistentVolumeClaim) {
 		claim.Spec.DataSource = &corev1.TypedLocalObjectReference{Kind: "PersistentVolumeClaim", Name: source}
 	}
 }
 
-// ClassByAnnotation names the class as Kubernetes 1.4 did.
+// ClassByAnnotation sets the class by the annotation of Kubernetes 1.4.
 func ClassByAnnotation(class string) ClaimOption {
 	return func(claim *corev1.PersistentVolumeClaim) {
 		claim.Spec.StorageClassName = nil
@@ -59,7 +59,7 @@ func (e *Env) Claim(t *testing.T, name, class string, options ...ClaimOption) *c
 	return claim
 }
 
-// TryClaim is Claim for goroutines that must not fail the test.
+// TryClaim is Claim for goroutines, which must not end the test.
 func (e *Env) TryClaim(ctx context.Context, name, class string, options ...ClaimOption) (*corev1.PersistentVolumeClaim, error) {
 	claim := &corev1.PersistentVolumeClaim{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
@@ -77,7 +77,7 @@ func (e *Env) TryClaim(ctx context.Context, name, class string, options ...Claim
 	return e.Client.CoreV1().PersistentVolumeClaims(e.Namespace).Create(ctx, claim, metav1.CreateOptions{})
 }
 
-// GetClaim reads a claim as it is now.
+// GetClaim reads the current state of a claim.
 func (e *Env) GetClaim(t *testing.T, name string) *corev1.PersistentVolumeClaim {
 	t.Helper()
 	claim, err := e.Client.CoreV1().PersistentVolumeClaims(e.Namespace).Get(t.Context(), name, metav1.GetOptions{})
@@ -90,7 +90,7 @@ func (e *Env) GetClaim(t *testing.T, name string) *corev1.PersistentVolumeClaim 
 // AwaitBound waits until the claim is bound and returns its volume.
 func (e *Env) AwaitBound(t *testing.T, claim *corev1.PersistentVolumeClaim) *corev1.PersistentVolume {
 	t.Helper()
-	return e.AwaitBoundIn(t, claim, Patience)
+	return e.AwaitBoundIn(t, claim, Timeout)
 }
 
 // AwaitBoundIn is AwaitBound with another timeout.
@@ -114,29 +114,29 @@ func (e *Env) AwaitBoundIn(t *testing.T, claim *corev1.PersistentVolumeClaim, ti
 	return volume
 }
 
-// DeleteClaim deletes a claim and waits until it is gone.
+// DeleteClaim deletes a claim and waits until it does not exist any more.
 func (e *Env) DeleteClaim(t *testing.T, name string) {
 	t.Helper()
 	claims := e.Client.CoreV1().PersistentVolumeClaims(e.Namespace)
 	if err := claims.Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	e.Await(t, "claim "+name+" to be gone", Patience, func(ctx context.Context) error {
+	e.Await(t, "claim "+name+" to be gone", Timeout, func(ctx context.Context) error {
 		_, err := claims.Get(ctx, name, metav1.GetOptions{})
 		return wantGone(err)
 	})
 }
 
-// AwaitVolumeGone waits until there is no such PersistentVolume.
+// AwaitVolumeGone waits until a PersistentVolume does not exist any more.
 func (e *Env) AwaitVolumeGone(t *testing.T, volume *corev1.PersistentVolume) {
 	t.Helper()
-	e.Await(t, "volume "+volume.Name+" to be gone", VolumePatience, func(ctx context.Context) error {
+	e.Await(t, "volume "+volume.Name+" to be gone", VolumeTimeout, func(ctx context.Context) error {
 		_, err := e.Client.CoreV1().PersistentVolumes().Get(ctx, volume.Name, metav1.GetOptions{})
 		return wantGone(err)
 	}, volume)
 }
 
-// GetVolume reads a PersistentVolume as it is now.
+// GetVolume reads the current state of a PersistentVolume.
 func (e *Env) GetVolume(t *testing.T, name string) *corev1.PersistentVolume {
 	t.Helper()
 	volume, err := e.Client.CoreV1().PersistentVolumes().Get(t.Context(), name, metav1.GetOptions{})
@@ -146,7 +146,7 @@ func (e *Env) GetVolume(t *testing.T, name string) *corev1.PersistentVolume {
 	return volume
 }
 
-// Claims lists the claims of the test.
+// Claims returns the claims of the test.
 func (e *Env) Claims(ctx context.Context) ([]corev1.PersistentVolumeClaim, error) {
 	list, err := e.Client.CoreV1().PersistentVolumeClaims(e.Namespace).List(ctx, metav1.ListOptions{})
 	if err != nil {
@@ -155,8 +155,8 @@ func (e *Env) Claims(ctx context.Context) ([]corev1.PersistentVolumeClaim, error
 	return list.Items, nil
 }
 
-// Volumes lists the PersistentVolumes of the test: made for one of its claims, or
-// with an image in its pool.
+// Volumes returns the PersistentVolumes that were created for the test's claims or have an
+// image in its pool.
 func (e *Env) Volumes(ctx context.Context) ([]corev1.PersistentVolume, error) {
 	list, err := e.Client.CoreV1().PersistentVolumes().List(ctx, metav1.ListOptions{})
 	if err != nil {
@@ -168,7 +168,7 @@ func (e *Env) Volumes(ctx context.Context) ([]corev1.PersistentVolume, error) {
 	}), nil
 }
 
-// wantGone turns the result of a Get around.
+// wantGone converts the result of a Get: NotFound is success.
 func wantGone(err error) error {
 	switch {
 	case apierrors.IsNotFound(err):
@@ -176,5 +176,5 @@ func wantGone(err error) error {
 	case err != nil:
 		return err
 	}
-	return fmt.Errorf("it is still there")
+	return fmt.Errorf("it still exists")
 }

@@ -11,7 +11,7 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// ClassOption changes a StorageClass before it is created.
+// ClassOption modifies a StorageClass before it is created.
 type ClassOption func(*storagev1.StorageClass)
 
 // Parameter sets a parameter.
@@ -19,16 +19,16 @@ func Parameter(key, value string) ClassOption {
 	return func(class *storagev1.StorageClass) { class.Parameters[key] = value }
 }
 
-// NoParameter leaves a parameter out.
+// NoParameter removes a parameter.
 func NoParameter(key string) ClassOption {
 	return func(class *storagev1.StorageClass) { delete(class.Parameters, key) }
 }
 
-// Expandable lets claims of the class ask for more.
+// Expandable sets allowVolumeExpansion.
 func Expandable(class *storagev1.StorageClass) { class.AllowVolumeExpansion = ptr.To(true) }
 
-// Class creates a StorageClass for the test's pool and user, and returns its name.
-// It goes with the test.
+// Class creates a StorageClass for the test's pool and user, and returns its name. It is
+// deleted at the end of the test.
 func (e *Env) Class(t *testing.T, name string, options ...ClassOption) string {
 	t.Helper()
 	class := &storagev1.StorageClass{
@@ -50,7 +50,8 @@ func (e *Env) Class(t *testing.T, name string, options ...ClassOption) string {
 	return e.CreateClass(t, class)
 }
 
-// CreateClass creates a class as it is, and returns its name. It goes with the test.
+// CreateClass creates the given class and returns its name. It is deleted at the end of the
+// test.
 func (e *Env) CreateClass(t *testing.T, class *storagev1.StorageClass) string {
 	t.Helper()
 	if _, err := e.Client.StorageV1().StorageClasses().Create(t.Context(), class, metav1.CreateOptions{}); err != nil {

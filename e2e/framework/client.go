@@ -16,7 +16,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 )
 
-// Config is how to reach the cluster that KUBECONFIG names, as its administrator.
+// Config returns the administrator's configuration of the cluster that KUBECONFIG names.
 func Config(t *testing.T) *rest.Config {
 	t.Helper()
 	config, err := loadConfig()
@@ -29,15 +29,15 @@ func Config(t *testing.T) *rest.Config {
 var loadConfig = sync.OnceValues(func() (*rest.Config, error) {
 	path := os.Getenv("KUBECONFIG")
 	if path == "" {
-		return nil, errors.New("KUBECONFIG does not name a cluster's kubeconfig file; `lab exec NAME -- go test …` sets it")
+		return nil, errors.New("KUBECONFIG is not set; use `lab exec NAME -- go test …`")
 	}
 	config, err := clientcmd.BuildConfigFromFlags("", path)
 	if err != nil {
 		return nil, fmt.Errorf("read KUBECONFIG: %w", err)
 	}
-	// Many tests wait at the same time. They must not wait for their own client.
+	// Many tests poll at the same time. The client's rate limit would delay them.
 	config.QPS = -1
-	// Every rbd volume earns the same warning of its deprecation.
+	// The API server returns a deprecation warning for every rbd volume.
 	config.WarningHandler = rest.NoWarnings{}
 	return config, nil
 })
@@ -51,7 +51,7 @@ func connect(t *testing.T) kubernetes.Interface {
 	return client
 }
 
-// Kubectl runs kubectl with a text on its standard input and returns what it prints.
+// Kubectl runs kubectl with a text on its standard input and returns its output.
 func Kubectl(t *testing.T, stdin string, args ...string) string {
 	t.Helper()
 	out, err := TryKubectl(t.Context(), stdin, args...)
@@ -61,7 +61,7 @@ func Kubectl(t *testing.T, stdin string, args ...string) string {
 	return out
 }
 
-// TryKubectl runs kubectl. Its error has what kubectl says on its standard error.
+// TryKubectl runs kubectl. The error includes its standard error.
 func TryKubectl(ctx context.Context, stdin string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, "kubectl", args...)
 	var stdout, stderr bytes.Buffer

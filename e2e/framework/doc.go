@@ -1,8 +1,8 @@
-// Package framework is what the tests against real clusters share: a place for
-// each test to work in, waiting for what is to come, and a report of everything
-// there is to know when it does not.
+// Package framework has what the tests against real clusters share: a separate environment for
+// each test, functions that wait for a condition, and a report of the clusters' state when a
+// test fails.
 //
-// The clusters are those that KUBECONFIG and CEPH_CONF name, as administrator of
-// both, and kubectl, ceph and rbd must be on the PATH. Nothing here knows how they
-// came up. A test that lacks one of these fails; none is ever skipped.
+// KUBECONFIG and CEPH_CONF name the clusters, with the credentials of their administrators. The
+// commands kubectl, ceph and rbd must be on the PATH. The package does not depend on how the
+// clusters were started. A test without one of these requirements fails; no test is skipped.
 package framework

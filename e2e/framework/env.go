@@ -23,13 +23,12 @@ const (
 	UserSecret  = "ceph-user"
 )
 
-// Env is what one test works in, and nobody else: a namespace, a pool, and a Ceph
-// user that may use this pool only, with its key in two Secrets.
+// Env is the environment of one test: a namespace, a pool, and a Ceph user that may use only
+// this pool, with its key in two Secrets.
 //
-// At the end of the test everything goes, in the order in which a user would take
-// it away: pods, claims, then, by the provisioner's work, volumes and images. What
-// is left over then fails the test, whatever it was about. What was registered
-// with Cleanup, the provisioner's process for one, goes after that.
+// At the end of the test everything is deleted in the order in which a user would do it: pods,
+// claims, and then, by the provisioner, volumes and images. Remaining objects fail the test.
+// After that, the functions registered with Cleanup run, for example to stop the provisioner.
 type Env struct {
 	Client kubernetes.Interface
 	Ceph   cephcli.Admin
@@ -39,7 +38,7 @@ type Env struct {
 	User      string
 	Key       rbdutil.Key
 	Monitors  []string
-	// Provisioner is the name that Class writes into classes.
+	// Provisioner is the provisioner's name in classes.
 	Provisioner string
 
 	mu       sync.Mutex
@@ -53,7 +52,7 @@ type namedLog struct {
 	read func(context.Context) string
 }
 
-// New makes the place for a test that uses the provisioner of that name.
+// New creates the environment of a test that uses the provisioner of that name.
 func New(t *testing.T, provisioner string) *Env {
 	t.Helper()
 	name := uniqueName(t)
@@ -62,7 +61,7 @@ func New(t *testing.T, provisioner string) *Env {
 		Namespace: name, Pool: name, User: name, Provisioner: provisioner,
 	}
 	e.Monitors = e.Ceph.Monitors(t)
-	// Before the end of the Env is registered, so that the pool outlives it.
+	// The pool is created before close is registered, so it is deleted after it.
 	e.Ceph.CreatePool(t, e.Pool)
 	e.Key = e.NewUser(t, e.User, e.Pool)
 	_, err := e.Client.CoreV1().Namespaces().Create(t.Context(),
@@ -76,8 +75,8 @@ func New(t *testing.T, provisioner string) *Env {
 	return e
 }
 
-// uniqueName is fit for namespaces, pools and Ceph users. It has no dashes but
-// the one: a pool with "-image-" in its name could not be used.
+// uniqueName returns a name that is valid for namespaces, pools and Ceph users. It has only one
+// dash: a pool with "-image-" in its name would not be usable.
 func uniqueName(t *testing.T) string {
 	letters := strings.Map(func(r rune) rune {
 		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' {
@@ -88,8 +87,8 @@ func uniqueName(t *testing.T) string {
 	return letters[:min(len(letters), 30)] + "-" + rand.String(5)
 }
 
-// NewUser makes a Ceph user with the documented rights on the pools. It goes with
-// the test, after the Env.
+// NewUser creates a Ceph user with the documented capabilities for the pools. It is removed at
+// the end of the test, after the Env.
 func (e *Env) NewUser(t *testing.T, user string, pools ...string) rbdutil.Key {
 	t.Helper()
 	key := e.Ceph.CreateUser(t, user, pools...)
@@ -98,22 +97,22 @@ func (e *Env) NewUser(t *testing.T, user string, pools ...string) rbdutil.Key {
 	return key
 }
 
-// Cleanup registers what is to happen after claims, volumes and images are gone,
-// the last first.
+// Cleanup registers a function that runs after claims, volumes and images were deleted, the
+// last one first.
 func (e *Env) Cleanup(fn func(*testing.T)) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.cleanups = append(e.cleanups, fn)
 }
 
-// AddLog adds a log whose end is printed when the test fails.
+// AddLog registers a log whose end is printed if the test fails.
 func (e *Env) AddLog(name string, read func(context.Context) string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.logs = append(e.logs, namedLog{name, read})
 }
 
-// Keys returns all keys that the test has had so far, of users and in Secrets.
+// Keys returns all keys of the test so far, of users and in Secrets.
 func (e *Env) Keys() []string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -126,18 +125,18 @@ func (e *Env) addKey(key string) {
 	e.keys = append(e.keys, key)
 }
 
-// close ends the Env: see there.
+// close deletes the Env's objects, as described there.
 func (e *Env) close(t *testing.T) {
 	failed := t.Failed()
 	if failed {
 		e.report(t)
 	}
-	e.sweep(t)
+	e.deleteObjects(t)
 	if t.Failed() && !failed {
 		e.report(t)
 	}
 	if t.Failed() {
-		e.force(t)
+		e.forceDelete(t)
 	}
 	e.mu.Lock()
 	cleanups := e.cleanups
@@ -147,13 +146,13 @@ func (e *Env) close(t *testing.T) {
 	}
 	ctx, cancel := cleanupContext()
 	defer cancel()
-	// Nothing is left in it that anybody would have to wait for.
+	// The namespace is empty now, so there is no wait for its end.
 	if err := e.Client.CoreV1().Namespaces().Delete(ctx, e.Namespace, metav1.DeleteOptions{}); err != nil {
 		t.Error(err)
 	}
 }
 
-// cleanupContext is for the time when the test's own context is done.
+// cleanupContext returns a context for use after the end of the test's own context.
 func cleanupContext() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), time.Minute)
 }

@@ -16,7 +16,7 @@ import (
 func (e *Env) Events(ctx context.Context, object metav1.Object) ([]corev1.Event, error) {
 	namespace := object.GetNamespace()
 	if namespace == "" {
-		namespace = metav1.NamespaceDefault // where events of cluster-wide objects are
+		namespace = metav1.NamespaceDefault // the namespace of events of cluster-wide objects
 	}
 	list, err := e.Client.CoreV1().Events(namespace).List(ctx,
 		metav1.ListOptions{FieldSelector: "involvedObject.uid=" + string(object.GetUID())})
@@ -33,8 +33,8 @@ func sortEvents(events []corev1.Event) {
 	})
 }
 
-// AwaitEvent waits for one event of the object that has the reason and all the
-// phrases in its one message.
+// AwaitEvent waits for an event of the object with the reason and with all phrases in its
+// message.
 func (e *Env) AwaitEvent(t *testing.T, object metav1.Object, timeout time.Duration, reason string, phrases ...string) corev1.Event {
 	t.Helper()
 	var found corev1.Event
@@ -47,7 +47,7 @@ func (e *Env) AwaitEvent(t *testing.T, object metav1.Object, timeout time.Durati
 			return event.Reason == reason && containsAll(event.Message, phrases)
 		})
 		if i < 0 {
-			return fmt.Errorf("none of %d events is it", len(events))
+			return fmt.Errorf("none of %d events matches", len(events))
 		}
 		found = events[i]
 		return nil
@@ -59,23 +59,22 @@ func containsAll(text string, phrases []string) bool {
 	return !slices.ContainsFunc(phrases, func(phrase string) bool { return !strings.Contains(text, phrase) })
 }
 
-// AwaitRepeat waits until an event has come again, so that what had to happen once
-// more did happen.
+// AwaitRepeat waits until an event is repeated, which shows that the operation was retried.
 func (e *Env) AwaitRepeat(t *testing.T, event corev1.Event) {
 	t.Helper()
-	e.Await(t, "event "+event.Reason+" once more", Patience, func(ctx context.Context) error {
+	e.Await(t, "event "+event.Reason+" once more", Timeout, func(ctx context.Context) error {
 		now, err := e.Client.CoreV1().Events(event.Namespace).Get(ctx, event.Name, metav1.GetOptions{})
 		if err != nil {
 			return err
 		}
 		if now.Count <= event.Count {
-			return fmt.Errorf("it has come %d times, as before", now.Count)
+			return fmt.Errorf("its count is still %d", now.Count)
 		}
 		return nil
 	})
 }
 
-// eventsAbout is for the end of an error message.
+// eventsAbout returns the events of objects for the end of an error message.
 func (e *Env) eventsAbout(objects []metav1.Object) string {
 	ctx, cancel := cleanupContext()
 	defer cancel()

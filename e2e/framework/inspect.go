@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// inspect writes beside the log what can be seen of the process from outside, as long
-// as it is there: for the search for keys at the end of the run.
+// inspect saves what is visible of the process from outside, beside its log. The search for
+// keys at the end of the run reads it.
 func (p *Process) inspect(t *testing.T) {
 	t.Helper()
 	var text strings.Builder
@@ -24,13 +24,13 @@ func (p *Process) inspect(t *testing.T) {
 		}
 		fmt.Fprintf(&text, "--- %s\n%s\n", name, data)
 	}
-	// Its log, as its standard output and error.
+	// The log is open twice, as standard output and standard error.
 	if files := p.writtenFiles(t); p.Running() && !slices.Equal(files, []string{p.logFile, p.logFile}) {
-		t.Errorf("the provisioner writes to files %q", files)
+		t.Errorf("the provisioner has files open for writing: %q", files)
 	}
 	p.save(t, ".proc", text.String())
-	// It may be one that was started a moment ago, or stopped. The test's own context is
-	// done when this is called at its end.
+	// The process may have just started, or be stopped, so the request may fail. The test's own
+	// context has ended if this runs at the end of the test.
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	if _, metrics, err := p.TryGet(ctx, "/metrics"); err == nil {
@@ -45,7 +45,7 @@ func (p *Process) save(t *testing.T, extension, text string) {
 	}
 }
 
-// writtenFiles are the regular files that the process has open for writing.
+// writtenFiles returns the regular files that the process has open for writing.
 func (p *Process) writtenFiles(t *testing.T) []string {
 	t.Helper()
 	descriptors, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", p.PID()))
@@ -56,13 +56,13 @@ func (p *Process) writtenFiles(t *testing.T) []string {
 	for _, descriptor := range descriptors {
 		info, err := os.Stat(descriptor)
 		if err != nil || !info.Mode().IsRegular() {
-			continue // closed meanwhile, or a socket, a pipe, a device
+			continue // closed meanwhile, or a socket, pipe or device
 		}
 		flags, err := os.ReadFile(strings.Replace(descriptor, "/fd/", "/fdinfo/", 1))
 		if err != nil || readOnly.Match(flags) {
 			continue
 		}
-		// What is none in a file system has no path: anon_inode:[eventpoll].
+		// A file outside any file system, like anon_inode:[eventpoll], has no path.
 		if file, err := os.Readlink(descriptor); err == nil && strings.HasPrefix(file, "/") {
 			files = append(files, file)
 		}
@@ -70,10 +70,10 @@ func (p *Process) writtenFiles(t *testing.T) []string {
 	return files
 }
 
-// readOnly are the flags, in octal, of a file that is open for reading: O_RDONLY is 0.
+// readOnly matches the octal flags of a file that is open for reading only: O_RDONLY is 0.
 var readOnly = regexp.MustCompile(`(?m)^flags:\s+[0-7]*[04]$`)
 
-// wantNoFiles wants that the process has left nothing behind, a core file least of all.
+// wantNoFiles requires that the process has left no files, especially no core file.
 func (p *Process) wantNoFiles(t *testing.T) {
 	t.Helper()
 	entries, err := os.ReadDir(p.folder)
@@ -81,7 +81,7 @@ func (p *Process) wantNoFiles(t *testing.T) {
 		t.Error(err)
 	}
 	for _, entry := range entries {
-		t.Errorf("the provisioner has left file %s", entry.Name())
+		t.Errorf("the provisioner left file %s", entry.Name())
 	}
 	if err := os.RemoveAll(p.folder); err != nil {
 		t.Error(err)

@@ -6,9 +6,9 @@ import (
 	"os"
 )
 
-// Parallel is for a TestMain: it lets so many tests run at a time, unless -parallel
-// says otherwise. Go's default is the number of processors, but these tests wait
-// more than they work.
+// Parallel sets the number of tests that run at the same time, unless -parallel is given. It is
+// for use in TestMain. Go's default is the number of processors, which is too low for tests
+// that mostly wait.
 func Parallel(n int) {
 	flag.Parse()
 	given := false

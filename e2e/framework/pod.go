@@ -12,14 +12,13 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// PodImage is what the tests' own pods run.
+// PodImage is the image of the tests' pods.
 const PodImage = "docker.io/library/busybox:1.36"
 
-// PodOption changes a pod before it is created.
+// PodOption modifies a pod before it is created.
 type PodOption func(*corev1.Pod)
 
-// OnNode lets the pod run on one node only. It is still the scheduler who puts it
-// there.
+// OnNode restricts the pod to one node, by a node selector for the scheduler.
 func OnNode(node string) PodOption {
 	return func(pod *corev1.Pod) { pod.Spec.NodeSelector = map[string]string{corev1.LabelHostname: node} }
 }
@@ -39,7 +38,7 @@ func MountVolume(source corev1.VolumeSource) PodOption {
 	}
 }
 
-// Device gives the pod a claim's device as /dev/data.
+// Device attaches a claim's device as /dev/data.
 func Device(claim string) PodOption {
 	return func(pod *corev1.Pod) {
 		pod.Spec.Volumes = []corev1.Volume{{Name: "data", VolumeSource: corev1.VolumeSource{
@@ -49,14 +48,14 @@ func Device(claim string) PodOption {
 	}
 }
 
-// Script is what the pod does at first. It must not take long.
+// Script is a command that the pod runs at its start. It must be short.
 func Script(command string) PodOption {
 	return func(pod *corev1.Pod) {
 		pod.Spec.Containers[0].Command = []string{"sh", "-euc", command + "; exec sleep 1000000"}
 	}
 }
 
-// Pod creates a pod that does nothing until somebody executes something in it.
+// Pod creates a pod that only sleeps.
 func (e *Env) Pod(t *testing.T, name string, options ...PodOption) *corev1.Pod {
 	t.Helper()
 	pod := &corev1.Pod{
@@ -65,7 +64,7 @@ func (e *Env) Pod(t *testing.T, name string, options ...PodOption) *corev1.Pod {
 			Containers: []corev1.Container{{
 				Name: "main", Image: PodImage, Command: []string{"sleep", "1000000"},
 			}},
-			// Not 0, with which a pod is gone before its volumes are unmounted.
+			// With 0, the pod would be gone before its volumes are unmounted.
 			TerminationGracePeriodSeconds: ptr.To[int64](1),
 			EnableServiceLinks:            ptr.To(false),
 			AutomountServiceAccountToken:  ptr.To(false),
@@ -81,7 +80,7 @@ func (e *Env) Pod(t *testing.T, name string, options ...PodOption) *corev1.Pod {
 	return pod
 }
 
-// GetPod reads a pod as it is now.
+// GetPod reads the current state of a pod.
 func (e *Env) GetPod(t *testing.T, name string) *corev1.Pod {
 	t.Helper()
 	pod, err := e.Client.CoreV1().Pods(e.Namespace).Get(t.Context(), name, metav1.GetOptions{})
@@ -101,7 +100,7 @@ func (e *Env) RunPod(t *testing.T, name string, options ...PodOption) *corev1.Po
 func (e *Env) AwaitReady(t *testing.T, pod *corev1.Pod) *corev1.Pod {
 	t.Helper()
 	var now *corev1.Pod
-	e.Await(t, "pod "+pod.Name+" to be ready", PodPatience, func(ctx context.Context) (err error) {
+	e.Await(t, "pod "+pod.Name+" to be ready", PodTimeout, func(ctx context.Context) (err error) {
 		now, err = e.Client.CoreV1().Pods(e.Namespace).Get(ctx, pod.Name, metav1.GetOptions{})
 		if err == nil && !ready(now) {
 			err = fmt.Errorf("%s", describePod(*now))
@@ -124,27 +123,27 @@ func (e *Env) DeletePod(t *testing.T, name string) {
 	if err := pods.Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	e.Await(t, "pod "+name+" to be gone", PodPatience, func(ctx context.Context) error {
+	e.Await(t, "pod "+name+" to be gone", PodTimeout, func(ctx context.Context) error {
 		_, err := pods.Get(ctx, name, metav1.GetOptions{})
 		return wantGone(err)
 	})
 }
 
-// Exec runs a shell command in a pod of the test and returns what it prints.
+// Exec runs a shell command in a pod of the test and returns its output.
 func (e *Env) Exec(t *testing.T, pod, command string) string {
 	t.Helper()
-	// The container runtime of a node under load sometimes loses the output of a
-	// command that ends at once. So the end of the output is marked, and a command
-	// whose mark is missing is run again: none of those that the specs run minds.
+	// On a node under load, the container runtime sometimes loses the output of a command that
+	// ends at once. So the end of the output is marked, and a command without the mark is
+	// repeated. All commands of the specs can be repeated.
 	const mark, attempts = "-- all of it --", 5
 	for range attempts {
 		out := Kubectl(t, "", "exec", "--namespace", e.Namespace, pod, "--", "sh", "-euc", command+"\necho '"+mark+"'")
 		if out, whole := strings.CutSuffix(strings.TrimSpace(out), mark); whole {
 			return strings.TrimSpace(out)
 		}
-		t.Logf("%s: the output of %q was cut off: %q", pod, command, out)
+		t.Logf("%s: the output of %q is incomplete: %q", pod, command, out)
 	}
-	t.Fatalf("%s: the output of %q was cut off %d times", pod, command, attempts)
+	t.Fatalf("%s: the output of %q was incomplete %d times", pod, command, attempts)
 	return ""
 }
 
@@ -162,7 +161,7 @@ func (e *Env) Nodes(t *testing.T) (first, second string) {
 		}
 	}
 	if len(names) < 2 {
-		t.Fatalf("two nodes are needed that pods can be scheduled to, there are %q", names)
+		t.Fatalf("want two schedulable nodes, got %q", names)
 	}
 	return names[0], names[1]
 }

@@ -13,18 +13,18 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// The examples with which the users of the predecessors began, as they were.
+// The predecessors' example classes, unchanged.
 var (
-	// from the documentation of Kubernetes, "Storage Classes", "Ceph RBD".
+	// From the documentation of Kubernetes, "Storage Classes", "Ceph RBD".
 	//go:embed testdata/class-kubernetes.yaml
 	kubernetesClass string
-	// from kubernetes-incubator/external-storage, ceph/rbd/examples/class.yaml.
+	// From kubernetes-incubator/external-storage, ceph/rbd/examples/class.yaml.
 	//go:embed testdata/class-retired.yaml
 	retiredClass string
 )
 
-// KubernetesClass creates the class of Kubernetes' documentation, for our
-// provisioner, and returns its name. It is for the pool "kube".
+// KubernetesClass creates the class of Kubernetes' documentation, with this provisioner, and
+// returns its name. It uses the pool "kube".
 func (e *Env) KubernetesClass(t *testing.T) string {
 	t.Helper()
 	const intree = "\nprovisioner: kubernetes.io/rbd #"
@@ -34,17 +34,16 @@ func (e *Env) KubernetesClass(t *testing.T) string {
 	return e.predecessorClass(t, strings.Replace(kubernetesClass, intree, "\nprovisioner: "+e.Provisioner+" #", 1))
 }
 
-// RetiredClass creates the retired rbd-provisioner's example class and returns its
-// name. It is for the pool "kube".
+// RetiredClass creates the retired rbd-provisioner's example class and returns its name. It
+// uses the pool "kube".
 func (e *Env) RetiredClass(t *testing.T, options ...ClassOption) string {
 	t.Helper()
 	return e.predecessorClass(t, retiredClass, options...)
 }
 
-// predecessorClass makes of an example what its reader would: the cluster's own
-// addresses, and Secrets with the keys of the users that the class names. In place of
-// Ceph's administrator, whom one of the examples names, it is the user with the rights
-// that our documentation asks for.
+// predecessorClass adapts an example: it sets the cluster's addresses and creates Secrets with
+// the keys of the users that the class names. One example names Ceph's administrator, who is
+// replaced by the user with the documented capabilities.
 func (e *Env) predecessorClass(t *testing.T, example string, options ...ClassOption) string {
 	t.Helper()
 	var class storagev1.StorageClass
@@ -69,7 +68,7 @@ func (e *Env) predecessorClass(t *testing.T, example string, options ...ClassOpt
 	return e.CreateClass(t, &class)
 }
 
-// secretIn creates a Secret in a namespace that is not the test's.
+// secretIn creates a Secret outside the test's namespace.
 func (e *Env) secretIn(t *testing.T, namespace, name, key string) {
 	t.Helper()
 	e.addKey(key)

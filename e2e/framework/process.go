@@ -17,8 +17,7 @@ import (
 	"time"
 )
 
-// OperationTimeout is the --timeout that the tests give: by then a claim has been
-// told what is wrong.
+// OperationTimeout is the value of --timeout. A claim gets an event within this time.
 const OperationTimeout = 10 * time.Second
 
 // Process is one running provisioner.
@@ -26,15 +25,16 @@ type Process struct {
 	cmd      *exec.Cmd
 	logFile  string
 	endpoint string
-	folder   string        // its working directory, and where it would put temporary files
-	exited   chan struct{} // closed when it has
-	// MayBeForbidden is set where the API server was not itself for a while.
+	folder   string        // working directory and TMPDIR
+	exited   chan struct{} // closed at the end of the process
+	// MayBeForbidden is set if the API server was restarted. Its answers may be "forbidden"
+	// then.
 	MayBeForbidden bool
 }
 
 var processes atomic.Int32
 
-// NewForProcess is a place for a test whose provisioner has a name that no other has.
+// NewForProcess creates an environment with a unique provisioner name.
 func NewForProcess(t *testing.T) *Env {
 	t.Helper()
 	binary(t)
@@ -43,11 +43,11 @@ func NewForProcess(t *testing.T) *Env {
 	return e
 }
 
-// Start starts a provisioner for the test. It ends with the test, and has to end
-// well then. Flags given overrule those that all have.
+// Start starts a provisioner for the test. At the end of the test it is terminated and must
+// exit with code 0. The given flags override the default ones.
 func Start(t *testing.T, e *Env, flags ...string) *Process {
 	t.Helper()
-	folder, err := os.MkdirTemp("", "rbd-provisioner-e2e-") //nolint:usetesting // which would be gone before the process is
+	folder, err := os.MkdirTemp("", "rbd-provisioner-e2e-") //nolint:usetesting // it would be removed before the end of the process
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,14 +65,14 @@ func Start(t *testing.T, e *Env, flags ...string) *Process {
 	defer func() { _ = log.Close() }()
 	p.cmd = exec.Command(binary(t), append(args, flags...)...)
 	p.cmd.Stdout, p.cmd.Stderr = log, log
-	// Nothing that could tell it of a cluster by another way than its flags.
+	// The environment has no settings of a cluster: the process must use its flags.
 	p.cmd.Env = []string{"PATH=/nonexistent", "HOME=/nonexistent", "TMPDIR=" + p.folder}
 	p.cmd.Dir = p.folder
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	go func() {
-		_ = p.cmd.Wait() // the state that it leaves is looked at
+		_ = p.cmd.Wait() // the state is read later
 		close(p.exited)
 	}()
 	e.AddLog(p.logFile, func(context.Context) string { return p.Log() })
@@ -80,20 +80,20 @@ func Start(t *testing.T, e *Env, flags ...string) *Process {
 	return p
 }
 
-// PID is the process number.
+// PID returns the process ID.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
 
-// binary is the path of the program under test.
+// binary returns the path of the program under test.
 func binary(t *testing.T) string {
 	t.Helper()
 	path := os.Getenv("RBD_PROVISIONER")
 	if path == "" {
-		t.Fatal("RBD_PROVISIONER does not name the provisioner's binary; `go build ./cmd/rbd-provisioner` makes one")
+		t.Fatal("RBD_PROVISIONER is not set; set it to the binary of `go build ./cmd/rbd-provisioner`")
 	}
 	return path
 }
 
-// newLogFile is beside the lab's other logs, where it outlives the test.
+// newLogFile returns a path beside the lab's other logs, where it is kept after the test.
 func newLogFile(t *testing.T, e *Env) string {
 	folder := LabLogs()
 	if folder == "" {
@@ -102,7 +102,7 @@ func newLogFile(t *testing.T, e *Env) string {
 	return filepath.Join(folder, fmt.Sprintf("provisioner-%s-%d.log", e.Namespace, processes.Add(1)))
 }
 
-// freeEndpoint is an address at which nobody listened a moment ago.
+// freeEndpoint returns an address that was unused a moment ago.
 func freeEndpoint(t *testing.T) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -113,7 +113,7 @@ func freeEndpoint(t *testing.T) string {
 	return listener.Addr().String()
 }
 
-// end is for the end of the test.
+// end stops the process at the end of the test and checks its exit code, log and files.
 func (p *Process) end(t *testing.T) {
 	if p.Running() {
 		p.Resume(t)
@@ -121,7 +121,7 @@ func (p *Process) end(t *testing.T) {
 			t.Errorf("the provisioner ended with exit code %d after SIGTERM", code)
 		}
 	}
-	// A policy may forbid something, too, but then not because of who asks.
+	// A policy may also forbid a request, but not because of its user.
 	const forbidden = "is forbidden: User"
 	for _, bad := range []string{forbidden, "panic", "DATA RACE"} {
 		if strings.Contains(p.Log(), bad) && (bad != forbidden || !p.MayBeForbidden) {
@@ -131,7 +131,7 @@ func (p *Process) end(t *testing.T) {
 	p.wantNoFiles(t)
 }
 
-// Running tells whether it has not ended yet.
+// Running reports whether the process has not ended.
 func (p *Process) Running() bool {
 	select {
 	case <-p.exited:
@@ -141,7 +141,7 @@ func (p *Process) Running() bool {
 	}
 }
 
-// Log is all that it has written so far.
+// Log returns the log so far.
 func (p *Process) Log() string {
 	data, err := os.ReadFile(p.logFile)
 	if err != nil {
@@ -150,7 +150,7 @@ func (p *Process) Log() string {
 	return string(data)
 }
 
-// Kill ends the process as a crash of its node would.
+// Kill kills the process like a crash of its node.
 func (p *Process) Kill(t *testing.T) {
 	t.Helper()
 	p.inspect(t)
@@ -158,11 +158,11 @@ func (p *Process) Kill(t *testing.T) {
 	<-p.exited
 }
 
-// Wait returns when it has ended.
+// Wait waits for the end of the process.
 func (p *Process) Wait() { <-p.exited }
 
-// Abort ends the process as a failed assertion inside Ceph's libraries does, and returns
-// its exit code.
+// Abort ends the process like a failed assertion inside Ceph's libraries, and returns its exit
+// code.
 func (p *Process) Abort(t *testing.T) int {
 	t.Helper()
 	p.inspect(t)
@@ -170,13 +170,13 @@ func (p *Process) Abort(t *testing.T) int {
 	return p.AwaitExit(t)
 }
 
-// DumpedCore tells whether it left a core file when it ended.
+// DumpedCore waits for the end of the process and reports whether it wrote a core file.
 func (p *Process) DumpedCore() bool {
 	<-p.exited
 	return p.cmd.ProcessState.Sys().(syscall.WaitStatus).CoreDump()
 }
 
-// Terminate asks the process to end and returns its exit code.
+// Terminate sends SIGTERM and returns the exit code.
 func (p *Process) Terminate(t *testing.T) int {
 	t.Helper()
 	p.inspect(t)
@@ -184,13 +184,13 @@ func (p *Process) Terminate(t *testing.T) int {
 	return p.AwaitExit(t)
 }
 
-// Pause stops all its threads, as a machine that is out of memory may.
+// Pause stops all threads of the process, like a machine that is out of memory.
 func (p *Process) Pause(t *testing.T) {
 	t.Helper()
 	p.signal(t, syscall.SIGSTOP)
 }
 
-// Resume lets them go on.
+// Resume continues a paused process.
 func (p *Process) Resume(t *testing.T) {
 	t.Helper()
 	p.signal(t, syscall.SIGCONT)
@@ -203,33 +203,34 @@ func (p *Process) signal(t *testing.T, signal syscall.Signal) {
 	}
 }
 
-// AwaitExit waits for its end and returns the exit code, -1 for a process that was killed.
+// AwaitExit waits for the end of the process and returns its exit code, -1 for a killed
+// process.
 func (p *Process) AwaitExit(t *testing.T) int {
 	t.Helper()
 	select {
 	case <-p.exited:
-	case <-time.After(Patience):
+	case <-time.After(Timeout):
 		_ = p.cmd.Process.Kill()
-		t.Fatalf("the provisioner was still running %s after it was to end", Patience)
+		t.Fatalf("the provisioner did not end within %s", Timeout)
 	}
 	return p.cmd.ProcessState.ExitCode()
 }
 
-// AwaitLog waits until the log has a text.
+// AwaitLog waits until the log contains a text.
 func (p *Process) AwaitLog(t *testing.T, e *Env, text string) {
 	t.Helper()
-	e.Await(t, fmt.Sprintf("%q in the provisioner's log", text), Patience, func(context.Context) error {
+	e.Await(t, fmt.Sprintf("%q in the provisioner's log", text), Timeout, func(context.Context) error {
 		if strings.Contains(p.Log(), text) {
 			return nil
 		}
 		if !p.Running() {
-			return fmt.Errorf("it has ended with exit code %d", p.cmd.ProcessState.ExitCode())
+			return fmt.Errorf("the process has ended with exit code %d", p.cmd.ProcessState.ExitCode())
 		}
-		return errors.New("it is not there")
+		return errors.New("not found")
 	})
 }
 
-// Get asks for a path over HTTP.
+// Get sends a GET request to the process's HTTP endpoint.
 func (p *Process) Get(t *testing.T, path string) (status int, body string) {
 	t.Helper()
 	status, body, err := p.TryGet(t.Context(), path)
@@ -239,7 +240,7 @@ func (p *Process) Get(t *testing.T, path string) (status int, body string) {
 	return status, body
 }
 
-// TryGet is Get for where a failure is not the end.
+// TryGet is Get with an error.
 func (p *Process) TryGet(ctx context.Context, path string) (status int, body string, err error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.endpoint+path, nil)
 	if err != nil {

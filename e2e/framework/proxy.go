@@ -12,35 +12,34 @@ import (
 	"time"
 )
 
-// Proxy stands between a program and a server that it talks to by TCP, and is the
-// bad network or the bad server when a test wants one. What it does to its own
-// connections disturbs nobody else's.
+// Proxy is a TCP proxy between a program and a server. A test uses it to simulate a failing
+// network or server, for the connections through it only.
 type Proxy struct {
 	target  string
 	address string
 
-	mu       sync.Mutex
-	listener net.Listener // nil while connections are refused
-	links    map[*link]struct{}
-	delay    time.Duration
-	held     chan struct{} // closed when nothing is held back any more; nil: nothing is
-	closed   bool
+	mu          sync.Mutex
+	listener    net.Listener // nil while connections are refused
+	connections map[*connection]struct{}
+	delay       time.Duration
+	held        chan struct{} // closed when the data is released; nil if it is not held back
+	closed      bool
 }
 
-// link is one connection through the proxy.
-type link struct {
+// connection is one connection through the proxy.
+type connection struct {
 	client, server net.Conn
 	once           sync.Once
-	gone           chan struct{} // closed when it is
+	gone           chan struct{} // closed at the end of the connection
 }
 
-// NewProxy forwards to the target, HOST:PORT, until the test ends.
+// NewProxy forwards connections to the target, HOST:PORT, until the test ends.
 func NewProxy(t *testing.T, target string) *Proxy {
 	t.Helper()
-	// A loopback address that nobody else uses: connections of others cannot take the
-	// port while it is given up to refuse connections.
+	// The loopback address is random, so that no other program takes the port while connections
+	// are refused.
 	ip := net.IPv4(127, byte(1+rand.IntN(254)), byte(rand.IntN(256)), byte(1+rand.IntN(254)))
-	p := &Proxy{target: target, address: net.JoinHostPort(ip.String(), "0"), links: map[*link]struct{}{}}
+	p := &Proxy{target: target, address: net.JoinHostPort(ip.String(), "0"), connections: map[*connection]struct{}{}}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err := p.listen(); err != nil {
@@ -50,26 +49,26 @@ func NewProxy(t *testing.T, target string) *Proxy {
 	return p
 }
 
-// Address is where the proxy listens, HOST:PORT.
+// Address returns the proxy's address, HOST:PORT.
 func (p *Proxy) Address() string { return p.address }
 
-// Cut resets all connections, and tells how many there were. New ones are served.
-func (p *Proxy) Cut() int {
+// ResetConnections resets all connections and returns their number. New connections work.
+func (p *Proxy) ResetConnections() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.cut()
+	return p.resetConnections()
 }
 
-// Refuse is a server that is down: connections are reset, and new ones refused.
+// Refuse simulates a stopped server: connections are reset, and new ones refused.
 func (p *Proxy) Refuse() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.refuse()
-	p.cut()
+	p.resetConnections()
 }
 
-// Hang is a network that loses everything. Connections stay open, and nothing comes
-// through them; after Heal it does, as TCP sends it again.
+// Hang simulates a network that drops everything. Connections stay open without traffic. After
+// Restore the data arrives, like data that TCP retransmits.
 func (p *Proxy) Hang() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -78,16 +77,15 @@ func (p *Proxy) Hang() {
 	}
 }
 
-// Slow holds back by so long whatever is read from a connection at a time, in both
-// directions.
-func (p *Proxy) Slow(delay time.Duration) {
+// Delay delays each chunk of data in both directions.
+func (p *Proxy) Delay(delay time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.delay = delay
 }
 
-// Heal ends what Refuse, Hang and Slow have begun.
-func (p *Proxy) Heal(t *testing.T) {
+// Restore ends the effects of Refuse, Hang and Delay.
+func (p *Proxy) Restore(t *testing.T) {
 	t.Helper()
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -106,10 +104,10 @@ func (p *Proxy) close() {
 	p.closed = true
 	p.refuse()
 	p.release()
-	p.cut()
+	p.resetConnections()
 }
 
-// listen, and all below that say nothing else, are called with the lock held.
+// The lock must be held for listen and the functions below, unless noted otherwise.
 func (p *Proxy) listen() error {
 	listener, err := net.Listen("tcp", p.address)
 	if err != nil {
@@ -134,16 +132,16 @@ func (p *Proxy) release() {
 	}
 }
 
-func (p *Proxy) cut() int {
-	n := len(p.links)
-	for l := range p.links {
-		l.reset()
+func (p *Proxy) resetConnections() int {
+	n := len(p.connections)
+	for c := range p.connections {
+		c.reset()
 	}
-	clear(p.links)
+	clear(p.connections)
 	return n
 }
 
-// accept runs without the lock, as do those below.
+// accept and the functions below run without the lock.
 func (p *Proxy) accept(listener net.Listener) {
 	for {
 		client, err := listener.Accept()
@@ -157,49 +155,49 @@ func (p *Proxy) accept(listener net.Listener) {
 }
 
 func (p *Proxy) serve(client net.Conn, listener net.Listener) {
-	l := &link{client: client, gone: make(chan struct{})}
+	c := &connection{client: client, gone: make(chan struct{})}
 	var err error
-	ctx, cancel := context.WithTimeout(context.Background(), Patience)
+	ctx, cancel := context.WithTimeout(context.Background(), Timeout)
 	defer cancel()
 	var dialer net.Dialer
-	if l.server, err = dialer.DialContext(ctx, "tcp", p.target); err != nil || !p.add(l, listener) {
-		l.reset()
+	if c.server, err = dialer.DialContext(ctx, "tcp", p.target); err != nil || !p.add(c, listener) {
+		c.reset()
 		return
 	}
 	var both sync.WaitGroup
 	both.Add(2)
-	for from, to := range map[net.Conn]net.Conn{l.client: l.server, l.server: l.client} {
+	for from, to := range map[net.Conn]net.Conn{c.client: c.server, c.server: c.client} {
 		go func() {
 			defer both.Done()
-			if p.forward(l, from, to) != nil {
-				l.reset()
+			if p.forward(c, from, to) != nil {
+				c.reset()
 			}
 		}()
 	}
 	both.Wait()
-	l.reset()
+	c.reset()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	delete(p.links, l)
+	delete(p.connections, c)
 }
 
-// add keeps a link, unless connections were refused or cut off since it was made.
-func (p *Proxy) add(l *link, listener net.Listener) bool {
+// add registers a connection, unless connections were refused since it was accepted.
+func (p *Proxy) add(c *connection, listener net.Listener) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed || p.listener != listener {
 		return false
 	}
-	p.links[l] = struct{}{}
+	p.connections[c] = struct{}{}
 	return true
 }
 
-// forward copies until one end closes its side, and then closes that of the other.
-func (p *Proxy) forward(l *link, from, to net.Conn) error {
+// forward copies data until one side closes its end, and then closes the end of the other.
+func (p *Proxy) forward(c *connection, from, to net.Conn) error {
 	buffer := make([]byte, 64<<10)
 	for {
 		n, err := from.Read(buffer)
-		p.pause(l)
+		p.pause(c)
 		if n > 0 {
 			if _, err := to.Write(buffer[:n]); err != nil {
 				return err
@@ -214,30 +212,30 @@ func (p *Proxy) forward(l *link, from, to net.Conn) error {
 	}
 }
 
-// pause waits for as long as the proxy is to hold things back.
-func (p *Proxy) pause(l *link) {
+// pause waits for as long as the proxy holds data back.
+func (p *Proxy) pause(c *connection) {
 	p.mu.Lock()
 	held, delay := p.held, p.delay
 	p.mu.Unlock()
 	if held != nil {
 		select {
 		case <-held:
-		case <-l.gone:
+		case <-c.gone:
 		}
 	}
 	if delay > 0 {
 		select {
 		case <-time.After(delay):
-		case <-l.gone:
+		case <-c.gone:
 		}
 	}
 }
 
-// reset closes both ends, without waiting for what is under way.
-func (l *link) reset() {
-	l.once.Do(func() {
-		close(l.gone)
-		for _, conn := range []net.Conn{l.client, l.server} {
+// reset closes both ends without sending the remaining data.
+func (c *connection) reset() {
+	c.once.Do(func() {
+		close(c.gone)
+		for _, conn := range []net.Conn{c.client, c.server} {
 			if tcp, ok := conn.(*net.TCPConn); ok {
 				_ = tcp.SetLinger(0)
 				_ = tcp.Close()

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// echo is a server that sends back what it gets.
+// echo starts a server that returns the data that it receives.
 func echo(t *testing.T) (address string) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -34,7 +34,7 @@ func echo(t *testing.T) (address string) {
 	return listener.Addr().String()
 }
 
-// caller is a connection through a proxy.
+// caller is a client connection through a proxy.
 type caller struct {
 	net.Conn
 	lines *bufio.Reader
@@ -50,26 +50,26 @@ func call(t *testing.T, p *Proxy) *caller {
 	return &caller{conn, bufio.NewReader(conn)}
 }
 
-func (c *caller) say(t *testing.T, text string) {
+func (c *caller) send(t *testing.T, text string) {
 	t.Helper()
 	if _, err := io.WriteString(c, text+"\n"); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// hear wants a line back before the time is up.
-func (c *caller) hear(t *testing.T, want string) {
+// receive requires a line within the timeout.
+func (c *caller) receive(t *testing.T, want string) {
 	t.Helper()
-	_ = c.SetReadDeadline(time.Now().Add(Patience))
+	_ = c.SetReadDeadline(time.Now().Add(Timeout))
 	if got, err := c.lines.ReadString('\n'); err != nil || got != want+"\n" {
 		t.Fatalf("got %q, %v, want %q", got, err, want)
 	}
 }
 
-// hearReset wants that the connection is broken.
-func (c *caller) hearReset(t *testing.T) {
+// receiveReset requires that the connection is reset.
+func (c *caller) receiveReset(t *testing.T) {
 	t.Helper()
-	_ = c.SetReadDeadline(time.Now().Add(Patience))
+	_ = c.SetReadDeadline(time.Now().Add(Timeout))
 	if got, err := c.lines.ReadString('\n'); !errors.Is(err, syscall.ECONNRESET) {
 		t.Fatalf("got %q, %v, want a reset", got, err)
 	}
@@ -79,73 +79,73 @@ func TestProxyForwards(t *testing.T) {
 	t.Parallel()
 	p := NewProxy(t, echo(t))
 	c := call(t, p)
-	c.say(t, "one")
-	c.hear(t, "one")
+	c.send(t, "one")
+	c.receive(t, "one")
 	// The end of one side reaches the other, after all that was sent before it.
-	c.say(t, "two")
+	c.send(t, "two")
 	if err := c.Conn.(*net.TCPConn).CloseWrite(); err != nil {
 		t.Fatal(err)
 	}
-	c.hear(t, "two")
+	c.receive(t, "two")
 	if rest, err := io.ReadAll(c.lines); err != nil || len(rest) > 0 {
 		t.Errorf("after the end: %q, %v", rest, err)
 	}
 }
 
-func TestProxyCuts(t *testing.T) {
+func TestProxyResetsConnections(t *testing.T) {
 	t.Parallel()
 	p := NewProxy(t, echo(t))
 	c := call(t, p)
-	c.say(t, "one")
-	c.hear(t, "one")
-	if n := p.Cut(); n != 1 {
-		t.Errorf("cut %d connections", n)
+	c.send(t, "one")
+	c.receive(t, "one")
+	if n := p.ResetConnections(); n != 1 {
+		t.Errorf("reset %d connections, want 1", n)
 	}
-	c.hearReset(t)
+	c.receiveReset(t)
 	c = call(t, p)
-	c.say(t, "two")
-	c.hear(t, "two")
+	c.send(t, "two")
+	c.receive(t, "two")
 }
 
 func TestProxyRefuses(t *testing.T) {
 	t.Parallel()
 	p := NewProxy(t, echo(t))
 	c := call(t, p)
-	c.say(t, "one")
-	c.hear(t, "one")
+	c.send(t, "one")
+	c.receive(t, "one")
 	p.Refuse()
-	c.hearReset(t)
+	c.receiveReset(t)
 	if _, err := net.Dial("tcp", p.Address()); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("got %v, want connection refused", err)
 	}
-	p.Heal(t)
+	p.Restore(t)
 	c = call(t, p)
-	c.say(t, "two")
-	c.hear(t, "two")
+	c.send(t, "two")
+	c.receive(t, "two")
 }
 
 func TestProxyHangs(t *testing.T) {
 	t.Parallel()
 	p := NewProxy(t, echo(t))
 	c := call(t, p)
-	c.say(t, "one")
-	c.hear(t, "one")
+	c.send(t, "one")
+	c.receive(t, "one")
 	p.Hang()
-	c.say(t, "two")
+	c.send(t, "two")
 	_ = c.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
 	if got, err := c.lines.Peek(1); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("got %q, %v, want nothing", got, err)
 	}
 	late := call(t, p)
-	late.say(t, "three")
-	p.Heal(t)
-	c.hear(t, "two")
-	late.hear(t, "three")
-	// One that hangs can be cut, too.
+	late.send(t, "three")
+	p.Restore(t)
+	c.receive(t, "two")
+	late.receive(t, "three")
+	// A hanging connection can be reset too.
 	p.Hang()
-	c.say(t, "four")
-	p.Cut()
-	c.hearReset(t)
+	c.send(t, "four")
+	p.ResetConnections()
+	c.receiveReset(t)
 }
 
 func TestProxyIsSlow(t *testing.T) {
@@ -153,12 +153,12 @@ func TestProxyIsSlow(t *testing.T) {
 	p := NewProxy(t, echo(t))
 	c := call(t, p)
 	const delay = 100 * time.Millisecond
-	p.Slow(delay)
+	p.Delay(delay)
 	start := time.Now()
-	c.say(t, "one")
-	c.hear(t, "one")
+	c.send(t, "one")
+	c.receive(t, "one")
 	if took := time.Since(start); took < 2*delay {
-		t.Errorf("there and back took %s, want %s at least", took, 2*delay)
+		t.Errorf("round trip took %s, want at least %s", took, 2*delay)
 	}
 }
 

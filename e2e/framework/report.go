@@ -14,13 +14,13 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// logLines is how much of each log a report prints.
+// logLines is the number of lines of each log in a report.
 const logLines = 60
 
-// lineLength is how much of each line of a log.
+// lineLength is the maximum length of these lines.
 const lineLength = 300
 
-// LabLogs is the folder in which a lab keeps its logs, or nothing outside a lab.
+// LabLogs returns the directory of the logs of the lab, or "" outside a lab.
 func LabLogs() string {
 	lab := os.Getenv("RBD_LAB")
 	if lab == "" {
@@ -29,7 +29,7 @@ func LabLogs() string {
 	return filepath.Join("/var/tmp/rbd-lab", lab, "logs")
 }
 
-// report logs all that there is to know about the test's objects.
+// report logs the state of the test's objects.
 func (e *Env) report(t *testing.T) {
 	ctx, cancel := cleanupContext()
 	defer cancel()
@@ -45,9 +45,9 @@ func (e *Env) report(t *testing.T) {
 		section(&text, "end of "+log.name, tail(log.read(ctx), logLines), nil)
 	}
 	if folder := LabLogs(); folder != "" {
-		fmt.Fprintf(&text, "--- the logs of everything else are in %s\n", folder)
+		fmt.Fprintf(&text, "--- other logs are in %s\n", folder)
 	}
-	t.Logf("what there is in namespace %s:\n%s", e.Namespace, text.String())
+	t.Logf("state of namespace %s:\n%s", e.Namespace, text.String())
 }
 
 func section(text *strings.Builder, title, content string, err error) {
@@ -130,7 +130,7 @@ func lines[T any](items []T, describe func(T) string) string {
 	return text.String()
 }
 
-// tail returns the last lines of a text, and of these the beginnings.
+// tail returns the last lines of a text, shortened to lineLength.
 func tail(text string, n int) string {
 	all := strings.Split(strings.TrimRight(text, "\n"), "\n")
 	all = all[max(0, len(all)-n):]

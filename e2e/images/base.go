@@ -8,10 +8,10 @@ import (
 	"slices"
 )
 
-// keyring is what debootstrap checks the signatures of the Debian archive with.
+// keyring has the keys for debootstrap's check of the Debian archive's signatures.
 const keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
-// ensureBase makes the base image unless it is there.
+// ensureBase creates the base image unless it exists.
 func (b *builder) ensureBase(ctx context.Context) error {
 	image, key := base(b.opts.Release), baseKey(b.opts.Release)
 	have, err := b.run.output(ctx, b.buildah.command("inspect", "--type", "image",
@@ -22,7 +22,7 @@ func (b *builder) ensureBase(ctx context.Context) error {
 	var failure error
 	for _, mirror := range hostMirrors("/") {
 		if failure != nil {
-			b.run.progress.printf("%v", failure)
+			b.run.progress.Printf("%v", failure)
 		}
 		if failure = b.makeBase(ctx, image, key, mirror); failure == nil || ctx.Err() != nil {
 			return failure
@@ -31,9 +31,8 @@ func (b *builder) ensureBase(ctx context.Context) error {
 	return failure
 }
 
-// makeBase bootstraps Debian in a working container and commits that: in this way
-// owners, modes and set-id bits are kept, and nothing that was cleaned up again
-// gets into the image.
+// makeBase bootstraps Debian in a working container and commits it. This keeps owners, modes
+// and set-id bits, and the image does not include files that were removed again.
 func (b *builder) makeBase(ctx context.Context, image Image, key string, from mirror) (err error) {
 	container, err := b.run.output(ctx, b.buildah.command("from", "scratch")...)
 	if err != nil {
@@ -41,7 +40,8 @@ func (b *builder) makeBase(ctx context.Context, image Image, key string, from mi
 	}
 	defer func() {
 		if err != nil {
-			// Also after an interruption, so not with ctx.
+			// The container must be removed after an interruption too, so this does not use
+			// ctx.
 			_, _ = b.run.output(context.WithoutCancel(ctx), b.buildah.command("rm", container)...)
 		}
 	}()
@@ -49,7 +49,7 @@ func (b *builder) makeBase(ctx context.Context, image Image, key string, from mi
 	if err != nil {
 		return err
 	}
-	return b.run.step(ctx, baseName, fmt.Sprintf("make %s from %s", image.Ref, from.archive),
+	return b.run.step(ctx, baseName, fmt.Sprintf("create %s from %s", image.Ref, from.archive),
 		command{argv: bootstrapCommand(b.opts.Release, root, from)},
 		command{argv: inOwnMounts("chroot", root, "/bin/sh", "-s", b.opts.Release, from.archive, from.security), stdin: finishScript},
 		command{argv: b.buildah.command("umount", container)},
@@ -57,8 +57,8 @@ func (b *builder) makeBase(ctx context.Context, image Image, key string, from mi
 		command{argv: b.buildah.command("commit", "--format", "docker", "--rm", container, image.Ref)})
 }
 
-// bootstrapCommand names the script where debootstrap has none of the release's
-// name: Debian's releases have long had the same.
+// bootstrapCommand renders the debootstrap command. If debootstrap has no script of the
+// release's name, it uses that of sid, which all recent releases share.
 func bootstrapCommand(release, root string, from mirror) []string {
 	argv := inOwnMounts("debootstrap", "--variant=minbase", "--force-check-gpg", "--keyring="+keyring,
 		release, root, from.archive)
@@ -69,7 +69,8 @@ func bootstrapCommand(release, root string, from mirror) []string {
 	return argv
 }
 
-// inOwnMounts lets whatever a command mounts disappear with it, however it ends.
+// inOwnMounts runs a command in a mount namespace of its own, so that its mounts are removed
+// when it ends.
 func inOwnMounts(argv ...string) []string {
 	return slices.Concat([]string{"unshare", "--mount"}, argv)
 }

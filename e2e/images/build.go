@@ -7,38 +7,31 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+
+	"github.com/rbd-provisioner/rbd-provisioner/e2e/prepare"
 )
 
-// Options say what is built, where from and where to.
+// Options are the options of a build.
 type Options struct {
-	// Source is the source tree: the folder with the Dockerfile.
+	// Source is the source tree, the directory with the Dockerfile.
 	Source string
-	// CacheDir holds the storage of images and the caches of the Go compiler; empty
-	// is DefaultCacheDir. The base image is made once and then kept: remove the
-	// folder to follow updates of the Debian release.
+	// CacheDir has the storage of images and the caches of the Go compiler. The default is
+	// "images" in the lab's cache directory. The base image is created once and then kept:
+	// remove the directory to get updates of the Debian release.
 	CacheDir string
-	// OutDir receives the archives; empty is "archives" in CacheDir. An archive that
-	// is out of date is removed from it when there is a newer one.
+	// OutDir is the directory of the archives; the default is "archives" in CacheDir. An
+	// archive is removed when it is replaced by a newer one.
 	OutDir string
-	// Release is the Debian release to build from; empty is DefaultRelease.
+	// Release is the Debian release to build from; the default is DefaultRelease.
 	Release string
-	// Only has the short names of the images to build; empty is All.
+	// Only has the short names of the images to build; the default is All.
 	Only []string
-	// Log receives the progress.
+	// Log is the writer of the progress lines.
 	Log io.Writer
 }
 
-// DefaultCacheDir is a folder of the user's cache.
-func DefaultCacheDir() (string, error) {
-	dir, err := os.UserCacheDir()
-	if err != nil {
-		return "", err
-	}
-	return filepath.Join(dir, "rbd-provisioner-lab", "images"), nil
-}
-
-// Build brings the archives up to date and returns them in the order asked for.
-// Several processes may do so at the same time.
+// Build updates the archives and returns them in the requested order. Several processes may
+// call it at the same time.
 func Build(ctx context.Context, opts Options) ([]Archive, error) {
 	b, chosen, err := newBuilder(opts)
 	if err != nil {
@@ -56,8 +49,8 @@ func Build(ctx context.Context, opts Options) ([]Archive, error) {
 	return archives, b.prune(ctx)
 }
 
-// builder builds one image after the other. Until there is something to build it
-// runs nothing and needs no rights.
+// builder builds one image after the other. It runs no command and needs no privileges until an
+// image must be built.
 type builder struct {
 	opts    Options
 	run     *runner
@@ -73,16 +66,12 @@ func newBuilder(opts Options) (*builder, []Image, error) {
 		opts.Log = io.Discard
 	}
 	if opts.CacheDir == "" {
-		dir, err := DefaultCacheDir()
-		if err != nil {
-			return nil, nil, err
-		}
-		opts.CacheDir = dir
+		opts.CacheDir = filepath.Join(prepare.CacheDir(), "images")
 	}
 	if opts.OutDir == "" {
 		opts.OutDir = filepath.Join(opts.CacheDir, "archives")
 	}
-	// Commands that run in other folders get these paths.
+	// Commands that run in other directories use these paths.
 	for _, dir := range []*string{&opts.Source, &opts.CacheDir, &opts.OutDir} {
 		path, err := filepath.Abs(*dir)
 		if err != nil {
@@ -91,14 +80,14 @@ func newBuilder(opts Options) (*builder, []Image, error) {
 		*dir = path
 	}
 	if !exists(filepath.Join(opts.Source, "Dockerfile")) {
-		return nil, nil, fmt.Errorf("%s is not the source tree: it has no Dockerfile", opts.Source)
+		return nil, nil, fmt.Errorf("%s is not the source tree: Dockerfile not found; use --source", opts.Source)
 	}
 	chosen, err := choose(opts.Only, opts.Release)
-	run := &runner{progress: &progress{out: opts.Log}, logs: filepath.Join(opts.CacheDir, "logs")}
+	run := &runner{progress: prepare.NewProgress(opts.Log, "images"), logs: filepath.Join(opts.CacheDir, "logs")}
 	return &builder{opts: opts, run: run}, chosen, err
 }
 
-// archive returns the image's archive, after building it if it is not there.
+// archive returns the image's archive and builds it if it does not exist.
 func (b *builder) archive(ctx context.Context, image Image) (Archive, error) {
 	key, err := image.key(b.opts.Source, b.opts.Release)
 	if err != nil {
@@ -111,7 +100,7 @@ func (b *builder) archive(ctx context.Context, image Image) (Archive, error) {
 	if err := b.prepare(ctx); err != nil {
 		return Archive{}, err
 	}
-	// Somebody else may have built it while we waited for the lock.
+	// Another process may have built it before the lock was acquired.
 	if exists(archive.Path) {
 		return archive, nil
 	}
@@ -119,7 +108,7 @@ func (b *builder) archive(ctx context.Context, image Image) (Archive, error) {
 		return Archive{}, err
 	}
 	if after, err := image.key(b.opts.Source, b.opts.Release); err != nil || after != key {
-		return Archive{}, errors.Join(errors.New("the sources changed while it was built: build it again"), err)
+		return Archive{}, errors.Join(errors.New("sources changed during the build; build again"), err)
 	}
 	if err := b.save(ctx, archive); err != nil {
 		return Archive{}, err
@@ -127,7 +116,7 @@ func (b *builder) archive(ctx context.Context, image Image) (Archive, error) {
 	return archive, b.removeOld(archive)
 }
 
-// prepare takes the lock and makes ready what every build needs.
+// prepare acquires the lock and prepares the host, the storage and the base image.
 func (b *builder) prepare(ctx context.Context) error {
 	if b.ready {
 		return nil
@@ -137,7 +126,10 @@ func (b *builder) prepare(ctx context.Context) error {
 			return err
 		}
 	}
-	lock, err := lockFile(ctx, filepath.Join(b.opts.CacheDir, "lock"), b.run.progress)
+	path := filepath.Join(b.opts.CacheDir, "lock")
+	lock, err := prepare.Lock(ctx, path, func() {
+		b.run.progress.Printf("waiting for another process that is building images and holds %s", path)
+	})
 	if err != nil {
 		return err
 	}
@@ -146,7 +138,8 @@ func (b *builder) prepare(ctx context.Context) error {
 		return err
 	}
 	b.buildah = openBuildah(ctx, b.run, filepath.Join(b.opts.CacheDir, "storage"))
-	// What interrupted and failed builds have left: the storage is ours, and locked.
+	// Remove the containers of interrupted and failed builds. This storage has no other users,
+	// and it is locked.
 	if _, err := b.run.output(ctx, b.buildah.command("rm", "--all")...); err != nil {
 		return err
 	}
@@ -157,9 +150,9 @@ func (b *builder) prepare(ctx context.Context) error {
 	return nil
 }
 
-// build builds the stage that compiles with caches mounted, and then, from its
-// layers, the whole image without: so the image has no trace of the caches. The
-// name of the stage keeps its layers for the next time.
+// build first builds the compiling stage with caches mounted. Then it builds the whole image
+// from the layers of that stage, without the caches, so the image has no trace of them. The
+// name of the stage keeps its layers for the next build.
 func (b *builder) build(ctx context.Context, image Image, key string) error {
 	if image.Name == baseName {
 		return nil
@@ -185,7 +178,7 @@ func (b *builder) build(ctx context.Context, image Image, key string) error {
 		command{argv: b.buildah.build(whole)})
 }
 
-// save writes the archive under another name first: one that is there is whole.
+// save writes the archive under a temporary name, so that every archive is complete.
 func (b *builder) save(ctx context.Context, archive Archive) error {
 	temp := archive.Path + ".part"
 	if err := os.Remove(temp); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -198,7 +191,7 @@ func (b *builder) save(ctx context.Context, archive Archive) error {
 	return os.Rename(temp, archive.Path)
 }
 
-// removeOld removes what the archive replaces.
+// removeOld removes the archives that this one replaces.
 func (b *builder) removeOld(archive Archive) error {
 	entries, err := os.ReadDir(b.opts.OutDir)
 	if err != nil {
@@ -214,7 +207,7 @@ func (b *builder) removeOld(archive Archive) error {
 	return nil
 }
 
-// prune removes layers that are of no use any more, if anything was built.
+// prune removes unused layers if anything was built.
 func (b *builder) prune(ctx context.Context) error {
 	if !b.ready {
 		return nil
@@ -223,7 +216,7 @@ func (b *builder) prune(ctx context.Context) error {
 	return err
 }
 
-// close lets go of the lock.
+// close releases the lock.
 func (b *builder) close() {
 	if b.run.lock != nil {
 		_ = b.run.lock.Close()

@@ -40,7 +40,7 @@ func TestBuildRunsNothingWhenTheArchivesAreThere(t *testing.T) {
 		t.Errorf("archives (-want +got):\n%s", diff)
 	}
 	if log.Len() > 0 || exists(cache) {
-		t.Errorf("it did something: %s", log.String())
+		t.Errorf("unexpected activity: %s", log.String())
 	}
 }
 

@@ -5,21 +5,21 @@ import (
 	"path/filepath"
 )
 
-// keyLabel marks the base image with what it was made from.
+// keyLabel is the label of the base image that has its key.
 const keyLabel = "rbd-provisioner.lab/key"
 
-// buildah renders command lines of a buildah that has its own storage.
+// buildah renders command lines for a buildah with its own storage.
 type buildah struct {
-	// folder holds the storage, driver is how the layers in it are stacked.
+	// folder has the storage, driver is the storage driver.
 	folder, driver string
 }
 
-// openBuildah takes the overlay driver where it works: it is far quicker than vfs,
-// which works everywhere.
+// openBuildah uses the overlay driver if it works. It is much faster than vfs, which works
+// everywhere.
 func openBuildah(ctx context.Context, r *runner, folder string) buildah {
 	b := buildah{folder: folder, driver: "overlay"}
 	if _, err := r.output(ctx, b.command("info")...); err != nil && ctx.Err() == nil {
-		r.progress.printf("storing images the slow way (vfs), overlay does not work here: %v", err)
+		r.progress.Printf("using the slow storage driver vfs, because overlay failed: %v", err)
 		b.driver = "vfs"
 	}
 	return b
@@ -34,20 +34,19 @@ func (b buildah) command(args ...string) []string {
 	}, args...)
 }
 
-// buildOptions are those of one build.
+// buildOptions are the options of one build.
 type buildOptions struct {
 	image Image
-	// source is the folder that the image's paths are relative to.
+	// source is the directory that the image's paths are relative to.
 	source string
-	// base is the name of the base image, target the stage to build ("" is the
-	// last one), tag the name of the result.
+	// base is the name of the base image, target the stage to build ("" for the last one), tag
+	// the name of the result.
 	base, target, tag string
-	// args are build arguments, volumes folders of the host for the build to use.
+	// args are build arguments, volumes are directories of the host to mount.
 	args, volumes []string
 }
 
-// build renders a build that takes its base image from the storage and nowhere
-// else.
+// build renders a build command that takes its base image from the storage only.
 func (b buildah) build(o buildOptions) []string {
 	args := []string{"build",
 		"--isolation", "chroot",
@@ -71,12 +70,12 @@ func (b buildah) build(o buildOptions) []string {
 	return b.command(append(args, filepath.Join(o.source, o.image.Context))...)
 }
 
-// save renders writing an image to an archive.
+// save renders the command that writes an image to an archive.
 func (b buildah) save(ref, path string) []string {
 	return b.command("push", ref, "docker-archive:"+path+":"+ref)
 }
 
-// prune renders the removal of all layers that no named image is built on.
+// prune renders the command that removes all layers that no named image uses.
 func (b buildah) prune() []string {
 	return b.command("rmi", "--prune")
 }

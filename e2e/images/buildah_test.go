@@ -44,7 +44,7 @@ func TestSaveCommand(t *testing.T) {
 
 func TestBootstrapCommandChecksSignatures(t *testing.T) {
 	t.Parallel()
-	// A release that no debootstrap knows borrows a script.
+	// For an unknown release the script of sid is used.
 	got := bootstrapCommand("no-such-release", "/root", mirror{archive: "http://mirror/debian"})
 	want := []string{
 		"unshare", "--mount", "debootstrap", "--variant=minbase", "--force-check-gpg", "--keyring=" + keyring,

@@ -1,14 +1,12 @@
-// Package images builds, on a Debian machine that reaches Debian packages and Go
-// modules but no container registry, the images that a cluster of the lab runs:
-// the provisioner from the project's own Dockerfile, and stand-ins for the few
-// public images that its pods ask for by name. Each becomes a docker-archive
-// that `ctr images import` and `docker load` take.
+// Package images builds the images that a cluster of the lab runs: the provisioner from the
+// project's own Dockerfile, and substitutes for the few public images that its pods use. It
+// needs a Debian machine with access to Debian packages and Go modules, but no container
+// registry. Each image becomes a docker-archive for `ctr images import` and `docker load`.
 //
-// The base image that the Dockerfiles start from is made by debootstrap and kept
-// under the very name that they ask for, so the same Dockerfiles build unchanged
-// where there is a registry. All building is done by buildah, without a daemon
-// and with a storage of its own: the images of the user are not touched.
+// The base image of the Dockerfiles is created by debootstrap, under the name that they use. So
+// the same Dockerfiles build unchanged where there is a registry. Buildah builds all images,
+// without a daemon and with a storage of its own. The user's images are not changed.
 //
-// An archive is named after a hash of what it was made from. One that is there
-// is up to date, and is returned without anything being run.
+// An archive is named after a hash of its inputs. An existing archive is up to date and is
+// returned without running any command.
 package images

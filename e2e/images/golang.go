@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// goSettings make the compilation of Go code in an image quick.
+// goSettings speed up the compilation of Go code in an image.
 type goSettings struct {
-	// proxy is a GOPROXY; empty leaves it to the recipe.
+	// proxy is a GOPROXY; if empty, the Dockerfile's default applies.
 	proxy   string
 	volumes []string
 }
@@ -19,12 +19,12 @@ func (b *builder) goCache(name string) string {
 	return filepath.Join(b.opts.CacheDir, "go-"+name)
 }
 
-// prepareGo gives a build caches that outlive it, and the host's modules to take
-// from before it asks the host's proxy. The compiler in the image may be another
-// one than the host's, so it writes to neither of the host's caches.
+// prepareGo returns caches that are kept between builds, and the host's module cache as the
+// first proxy. The compiler in the image may have another version than the host's, so it does
+// not write to the host's caches.
 //
-// The host downloads what it lacks beforehand: it may know certificates, or
-// credentials, without which the network gives nothing to a build in an image.
+// The host downloads missing modules beforehand. It may have certificates or credentials that
+// the network requires and that a build in an image does not have.
 func (b *builder) prepareGo(ctx context.Context) (goSettings, error) {
 	settings := goSettings{volumes: []string{
 		b.goCache("build") + ":/root/.cache/go-build",
@@ -32,7 +32,7 @@ func (b *builder) prepareGo(ctx context.Context) (goSettings, error) {
 	}}
 	env, err := b.run.output(ctx, "go", "env", "GOPROXY", "GOMODCACHE")
 	if err != nil {
-		return settings, ctx.Err() // No Go on the host: the image's has to do it all.
+		return settings, ctx.Err() // The host has no Go, so the image downloads the modules.
 	}
 	proxy, modules, _ := strings.Cut(env, "\n")
 	if err := b.downloadModules(ctx); err != nil {
@@ -44,14 +44,13 @@ func (b *builder) prepareGo(ctx context.Context) (goSettings, error) {
 	return settings, nil
 }
 
-// downloadModules works on copies: Go may complete go.sum, which is not for us to
-// change.
+// downloadModules works on copies, because Go may add to go.sum.
 func (b *builder) downloadModules(ctx context.Context) error {
 	dir := b.goCache("download")
 	for _, name := range []string{"go.mod", "go.sum"} {
 		data, err := os.ReadFile(filepath.Join(b.opts.Source, name))
 		if err != nil {
-			return fmt.Errorf("find out which Go modules are needed: %w", err)
+			return fmt.Errorf("list Go modules: %w", err)
 		}
 		if err := os.WriteFile(filepath.Join(dir, name), data, 0o644); err != nil {
 			return err

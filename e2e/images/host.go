@@ -7,41 +7,39 @@ import (
 	"os"
 	"slices"
 	"strings"
+
+	"github.com/rbd-provisioner/rbd-provisioner/e2e/prepare"
 )
 
-// hostPackages are the Debian packages that the host needs.
+// hostPackages returns the Debian packages that the host needs.
 func hostPackages() []string {
 	return []string{"buildah", "debian-archive-keyring", "debootstrap"}
 }
 
-// prepareHost checks that images can be built here at all, and installs what is
-// missing.
+// prepareHost checks that the host can build images, and installs missing packages.
 func prepareHost(ctx context.Context, r *runner) error {
 	if os.Geteuid() != 0 {
-		return errors.New("building images needs root, for debootstrap and for buildah's chroot isolation")
+		return errors.New("images must be built as root, for debootstrap and buildah's chroot isolation")
 	}
 	release, err := os.ReadFile("/etc/os-release")
 	if err != nil {
-		return fmt.Errorf("find out the distribution: %w", err)
+		return fmt.Errorf("detect the distribution: %w", err)
 	}
 	if !isDebian(string(release)) {
-		return errors.New("building images needs Debian, or a distribution derived from it: /etc/os-release says otherwise")
+		return errors.New("images must be built on Debian or a derivative, according to /etc/os-release this is neither")
 	}
-	missing := missingPackages(hostPackages(), func(name string) string {
-		// Of a package that dpkg does not know, dpkg-query says so by its exit code.
-		status, _ := r.output(ctx, "dpkg-query", "--show", "--showformat=${db:Status-Status}", name)
-		return status
-	})
-	if len(missing) == 0 {
-		return nil
+	missing, err := prepare.MissingPackages(ctx, hostPackages())
+	if err != nil || len(missing) == 0 {
+		return err
 	}
-	install := []string{"apt-get", "--option", "DPkg::Lock::Timeout=600", "install", "--yes", "--no-install-recommends"}
-	return r.step(ctx, "host-packages", "install "+strings.Join(missing, ", "),
-		command{argv: []string{"apt-get", "--option", "DPkg::Lock::Timeout=600", "update"}},
-		command{argv: append(install, missing...)})
+	var commands []command
+	for _, argv := range prepare.InstallCommands(missing) {
+		commands = append(commands, command{argv: argv})
+	}
+	return r.step(ctx, "host-packages", "install "+strings.Join(missing, ", "), commands...)
 }
 
-// isDebian reads /etc/os-release.
+// isDebian reports whether the content of /etc/os-release names Debian or a derivative.
 func isDebian(osRelease string) bool {
 	return osReleaseField(osRelease, "ID") == "debian" ||
 		slices.Contains(strings.Fields(osReleaseField(osRelease, "ID_LIKE")), "debian")
@@ -54,14 +52,4 @@ func osReleaseField(osRelease, name string) string {
 		}
 	}
 	return ""
-}
-
-func missingPackages(names []string, status func(name string) string) []string {
-	var missing []string
-	for _, name := range names {
-		if status(name) != "installed" {
-			missing = append(missing, name)
-		}
-	}
-	return missing
 }

@@ -2,8 +2,6 @@ package images
 
 import (
 	"testing"
-
-	"github.com/google/go-cmp/cmp"
 )
 
 func TestIsDebian(t *testing.T) {
@@ -19,14 +17,5 @@ func TestIsDebian(t *testing.T) {
 		if got := isDebian(text); got != want {
 			t.Errorf("isDebian(%q) = %t, want %t", text, got, want)
 		}
-	}
-}
-
-func TestMissingPackages(t *testing.T) {
-	t.Parallel()
-	status := map[string]string{"here": "installed", "removed": "config-files"}
-	got := missingPackages([]string{"here", "removed", "unknown"}, func(name string) string { return status[name] })
-	if diff := cmp.Diff([]string{"removed", "unknown"}, got); diff != "" {
-		t.Errorf("missing packages (-want +got):\n%s", diff)
 	}
 }

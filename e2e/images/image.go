@@ -8,37 +8,36 @@ import (
 	"strings"
 )
 
-// Provisioner is the name of the provisioner's image: the one that the manifests
-// in deploy/ ask for.
+// Provisioner is the name of the provisioner's image, as in the manifests of deploy/.
 const Provisioner = "docker.io/rbd-provisioner/rbd-provisioner:dev"
 
-// DefaultRelease is the Debian release that images are built from.
+// DefaultRelease is the default Debian release of the images.
 const DefaultRelease = "trixie"
 
-// baseName is the base image's short name. It is built as a part of every other
-// image, and becomes an archive only when asked for.
+// baseName is the base image's short name. It is built with every other image, and becomes an
+// archive on request only.
 const baseName = "base"
 
-// Image is one image that can be built.
+// Image describes one image.
 type Image struct {
 	// Name is the short name, for files and command lines.
 	Name string
-	// Ref is the name that pods ask for.
+	// Ref is the name that pods use.
 	Ref string
-	// Containerfile is the path of the recipe, and Context the folder it may copy
-	// from, both relative to the source tree.
+	// Containerfile is the path of the Dockerfile, and Context the directory of the build
+	// context, both relative to the source tree.
 	Containerfile, Context string
-	// Go says that the recipe compiles Go code and is quicker with caches for it.
+	// Go is true if the image compiles Go code and benefits from caches.
 	Go bool
 }
 
-// Archive is an image in a file.
+// Archive is an image in a docker-archive file.
 type Archive struct {
 	Image
 	Path string
 }
 
-// All lists the images that a lab needs.
+// All returns the images that a lab needs.
 func All() []Image {
 	return []Image{
 		{Name: "provisioner", Ref: Provisioner, Containerfile: "Dockerfile", Context: ".", Go: true},
@@ -53,12 +52,12 @@ func standIn(name, ref string) Image {
 	return Image{Name: name, Ref: ref, Containerfile: filepath.Join(folder, "Containerfile"), Context: folder}
 }
 
-// base is the image that all others are built from.
+// base returns the image that all others are built from.
 func base(release string) Image {
 	return Image{Name: baseName, Ref: "docker.io/library/debian:" + release + "-slim"}
 }
 
-// choose returns the named images, or all that a lab needs when none is named.
+// choose returns the named images, or all if no name is given.
 func choose(names []string, release string) ([]Image, error) {
 	if len(names) == 0 {
 		return All(), nil
@@ -72,20 +71,19 @@ func choose(names []string, release string) ([]Image, error) {
 			for _, image := range known {
 				all = append(all, image.Name)
 			}
-			return nil, fmt.Errorf("unknown image %q, known are: %s", name, strings.Join(all, ", "))
+			return nil, fmt.Errorf("unknown image %q, want one of: %s", name, strings.Join(all, ", "))
 		}
 		chosen = append(chosen, known[i])
 	}
 	return chosen, nil
 }
 
-// archiveName is the file name of the image made from what key stands for.
+// archiveName returns the file name of the image's archive with this key.
 func (i Image) archiveName(key string) string {
 	return i.Name + "-" + key + ".tar"
 }
 
-// isArchive says whether a file name is that of an archive of this image,
-// whatever it was made from.
+// isArchive reports whether a file name is that of an archive of this image, with any key.
 func (i Image) isArchive(file string) bool {
 	return regexp.MustCompile("^" + regexp.QuoteMeta(i.Name) + `-[0-9a-f]{12}\.tar$`).MatchString(file)
 }

@@ -38,16 +38,17 @@ func TestArchivesAreToldByTheirNames(t *testing.T) {
 	t.Parallel()
 	image := Image{Name: "nginx"}
 	if name := image.archiveName("0123456789ab"); !image.isArchive(name) {
-		t.Errorf("%s is not seen as an archive", name)
+		t.Errorf("%s is not recognised as an archive", name)
 	}
 	for _, name := range []string{"nginx.tar", "nginx-1.tar", "nginx-0123456789ab.tar.part", "my-nginx-0123456789ab.tar"} {
 		if image.isArchive(name) {
-			t.Errorf("%s is seen as an archive", name)
+			t.Errorf("%s is recognised as an archive", name)
 		}
 	}
 }
 
-// The repository's own files: what is built here has to be what is built elsewhere.
+// The tests below read the repository's own files: an image built here must equal one built
+// elsewhere.
 
 func TestEveryRecipeStartsFromTheBaseImageThatIsMade(t *testing.T) {
 	t.Parallel()
@@ -85,7 +86,7 @@ func TestTheBuildContextLeavesTestsOut(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// inputs leaves them out too.
+	// inputs excludes them too.
 	for _, want := range []string{"\n**/*_test.go\n", "\n**/testdata\n"} {
 		if !strings.Contains(string(text), want) {
 			t.Errorf(".dockerignore has no line %q", want)

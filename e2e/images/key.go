@@ -1,36 +1,35 @@
 package images
 
 import (
-	"crypto/sha256"
-	_ "embed" // for the recipe of the base image
-	"encoding/hex"
+	_ "embed" // for finish.sh
 	"errors"
 	"fmt"
-	"hash"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/rbd-provisioner/rbd-provisioner/e2e/prepare"
 )
 
-// keyFormat is part of every key: raise it when the way of building changes so
-// that older archives are of no use.
+// keyFormat is part of every key. Increase it if a change of the build process makes older
+// archives invalid.
 const keyFormat = "1"
 
 //go:embed base/finish.sh
 var finishScript string
 
-// baseKey stands for all that the base image is made from, but for the state of
-// the Debian release: see Options.CacheDir on how to follow that.
+// baseKey identifies the inputs of the base image, except the state of the Debian release: see
+// Options.CacheDir.
 func baseKey(release string) string {
-	sum := newSum()
-	sum.text(release)
-	sum.text(finishScript)
-	return sum.key()
+	sum := newHash()
+	sum.Text(release)
+	sum.Text(finishScript)
+	return sum.Key(12)
 }
 
-// key stands for all that the image is made from.
+// key identifies all inputs of the image.
 func (i Image) key(source, release string) (string, error) {
 	if i.Name == baseName {
 		return baseKey(release), nil
@@ -39,19 +38,19 @@ func (i Image) key(source, release string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	sum := newSum()
-	sum.text(baseKey(release))
+	sum := newHash()
+	sum.Text(baseKey(release))
 	for _, file := range files {
-		if err := sum.file(source, file); err != nil {
+		if err := addFile(sum, source, file); err != nil {
 			return "", err
 		}
 	}
-	return sum.key(), nil
+	return sum.Key(12), nil
 }
 
-// inputs lists the files that the image is made from, relative to the source
-// tree: the recipe and what the context's .dockerignore lets in, or the whole
-// context when it has none. Go tests are never among them.
+// inputs returns the files that the image is built from, relative to the source tree. These are
+// the Dockerfile and the files that the context's .dockerignore admits, or the whole context if
+// it has none. Go tests are never included.
 func (i Image) inputs(source string) ([]string, error) {
 	roots, err := contextRoots(filepath.Join(source, i.Context))
 	if err != nil {
@@ -73,16 +72,15 @@ func (i Image) inputs(source string) ([]string, error) {
 			return err
 		})
 		if err != nil {
-			return nil, fmt.Errorf("list what image %s is made from: %w", i.Name, err)
+			return nil, fmt.Errorf("list inputs of image %s: %w", i.Name, err)
 		}
 	}
 	slices.Sort(files)
 	return slices.Compact(files), nil
 }
 
-// contextRoots lists what a build context consists of, from the exceptions ("!")
-// in its .dockerignore. Of that file's language this is all that is understood:
-// the first pattern has to shut everything out.
+// contextRoots returns the parts of a build context, from the exceptions ("!") in its
+// .dockerignore. It supports only files whose first pattern excludes everything.
 func contextRoots(folder string) ([]string, error) {
 	path := filepath.Join(folder, ".dockerignore")
 	text, err := os.ReadFile(path)
@@ -105,41 +103,25 @@ func contextRoots(folder string) ([]string, error) {
 		}
 	}
 	if len(roots) == 0 {
-		return nil, fmt.Errorf(`%s: want a pattern "*" and after it exceptions such as "!/go.mod"`, path)
+		return nil, fmt.Errorf(`%s: want the pattern "*", followed by exceptions such as "!/go.mod"`, path)
 	}
 	return roots, nil
 }
 
-// sum hashes texts and files such that no two different lists of them look alike.
-type sum struct{ hash hash.Hash }
-
-func newSum() sum {
-	s := sum{sha256.New()}
-	s.text(keyFormat)
-	return s
+func newHash() prepare.Hash {
+	sum := prepare.NewHash()
+	sum.Text(keyFormat)
+	return sum
 }
 
-func (s sum) text(text string) {
-	_, _ = fmt.Fprintf(s.hash, "%d:%s", len(text), text)
-}
-
-// file hashes a file's name, whether it is executable, and its content.
-func (s sum) file(folder, name string) error {
+// addFile hashes a file's name, whether it is executable, and its content.
+func addFile(sum prepare.Hash, folder, name string) error {
 	path := filepath.Join(folder, name)
 	info, err := os.Stat(path)
 	if err != nil {
 		return err
 	}
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	s.text(filepath.ToSlash(name))
-	s.text(fmt.Sprint(info.Mode()&0o111 != 0))
-	s.text(string(data))
-	return nil
-}
-
-func (s sum) key() string {
-	return hex.EncodeToString(s.hash.Sum(nil))[:12]
+	sum.Text(filepath.ToSlash(name))
+	sum.Text(fmt.Sprint(info.Mode()&0o111 != 0))
+	return sum.File(path)
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// writeTree writes files, named by their paths, into a new folder.
+// writeTree writes files, given by their paths, into a new directory.
 func writeTree(t *testing.T, files map[string]string) string {
 	t.Helper()
 	root := t.TempDir()

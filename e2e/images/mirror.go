@@ -7,12 +7,12 @@ import (
 	"strings"
 )
 
-// mirror is where Debian packages come from.
+// mirror has the URLs of Debian packages.
 type mirror struct {
 	archive, security string
 }
 
-// publicMirror serves every release that is supported, from anywhere.
+// publicMirror has every supported release and is available everywhere.
 func publicMirror() mirror {
 	return mirror{archive: "http://deb.debian.org/debian", security: "http://deb.debian.org/debian-security"}
 }
@@ -22,9 +22,9 @@ type aptSource struct {
 	uris, suites, components []string
 }
 
-// hostMirrors lists the mirrors that the host itself is configured to use, in
-// its order, and the public one last. Entries that are no Debian mirror may be
-// among them: debootstrap, which checks signatures, will refuse those.
+// hostMirrors returns the mirrors in the host's apt configuration, in its order, and the public
+// one last. Some entries may not be Debian mirrors. debootstrap checks signatures and rejects
+// those.
 func hostMirrors(root string) []mirror {
 	var sources []aptSource
 	for _, pattern := range []string{"sources.list", "sources.list.d/*.list", "sources.list.d/*.sources"} {
@@ -48,8 +48,8 @@ func hostMirrors(root string) []mirror {
 	return chooseMirrors(sources, osReleaseField(string(release), "VERSION_CODENAME"))
 }
 
-// parseStanzas reads the deb822 format: paragraphs of "Key: value", in which
-// lines that begin with white space continue a value.
+// parseStanzas parses the deb822 format: paragraphs of "Key: value", in which lines that begin
+// with white space continue a value.
 func parseStanzas(text string) []aptSource {
 	var sources []aptSource
 	for _, stanza := range strings.Split(text, "\n\n") {
@@ -72,7 +72,7 @@ func parseStanzas(text string) []aptSource {
 	return sources
 }
 
-// parseLines reads the one-line format: deb [options] URI suite component…
+// parseLines parses the one-line format: deb [options] URI suite component…
 func parseLines(text string) []aptSource {
 	var sources []aptSource
 	for _, line := range strings.Split(text, "\n") {
@@ -88,8 +88,8 @@ func parseLines(text string) []aptSource {
 	return sources
 }
 
-// resolveMirrorFiles replaces each mirror+file: URI, as Debian's cloud images
-// have them, by the mirrors that the file lists.
+// resolveMirrorFiles replaces each mirror+file: URI by the mirrors that the file lists.
+// Debian's cloud images use such URIs.
 func resolveMirrorFiles(root string, uris []string) []string {
 	var resolved []string
 	for _, uri := range uris {
@@ -111,8 +111,8 @@ func resolveMirrorFiles(root string, uris []string) []string {
 	return resolved
 }
 
-// chooseMirrors pairs each source of the host's release with its source of
-// security updates, or else with the place where mirrors usually keep that.
+// chooseMirrors pairs each source of the host's release with its source of security updates, or
+// with the usual path of these on a mirror.
 func chooseMirrors(sources []aptSource, codename string) []mirror {
 	var archives, securities []string
 	for _, source := range sources {

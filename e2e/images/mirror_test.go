@@ -13,10 +13,10 @@ func TestHostMirrors(t *testing.T) {
 		files map[string]string
 		want  []mirror
 	}{
-		"the public mirror, when nothing is configured": {
+		"public mirror, without configuration": {
 			want: []mirror{publicMirror()},
 		},
-		"one-line entries, with options, comments and other people's archives": {
+		"one-line entries, with options, comments and third-party archives": {
 			files: map[string]string{
 				"etc/apt/sources.list": "# deb http://old.example/debian bookworm main\n" +
 					"deb [arch=amd64 signed-by=/k.gpg] http://mirror.example/debian/ bookworm main contrib # ours\n" +
@@ -36,7 +36,7 @@ func TestHostMirrors(t *testing.T) {
 			},
 			want: []mirror{{"http://mirror.example/debian", "http://mirror.example/debian-security"}, publicMirror()},
 		},
-		"the files of mirrors that cloud images have": {
+		"mirror+file URIs of cloud images": {
 			files: map[string]string{
 				"etc/apt/sources.list.d/debian.sources": "Types: deb\nURIs: mirror+file:///etc/apt/mirrors/debian.list\n" +
 					"Suites: bookworm\nComponents: main\n",
@@ -44,7 +44,7 @@ func TestHostMirrors(t *testing.T) {
 			},
 			want: []mirror{{"https://cloud.example/debian", "https://cloud.example/debian-security"}, publicMirror()},
 		},
-		"the public mirror once, when the host uses it too": {
+		"public mirror once, if the host uses it too": {
 			files: map[string]string{"etc/apt/sources.list": "deb http://deb.debian.org/debian stable main\n"},
 			want:  []mirror{publicMirror()},
 		},

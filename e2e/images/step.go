@@ -8,64 +8,25 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"sync"
 	"syscall"
 	"time"
+
+	"github.com/rbd-provisioner/rbd-provisioner/e2e/prepare"
 )
 
 const (
-	// heartbeat is how often a step that takes long says that it is still at it.
-	heartbeat = 20 * time.Second
-	// errorLines is how much of a log an error quotes.
+	// errorLines is the number of log lines in an error.
 	errorLines = 20
-	// beatLength is how much of a log's last line a heartbeat quotes.
-	beatLength = 60
-	// grace is how long an interrupted command may take to clean up.
+	// grace is the time that an interrupted command has to clean up.
 	grace = 10 * time.Second
 )
 
-// progress reports in whole lines.
-type progress struct {
-	mu  sync.Mutex
-	out io.Writer
-}
-
-func (p *progress) printf(format string, args ...any) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	_, _ = fmt.Fprintf(p.out, "images: %s\n", fmt.Sprintf(format, args...))
-}
-
-// beat says every now and then that a step still runs, and what it said last.
-// The returned function ends it.
-func (p *progress) beat(what, log string, start time.Time) (stop func()) {
-	done := make(chan struct{})
-	var beating sync.WaitGroup
-	beating.Add(1)
-	go func() {
-		defer beating.Done()
-		ticker := time.NewTicker(heartbeat)
-		defer ticker.Stop()
-		for {
-			select {
-			case <-done:
-				return
-			case <-ticker.C:
-				p.printf("%s … %s: %s", what, since(start), shorten(tail(log, 1)))
-			}
-		}
-	}()
-	return func() {
-		close(done)
-		beating.Wait()
-	}
-}
-
-// runner runs commands whose output goes to log files.
+// runner runs commands and writes their output to log files.
 type runner struct {
-	progress *progress
+	progress *prepare.Progress
 	logs     string
-	// lock is handed to every command: see lockFile.
+	// lock is inherited by every command, so that a build that outlives an interrupted builder
+	// still excludes others.
 	lock *os.File
 }
 
@@ -76,8 +37,8 @@ type command struct {
 	stdin string
 }
 
-// step runs commands one after the other, with their output in one log, and
-// reports beginning and end. The error quotes the end of the log.
+// step runs commands one after the other, logs their output to one file, and reports progress.
+// The error includes the end of the log.
 func (r *runner) step(ctx context.Context, log, what string, commands ...command) error {
 	path := filepath.Join(r.logs, log+".log")
 	file, err := os.Create(path)
@@ -85,28 +46,35 @@ func (r *runner) step(ctx context.Context, log, what string, commands ...command
 		return err
 	}
 	defer func() { _ = file.Close() }()
-	start := time.Now()
-	r.progress.printf("%s …", what)
-	stop := r.progress.beat(what, path, start)
-	defer stop()
-	for _, command := range commands {
-		if _, err := fmt.Fprintf(file, "+ %q\n", command.argv); err != nil {
-			return err
-		}
-		err := r.run(ctx, command, file, file)
-		if ctx.Err() != nil {
-			return fmt.Errorf("%s: interrupted after %s: %w", what, since(start), err)
-		}
-		if err != nil {
-			return fmt.Errorf("%s: %s failed after %s: %w; the end of %s:\n%s",
-				what, command.argv[0], since(start), err, path, tail(path, errorLines))
-		}
+	end := r.progress.Begin(what, path)
+	program, err := r.runAll(ctx, file, commands)
+	elapsed := end()
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return fmt.Errorf("%s: interrupted after %s: %w", what, elapsed, err)
+	case err != nil:
+		return fmt.Errorf("%s: %s failed after %s: %w; the end of %s:\n%s",
+			what, program, elapsed, err, path, prepare.Tail(path, errorLines))
 	}
-	r.progress.printf("%s: done in %s", what, since(start))
+	r.progress.Printf("%s: done in %s", what, elapsed)
 	return nil
 }
 
-// output runs a short command and returns what it printed.
+// runAll runs commands until one fails, and returns the name of that program.
+func (r *runner) runAll(ctx context.Context, log io.Writer, commands []command) (program string, err error) {
+	for _, command := range commands {
+		_, err := fmt.Fprintf(log, "+ %q\n", command.argv)
+		if err == nil {
+			err = r.run(ctx, command, log, log)
+		}
+		if err != nil {
+			return command.argv[0], err
+		}
+	}
+	return "", nil
+}
+
+// output runs a short command and returns its output.
 func (r *runner) output(ctx context.Context, argv ...string) (string, error) {
 	var stdout, stderr bytes.Buffer
 	if err := r.run(ctx, command{argv: argv}, &stdout, &stderr); err != nil {
@@ -124,7 +92,7 @@ func (r *runner) run(ctx context.Context, c command, stdout, stderr io.Writer) e
 	if r.lock != nil {
 		cmd.ExtraFiles = []*os.File{r.lock}
 	}
-	// A group of its own: an interruption reaches the command's children too.
+	// The process group is new, so that an interruption also reaches the command's children.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	cmd.WaitDelay = grace
@@ -133,25 +101,4 @@ func (r *runner) run(ctx context.Context, c command, stdout, stderr io.Writer) e
 		return context.Cause(ctx)
 	}
 	return err
-}
-
-func since(start time.Time) time.Duration {
-	return time.Since(start).Round(100 * time.Millisecond)
-}
-
-// tail is the end of a text file, or why it cannot be read.
-func tail(path string, lines int) string {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return err.Error()
-	}
-	all := bytes.Split(bytes.TrimSpace(data), []byte("\n"))
-	return string(bytes.Join(all[max(0, len(all)-lines):], []byte("\n")))
-}
-
-func shorten(line string) string {
-	if runes := []rune(line); len(runes) > beatLength {
-		return string(runes[:beatLength]) + "…"
-	}
-	return line
 }

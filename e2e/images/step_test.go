@@ -4,17 +4,20 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/rbd-provisioner/rbd-provisioner/e2e/prepare"
 )
 
 func TestAFailedStepQuotesItsLog(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
-	r := &runner{progress: &progress{out: &out}, logs: t.TempDir()}
+	r := &runner{progress: prepare.NewProgress(&out, "images"), logs: t.TempDir()}
 	err := r.step(t.Context(), "try", "try it",
 		command{argv: []string{"sh", "-c", "echo first"}},
 		command{argv: []string{"sh", "-c", "cat; exit 3"}, stdin: "the reason"},
@@ -29,7 +32,7 @@ func TestAFailedStepQuotesItsLog(t *testing.T) {
 		}
 	}
 	if strings.Contains(err.Error(), "never") {
-		t.Errorf("it went on after the failure:\n%v", err)
+		t.Errorf("a command ran after the failure:\n%v", err)
 	}
 	if got := out.String(); got != "images: try it …\n" {
 		t.Errorf("progress was %q", got)
@@ -40,13 +43,13 @@ func TestAnInterruptionReachesTheChildrenOfACommand(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	r := &runner{progress: &progress{out: &bytes.Buffer{}}, logs: t.TempDir()}
+	r := &runner{progress: prepare.NewProgress(io.Discard, "images"), logs: t.TempDir()}
 	start := time.Now()
 	err := r.step(ctx, "sleep", "sleep", command{argv: []string{"sh", "-c", "sleep 60; true"}})
 	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got error %v, want that of the context", err)
 	}
-	// The child holds the log open, so that the step would wait for it.
+	// The child has the log open, so the step would wait for it.
 	if took := time.Since(start); took > grace/2 {
 		t.Errorf("it took %s", took)
 	}
@@ -54,13 +57,12 @@ func TestAnInterruptionReachesTheChildrenOfACommand(t *testing.T) {
 
 func TestTheLockIsHeldAsLongAsACommandHasIt(t *testing.T) {
 	t.Parallel()
-	p := &progress{out: &bytes.Buffer{}}
 	path := filepath.Join(t.TempDir(), "lock")
-	lock, err := lockFile(t.Context(), path, p)
+	lock, err := prepare.Lock(t.Context(), path, func() {})
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &runner{progress: p, lock: lock}
+	r := &runner{lock: lock}
 	if _, err := r.output(t.Context(), "sh", "-c", "(sleep 2) >/dev/null 2>&1 &"); err != nil {
 		t.Fatal(err)
 	}
@@ -69,10 +71,10 @@ func TestTheLockIsHeldAsLongAsACommandHasIt(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if _, err := lockFile(ctx, path, p); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := prepare.Lock(ctx, path, func() {}); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got error %v while a command had the lock", err)
 	}
-	again, err := lockFile(t.Context(), path, p)
+	again, err := prepare.Lock(t.Context(), path, func() {})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// get reads a path of the API as the administrator. It is all that the lab needs
-// of the API, and works from outside the lab's network.
+// get reads a path of the API as the administrator. The lab needs no other access to the API.
+// It works from outside the lab's network.
 func (l *Lab) get(ctx context.Context, path string) ([]byte, error) {
 	cp := l.ControlPlane()
 	ca, err := os.ReadFile(cp.pki().cert("ca"))

@@ -2,38 +2,34 @@ package lab
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"errors"
-	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"time"
+
+	"github.com/rbd-provisioner/rbd-provisioner/e2e/prepare"
 )
 
-// cached returns the path of an entry in the cache, which produce writes at the
-// path that it is given when it is not there yet. Of several processes that
-// want the same entry one makes it and the others wait.
+// cached returns the path of an entry in the cache. If the entry does not exist, produce writes
+// it to the given path. If several processes need the same entry, one produces it and the
+// others wait.
 func (l *Lab) cached(ctx context.Context, kind, key string, produce func(ctx context.Context, path string) error) (string, error) {
 	path := filepath.Join(l.opts.CacheDir, kind+"-"+key)
 	if exists(path) {
 		return path, nil
 	}
-	unlock, err := lockFile(ctx, path+".lock", func() {
-		l.progress.printf("another process is making %s: waiting for it", path)
+	lock, err := prepare.Lock(ctx, path+".lock", func() {
+		l.progress.Printf("waiting for another process that is creating %s", path)
 	})
 	if err != nil {
 		return "", err
 	}
-	defer unlock()
+	defer prepare.Unlock(lock)
 	if exists(path) {
 		return path, nil
 	}
-	// What an interrupted process has left under this name is ours to remove: we
-	// hold the lock.
+	// The lock is held, so remains of an interrupted process can be removed.
 	temp := path + ".part"
 	if err := os.RemoveAll(temp); err != nil {
 		return "", err
@@ -56,7 +52,7 @@ func (l *Lab) prune(kind, newest string) error {
 		return err
 	}
 	for _, name := range names {
-		// What cannot be opened is being made or torn down, and uses what is new.
+		// A lab that cannot be opened is being started or stopped, and uses the newest entry.
 		if other, err := Open(name, l.opts); err == nil {
 			inUse[other.settings.BinDir], inUse[other.settings.Disk] = true, true
 		}
@@ -79,10 +75,10 @@ func (l *Lab) prune(kind, newest string) error {
 	return nil
 }
 
-// keepEntries is how many entries of each kind stay in the cache.
+// keepEntries is the number of entries of each kind that stay in the cache.
 const keepEntries = 4
 
-// entryName tells entries from the locks and half-made files beside them.
+// entryName matches entries, but not their locks and partial files.
 var entryName = regexp.MustCompile(`-[0-9a-f]{16}$`)
 
 func modTime(path string) time.Time {
@@ -98,34 +94,16 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// cacheKey hashes texts and the contents of files. Their names do not count.
+// cacheKey hashes texts and the contents of files, but not the names of files.
 func cacheKey(texts []string, files ...string) (string, error) {
-	hash := sha256.New()
+	sum := prepare.NewHash()
 	for _, text := range texts {
-		_, _ = fmt.Fprintf(hash, "%d:%s", len(text), text)
+		sum.Text(text)
 	}
 	for _, path := range files {
-		if err := hashFile(hash, path); err != nil {
+		if err := sum.File(path); err != nil {
 			return "", err
 		}
 	}
-	return hex.EncodeToString(hash.Sum(nil))[:16], nil
-}
-
-func hashFile(hash io.Writer, path string) error {
-	file, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = file.Close() }()
-	info, err := file.Stat()
-	if err != nil {
-		return err
-	}
-	if !info.Mode().IsRegular() {
-		return fmt.Errorf("%s: %w", path, errors.ErrUnsupported)
-	}
-	_, _ = fmt.Fprintf(hash, "%d:", info.Size())
-	_, err = io.Copy(hash, file)
-	return err
+	return sum.Key(16), nil
 }

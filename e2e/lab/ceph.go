@@ -11,19 +11,18 @@ import (
 
 // CephOptions describe a Ceph cluster. The zero value is the lab's main one.
 type CephOptions struct {
-	// Name sets further clusters apart from the main one: their daemons are called
+	// Name distinguishes further clusters from the main one: their daemons are called
 	// NAME.mon.a and so on.
 	Name string
-	// Port and PortV2 are the monitor's, for the first and the second protocol;
-	// 6789 and 3300 by default. Clusters in the same lab must differ in both.
+	// Port and PortV2 are the monitor's ports for messenger v1 and v2. The defaults are 6789
+	// and 3300. Clusters in the same lab must differ in both.
 	Port, PortV2 int
-	// OSDBytes is how much the OSD says that it holds. What is written takes
-	// memory; the rest costs nothing.
+	// OSDBytes is the capacity that the OSD reports. Only written data takes memory.
 	OSDBytes int64
-	// Durable keeps the objects in a file (BlueStore) and not in memory (MemStore),
-	// so that they are still there after the OSD was killed. It is slower.
+	// Durable keeps the objects in a file (BlueStore), not in memory (MemStore), so that they
+	// survive a kill of the OSD. It is slower.
 	Durable bool
-	// Pool is made and initialised for rbd; "kube" by default.
+	// Pool is created and initialised for rbd; "kube" by default.
 	Pool string
 }
 
@@ -33,10 +32,10 @@ type Ceph struct {
 	opts CephOptions
 }
 
-// Ceph is the lab's main cluster.
+// Ceph returns the lab's main cluster.
 func (l *Lab) Ceph() *Ceph { return l.CephCluster(l.settings.Ceph) }
 
-// CephCluster is a cluster of the lab, one of several when it has a name.
+// CephCluster returns a cluster of the lab. Additional clusters have a name.
 func (l *Lab) CephCluster(opts CephOptions) *Ceph {
 	if opts.Port == 0 {
 		opts.Port = 6789
@@ -53,33 +52,33 @@ func (l *Lab) CephCluster(opts CephOptions) *Ceph {
 	return &Ceph{lab: l, opts: opts}
 }
 
-// SecondCeph is a second cluster, with nothing in common with the main one but
-// the host.
+// SecondCeph returns a second cluster, which shares only the host with the main one.
 func (l *Lab) SecondCeph() *Ceph {
 	return l.CephCluster(CephOptions{Name: "second", Port: 6790, PortV2: 3301})
 }
 
-// Pool is the pool that the cluster is made with.
+// Pool returns the pool that the cluster is created with.
 func (c *Ceph) Pool() string { return c.opts.Pool }
 
-// Monitors are the monitors' addresses as the kernel's client and a PV want them.
+// Monitors returns the monitors' addresses in the format of the kernel client and a
+// PersistentVolume.
 func (c *Ceph) Monitors() []string {
 	return []string{fmt.Sprintf("%s:%d", HostIP, c.opts.Port)}
 }
 
-// ConfFile is the path of a ceph.conf with which its reader is client.admin.
+// ConfFile returns the path of a ceph.conf that gives access as client.admin.
 func (c *Ceph) ConfFile() string { return c.file("ceph.conf") }
 
-// Keyring is the path of the keyring of an entity such as "client.kube".
+// Keyring returns the path of the keyring of an entity such as "client.kube".
 func (c *Ceph) Keyring(entity string) string { return c.file("ceph." + entity + ".keyring") }
 
-// Key is the secret of an entity such as "client.kube".
+// Key returns the secret of an entity such as "client.kube".
 func (c *Ceph) Key(ctx context.Context, entity string) (string, error) {
 	out, err := c.lab.output(ctx, "ceph", "-c", c.ConfFile(), "--connect-timeout", "15", "auth", "print-key", entity)
 	return strings.TrimSpace(string(out)), err
 }
 
-// Daemon finds one of the cluster's daemons, such as "osd.0".
+// Daemon returns one of the cluster's daemons, such as "osd.0".
 func (c *Ceph) Daemon(name string) (*Daemon, error) { return c.lab.Daemon(c.daemon(name)) }
 
 func (c *Ceph) daemon(name string) string {
@@ -104,13 +103,13 @@ func (c *Ceph) dir() string {
 	return "ceph-" + c.opts.Name
 }
 
-// Start makes a new cluster and waits until its pool can be used.
+// Start creates a new cluster and waits until its pool is usable.
 func (c *Ceph) Start(ctx context.Context) error {
 	what := "Ceph"
 	if c.opts.Name != "" {
 		what += " " + c.opts.Name
 	}
-	return c.lab.progress.step(ctx, "starting "+what, func(ctx context.Context) error {
+	return c.lab.progress.Step(ctx, "starting "+what, func(ctx context.Context) error {
 		for _, step := range []func(context.Context) error{c.configure, c.startMonitor, c.startManagerAndOSD, c.makePool} {
 			if err := step(ctx); err != nil {
 				return err
@@ -120,7 +119,7 @@ func (c *Ceph) Start(ctx context.Context) error {
 	})
 }
 
-// Stop ends the cluster's daemons.
+// Stop stops the cluster's daemons.
 func (c *Ceph) Stop(ctx context.Context) error {
 	for _, name := range []string{"osd.0", "mgr.x", "mon.a"} {
 		d, err := c.Daemon(name)
@@ -137,7 +136,7 @@ func (c *Ceph) Stop(ctx context.Context) error {
 	return nil
 }
 
-// configure writes ceph.conf and the keyrings and makes the monitor's database.
+// configure writes ceph.conf and the keyrings and creates the monitor's database.
 func (c *Ceph) configure(ctx context.Context) error {
 	for _, dir := range []string{c.file("osd.0"), c.file("mgr.x"), c.runFile("mon.a")} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -168,8 +167,8 @@ func (c *Ceph) configure(ctx context.Context) error {
 	return err
 }
 
-// shareKeyring gives the nodes the pool client's keyring, at the place where a PV
-// without a secret has it.
+// shareKeyring copies the pool client's keyring to the nodes, to the path that a
+// PersistentVolume without a secret uses.
 func (c *Ceph) shareKeyring() error {
 	keyring, err := os.ReadFile(c.Keyring("client." + c.opts.Pool))
 	if err != nil {
@@ -183,7 +182,7 @@ func (c *Ceph) startMonitor(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return mon.until(ctx, time.Minute, func(ctx context.Context) error {
+	return mon.awaitReady(ctx, time.Minute, func(ctx context.Context) error {
 		_, err := c.lab.output(ctx, "ceph", "-c", c.ConfFile(), "--connect-timeout", "5", "mon", "stat")
 		return err
 	})
@@ -213,13 +212,13 @@ func (c *Ceph) makePool(ctx context.Context) error {
 		return err
 	}
 	if _, err := c.lab.output(ctx, "ceph", "-c", c.ConfFile(), "osd", "pool", "create", c.opts.Pool, "32"); err != nil {
-		return osd.explain(err)
+		return osd.withLog(err)
 	}
-	// This waits until the placement groups are there, hence for the OSD.
+	// The command waits for the placement groups, and so for the OSD.
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	_, err = c.lab.output(ctx, "rbd", "-c", c.ConfFile(), "pool", "init", c.opts.Pool)
-	return osd.explain(err)
+	return osd.withLog(err)
 }
 
 func (c *Ceph) start(ctx context.Context, name, program string, args ...string) (*Daemon, error) {
@@ -230,7 +229,7 @@ func (c *Ceph) start(ctx context.Context, name, program string, args ...string) 
 	})
 }
 
-// logPattern is where Ceph writes a daemon's log; $name is the daemon's name.
+// logPattern returns the path of the daemons' logs; Ceph replaces $name by the daemon's name.
 func (c *Ceph) logPattern() string {
 	return filepath.Join(c.lab.LogDir(), c.daemon("$name")+".log")
 }

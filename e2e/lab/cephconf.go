@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// conf renders ceph.conf. Everything that Ceph would put under /var goes into
-// the lab's directories.
+// conf renders ceph.conf. All paths that are below /var by default are in the lab's
+// directories.
 func (c *Ceph) conf(fsid string) string {
 	return confSection("global", c.globalConf(fsid)) +
 		confSection("mon", []string{
@@ -27,13 +27,13 @@ func (c *Ceph) conf(fsid string) string {
 		confSection("osd", c.osdConf()) +
 		confSection("client", []string{
 			"keyring", c.Keyring("$name"),
-			// Commands come and go: no socket for each.
+			// Commands are short-lived and need no socket.
 			"admin_socket", "",
 			"log_file", "/dev/null",
 		})
 }
 
-// confSection renders names and values by turns.
+// confSection renders a section from alternating names and values.
 func confSection(name string, settings []string) string {
 	var text strings.Builder
 	fmt.Fprintf(&text, "[%s]\n", name)
@@ -55,7 +55,7 @@ func (c *Ceph) globalConf(fsid string) []string {
 		"log_to_stderr", "false",
 		"err_to_stderr", "true",
 		"log_flush_on_exit", "false",
-		// One OSD has to be enough, without complaints about it.
+		// A single OSD must be enough, without health warnings.
 		"osd_pool_default_size", "1",
 		"osd_pool_default_min_size", "1",
 		"osd_crush_chooseleaf_type", "0",
@@ -64,7 +64,7 @@ func (c *Ceph) globalConf(fsid string) []string {
 		"mon_allow_pool_delete", "true",
 		"osd_pool_default_pg_autoscale_mode", "off",
 		"mon_max_pg_per_osd", "1000",
-		// The state of the machine's own disk is nobody's business here.
+		// The free space of the machine's own disk does not matter to the tests.
 		"mon_data_avail_warn", "2",
 		"mon_data_avail_crit", "1",
 		"auth_allow_insecure_global_id_reclaim", "false",
@@ -90,7 +90,7 @@ func (c *Ceph) osdConf() []string {
 		"memstore_device_bytes", fmt.Sprint(c.opts.OSDBytes))
 }
 
-// cephEntity is somebody with a key.
+// cephEntity is a Ceph user or daemon with a key.
 type cephEntity struct {
 	name string
 	caps [][2]string
@@ -102,13 +102,13 @@ func (c *Ceph) entities() []cephEntity {
 		{"client.admin", [][2]string{{"mon", "allow *"}, {"mgr", "allow *"}, {"osd", "allow *"}, {"mds", "allow *"}}},
 		{"mgr.x", [][2]string{{"mon", "allow profile mgr"}, {"osd", "allow *"}, {"mds", "allow *"}}},
 		{"osd.0", [][2]string{{"mon", "allow profile osd"}, {"mgr", "allow profile osd"}, {"osd", "allow *"}}},
-		// The least that a client for volumes in one pool gets by with.
+		// The minimal capabilities of a client for the volumes of one pool.
 		{"client." + c.opts.Pool, [][2]string{{"mon", "profile rbd"}, {"osd", "profile rbd pool=" + c.opts.Pool}}},
 	}
 }
 
-// writeKeyrings makes a keyring for each entity, and one of all of them from
-// which the monitor fills its database. This saves a command per entity.
+// writeKeyrings writes a keyring for each entity and one with all of them. The monitor fills
+// its database from the latter, which saves a command per entity.
 func (c *Ceph) writeKeyrings() error {
 	var all strings.Builder
 	for _, entity := range c.entities() {
@@ -134,8 +134,8 @@ func keyring(entity cephEntity, key string) string {
 	return text.String()
 }
 
-// newCephKey makes a secret as "ceph-authtool --gen-key" does: little-endian
-// fields for the type (AES), the time of creation and the length, then 16 bytes.
+// newCephKey generates a secret like "ceph-authtool --gen-key": little-endian fields for the
+// type (AES), the creation time and the length, then 16 bytes.
 func newCephKey(now time.Time) (string, error) {
 	key := make([]byte, 12, 28)
 	binary.LittleEndian.PutUint16(key[0:], 1)

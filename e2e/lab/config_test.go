@@ -24,7 +24,7 @@ func TestCephConfStaysBelowTheLab(t *testing.T) {
 		_, value, _ := strings.Cut(strings.TrimSpace(line), " = ")
 		if strings.HasPrefix(value, "/") && value != "/dev/null" &&
 			!strings.HasPrefix(value, l.runFile()) && !strings.HasPrefix(value, l.stateFile()) {
-			t.Errorf("a path outside the lab: %s", line)
+			t.Errorf("path outside the lab's directories: %s", line)
 		}
 	}
 	for _, want := range []string{
@@ -44,13 +44,13 @@ func TestSecondCephSharesNothingWithTheFirst(t *testing.T) {
 	l := newTestLab(t)
 	one, two := l.Ceph(), l.SecondCeph()
 	if one.ConfFile() == two.ConfFile() || one.daemon("osd.0") == two.daemon("osd.0") || one.runFile() == two.runFile() {
-		t.Error("files or daemons in common")
+		t.Error("the clusters share files or daemons")
 	}
 	if diff := cmp.Diff([]string{"10.111.0.1:6790"}, two.Monitors()); diff != "" {
 		t.Error(diff)
 	}
 	if one.opts.PortV2 == two.opts.PortV2 {
-		t.Error("a port in common")
+		t.Error("the clusters share a port")
 	}
 }
 
@@ -128,7 +128,7 @@ func TestUsersAndTokens(t *testing.T) {
 		}
 	}
 	if l.Kubeconfig() != cp.kubeconfig(admin) {
-		t.Errorf("the administrator's kubeconfig is %s, and not %s", cp.kubeconfig(admin), l.Kubeconfig())
+		t.Errorf("the administrator's kubeconfig is %s, want %s", cp.kubeconfig(admin), l.Kubeconfig())
 	}
 	if got := filepath.Base(cp.kubeconfig("system:node:node-1")); got != "node-1.kubeconfig" {
 		t.Errorf("a node's kubeconfig is %s", got)
@@ -171,11 +171,11 @@ func TestCNIConfigIsJSON(t *testing.T) {
 func TestNodeReady(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct{ node, want string }{
-		"ready":    {`{"status":{"conditions":[{"type":"DiskPressure","status":"False"},{"type":"Ready","status":"True"}]}}`, ""},
-		"tainted":  {`{"spec":{"taints":[{"key":"k"}]},"status":{"conditions":[{"type":"Ready","status":"True"}]}}`, "taint k"},
-		"not yet":  {`{"status":{"conditions":[{"type":"Ready","status":"False","message":"no network"}]}}`, "no network"},
-		"silent":   {`{}`, "not reported"},
-		"not JSON": {`x`, "invalid"},
+		"ready":     {`{"status":{"conditions":[{"type":"DiskPressure","status":"False"},{"type":"Ready","status":"True"}]}}`, ""},
+		"tainted":   {`{"spec":{"taints":[{"key":"k"}]},"status":{"conditions":[{"type":"Ready","status":"True"}]}}`, "taint k"},
+		"not yet":   {`{"status":{"conditions":[{"type":"Ready","status":"False","message":"no network"}]}}`, "no network"},
+		"no status": {`{}`, "not reported"},
+		"not JSON":  {`x`, "invalid"},
 	} {
 		err := nodeReady([]byte(test.node))
 		if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {

@@ -10,15 +10,14 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// ControlPlaneOptions change the control plane. The zero value is what a cluster
-// of the stock images has.
+// ControlPlaneOptions configure the control plane. The zero value matches a cluster that runs
+// the stock images.
 type ControlPlaneOptions struct {
-	// RBDInControllerManager puts the rbd command on the controller manager's PATH,
-	// without which the in-tree class kubernetes.io/rbd cannot provision. The stock
-	// image has none.
+	// RBDInControllerManager adds the rbd command to the controller manager's PATH. The in-tree
+	// class kubernetes.io/rbd needs it to provision, and the stock image has none.
 	RBDInControllerManager bool
-	// StockQPS leaves the controller manager at its default of 20 requests per
-	// second, which holds every provisioner down to 2.6 bound claims per second.
+	// StockQPS keeps the controller manager's default of 20 requests per second, which limits
+	// every provisioner to 2.6 bound claims per second.
 	StockQPS bool
 	// ControllerManagerArgs and APIServerArgs are appended.
 	ControllerManagerArgs, APIServerArgs []string
@@ -29,7 +28,7 @@ type ControlPlane struct {
 	lab *Lab
 }
 
-// ControlPlane is the lab's control plane.
+// ControlPlane returns the lab's control plane.
 func (l *Lab) ControlPlane() *ControlPlane { return &ControlPlane{lab: l} }
 
 func (cp *ControlPlane) file(elem ...string) string {
@@ -38,7 +37,7 @@ func (cp *ControlPlane) file(elem ...string) string {
 
 func (cp *ControlPlane) pki() pki { return pki(cp.file("pki")) }
 
-// kubeconfig is the path of a user's kubeconfig.
+// kubeconfig returns the path of a user's kubeconfig.
 func (cp *ControlPlane) kubeconfig(user string) string {
 	return cp.file(fileName(user) + ".kubeconfig")
 }
@@ -47,15 +46,15 @@ func (cp *ControlPlane) tokenFile(user string) string {
 	return cp.file(fileName(user) + ".token")
 }
 
-// fileName takes from a user's name what does not belong into a path.
+// fileName returns the part of a user's name that is usable in a path.
 func fileName(user string) string {
 	return user[strings.LastIndexByte(user, ':')+1:]
 }
 
-// Start starts the servers on an empty database and waits until the API answers
-// and the controllers have made the first ServiceAccount.
+// Start starts the servers on an empty database. It waits until the API is ready and the
+// controllers have created the first ServiceAccount.
 func (cp *ControlPlane) Start(ctx context.Context, opts ControlPlaneOptions) error {
-	return cp.lab.progress.step(ctx, "starting the control plane", func(ctx context.Context) error {
+	return cp.lab.progress.Step(ctx, "starting the control plane", func(ctx context.Context) error {
 		if err := cp.pki().create(); err != nil {
 			return err
 		}
@@ -80,7 +79,7 @@ func (cp *ControlPlane) startEtcd(ctx context.Context) error {
 		Name: "etcd",
 		Argv: []string{"/usr/bin/etcd",
 			"--name=lab",
-			// On the tmpfs of the run directory, where syncing is free.
+			// It is on the tmpfs of the run directory, where sync costs nothing.
 			"--data-dir=" + cp.lab.runFile("etcd"),
 			"--listen-client-urls=http://127.0.0.1:2379",
 			"--advertise-client-urls=http://127.0.0.1:2379",
@@ -95,8 +94,8 @@ func (cp *ControlPlane) startEtcd(ctx context.Context) error {
 	return err
 }
 
-// auditPolicy has the API server write down who was allowed what by which role. Only
-// the service account of deploy/base is of interest.
+// auditPolicy makes the API server log which role allowed each request. Only the service
+// account of deploy/base matters.
 const auditPolicy = `apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived]
@@ -125,7 +124,7 @@ func (cp *ControlPlane) startAPIServer(ctx context.Context, opts ControlPlaneOpt
 		"--service-account-signing-key-file=" + pki.key("service-account"),
 		"--kubelet-client-certificate=" + pki.cert("kubelet-client"),
 		"--kubelet-client-key=" + pki.key("kubelet-client"),
-		// Node names resolve nowhere.
+		// Node names cannot be resolved.
 		"--kubelet-preferred-address-types=InternalIP",
 		"--allow-privileged=true",
 		"--audit-policy-file=" + policy, "--audit-log-path=" + cp.lab.logFile("kube-apiserver-audit"),
@@ -136,7 +135,7 @@ func (cp *ControlPlane) startAPIServer(ctx context.Context, opts ControlPlaneOpt
 	if err != nil {
 		return err
 	}
-	return apiserver.until(ctx, 90*time.Second, func(ctx context.Context) error {
+	return apiserver.awaitReady(ctx, 90*time.Second, func(ctx context.Context) error {
 		_, err := cp.lab.get(ctx, "/readyz")
 		return err
 	})
@@ -173,7 +172,7 @@ func (cp *ControlPlane) startControllerManager(ctx context.Context, opts Control
 	if err != nil {
 		return err
 	}
-	return kcm.until(ctx, time.Minute, func(ctx context.Context) error {
+	return kcm.awaitReady(ctx, time.Minute, func(ctx context.Context) error {
 		_, err := cp.lab.get(ctx, "/api/v1/namespaces/default/serviceaccounts/default")
 		return err
 	})

@@ -1,12 +1,10 @@
 package lab
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -16,38 +14,40 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/rbd-provisioner/rbd-provisioner/e2e/prepare"
 )
 
-// daemonSpec is all that it takes to start a daemon, again and again.
+// daemonSpec has everything that is needed to start a daemon, also repeatedly.
 type daemonSpec struct {
 	Name string   `json:"name"`
 	Argv []string `json:"argv"`
 	Env  []string `json:"env,omitempty"`
-	// Log receives standard output and error; Logs are open from descriptor 3 on.
+	// Log is the file for standard output and error; Logs are open from descriptor 3 on.
 	Log  string   `json:"log"`
 	Logs []string `json:"logs,omitempty"`
-	// Isolated puts the process into a PID and a mount namespace of its own.
+	// Isolated starts the process in PID and mount namespaces of its own.
 	Isolated bool `json:"isolated,omitempty"`
 	// Remove are files to remove before a start.
 	Remove []string `json:"remove,omitempty"`
 }
 
-// daemonRecord is what the lab knows about a daemon, on disk.
+// daemonRecord is the lab's record of a daemon on disk.
 type daemonRecord struct {
 	Spec    daemonSpec `json:"spec"`
 	Process process    `json:"process"`
 }
 
-// Daemon is one long-running process of the lab: a Ceph daemon, a server of the
-// control plane, or a node with everything in it.
+// Daemon is one long-running process of the lab: a Ceph daemon, a server of the control plane,
+// or a node with all its programs.
 type Daemon struct {
 	lab    *Lab
 	record daemonRecord
 	file   string
 }
 
-// Daemon finds a daemon by its name, such as "osd.0", "kube-apiserver" or
-// "node-0". It must have been started before, by whichever process.
+// Daemon returns a daemon by its name, such as "osd.0", "kube-apiserver" or "node-0". Any
+// process may have started it.
 func (l *Lab) Daemon(name string) (*Daemon, error) {
 	d := &Daemon{lab: l, file: l.runFile("daemons", name+".json")}
 	data, err := os.ReadFile(d.file)
@@ -64,7 +64,7 @@ func (l *Lab) Daemon(name string) (*Daemon, error) {
 	return d, nil
 }
 
-// Daemons names the daemons that were started so far.
+// Daemons returns the names of the daemons that were started.
 func (l *Lab) Daemons() ([]string, error) {
 	entries, err := os.ReadDir(l.runFile("daemons"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -80,7 +80,7 @@ func (l *Lab) Daemons() ([]string, error) {
 	return names, nil
 }
 
-// startDaemon describes a daemon for the first time and starts it.
+// startDaemon records a new daemon and starts it.
 func (l *Lab) startDaemon(ctx context.Context, spec daemonSpec) (*Daemon, error) {
 	if spec.Log == "" {
 		spec.Log = l.logFile(spec.Name)
@@ -89,20 +89,20 @@ func (l *Lab) startDaemon(ctx context.Context, spec daemonSpec) (*Daemon, error)
 	return d, d.Start(ctx)
 }
 
-// Name is the daemon's name.
+// Name returns the daemon's name.
 func (d *Daemon) Name() string { return d.record.Spec.Name }
 
-// LogFile is where the daemon's output goes.
+// LogFile returns the path of the daemon's output.
 func (d *Daemon) LogFile() string { return d.record.Spec.Log }
 
-// PID is the process number of the daemon's last start.
+// PID returns the process ID of the daemon's last start.
 func (d *Daemon) PID() int { return d.record.Process.PID }
 
-// Running says whether the process is there, paused or not.
+// Running reports whether the process exists, paused or not.
 func (d *Daemon) Running() bool { return hostProc.running(d.record.Process) }
 
-// Start starts the daemon as it was started first. It does not wait for it to
-// be of use, and does nothing when it runs.
+// Start starts the daemon with its original arguments, unless it runs. It does not wait until
+// the daemon is ready.
 func (d *Daemon) Start(ctx context.Context) error {
 	if d.Running() {
 		return nil
@@ -118,8 +118,8 @@ func (d *Daemon) Start(ctx context.Context) error {
 	cmd := exec.Command(d.record.Spec.Argv[0], d.record.Spec.Argv[1:]...)
 	cmd.Env = append([]string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8"}, d.record.Spec.Env...)
 	cmd.Dir = "/"
-	// A session of its own: signals for the terminal are not for the daemon, and
-	// its helpers can be found by their group.
+	// The session is new so that signals from the terminal do not reach the daemon, and so that
+	// its helpers are in one process group.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if d.record.Spec.Isolated {
 		cmd.SysProcAttr.Cloneflags = unix.CLONE_NEWPID
@@ -134,7 +134,7 @@ func (d *Daemon) Start(ctx context.Context) error {
 	if err := d.lab.StartInside(cmd); err != nil {
 		return fmt.Errorf("start %s: %w", d.Name(), err)
 	}
-	// Read before anybody waits for it: until then the number cannot be reused.
+	// The status is read before Wait: until then the PID cannot be reused.
 	status, err := hostProc.status(cmd.Process.Pid)
 	go func() { _ = cmd.Wait() }()
 	if err != nil {
@@ -148,13 +148,13 @@ func (d *Daemon) Start(ctx context.Context) error {
 	return writeFile(d.file, data, 0o600)
 }
 
-// Pause stops the process where it is; it keeps its sockets and answers nobody.
+// Pause stops the process with SIGSTOP. Its sockets stay open, but it does not answer.
 func (d *Daemon) Pause() error { return d.signal(unix.SIGSTOP) }
 
-// Resume lets a paused process go on.
+// Resume continues a paused process.
 func (d *Daemon) Resume() error { return d.signal(unix.SIGCONT) }
 
-// Kill ends the process and its helpers at once and waits until they are gone.
+// Kill kills the process and its helpers and waits for their end.
 func (d *Daemon) Kill() error {
 	if !d.Running() {
 		return fmt.Errorf("%s is not running", d.Name())
@@ -162,11 +162,11 @@ func (d *Daemon) Kill() error {
 	if err := killProcess(d.record.Process); err != nil {
 		return fmt.Errorf("kill %s: %w", d.Name(), err)
 	}
-	return d.sweep()
+	return d.killGroup()
 }
 
-// Terminate asks the process to end and waits for it. When ctx ends first, it
-// is killed.
+// Terminate sends SIGTERM to the process and waits for its end. When ctx ends first, the
+// process is killed.
 func (d *Daemon) Terminate(ctx context.Context) error {
 	if err := d.signal(unix.SIGTERM); err != nil {
 		return err
@@ -177,11 +177,11 @@ func (d *Daemon) Terminate(ctx context.Context) error {
 			if err := d.Kill(); err != nil {
 				return err
 			}
-			return fmt.Errorf("%s did not end by itself: %w", d.Name(), ctx.Err())
+			return fmt.Errorf("%s did not end after SIGTERM and was killed: %w", d.Name(), ctx.Err())
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
-	return d.sweep()
+	return d.killGroup()
 }
 
 func (d *Daemon) signal(signal syscall.Signal) error {
@@ -191,8 +191,8 @@ func (d *Daemon) signal(signal syscall.Signal) error {
 	return send(d.record.Process, signal)
 }
 
-// sweep kills what is left of the daemon's process group and waits for its end.
-func (d *Daemon) sweep() error {
+// killGroup kills the remaining processes of the daemon's group and waits for their end.
+func (d *Daemon) killGroup() error {
 	gone := func() (bool, error) {
 		left, err := hostProc.inGroup(d.record.Process.PID)
 		for _, proc := range left {
@@ -200,14 +200,14 @@ func (d *Daemon) sweep() error {
 		}
 		return len(left) == 0, err
 	}
-	if err := poll(patience, gone); err != nil {
+	if err := poll(killTimeout, gone); err != nil {
 		return fmt.Errorf("wait for the end of %s: %w", d.Name(), err)
 	}
 	return nil
 }
 
-// explain adds to an error what the daemon said last, and whether it still runs.
-func (d *Daemon) explain(err error) error {
+// withLog adds the end of the daemon's log to an error, and whether the daemon runs.
+func (d *Daemon) withLog(err error) error {
 	if err == nil || errors.Is(err, context.Canceled) {
 		return err
 	}
@@ -215,12 +215,12 @@ func (d *Daemon) explain(err error) error {
 	if !d.Running() {
 		state = "has ended"
 	}
-	return fmt.Errorf("%w\n%s %s; the end of %s:\n%s", err, d.Name(), state, d.LogFile(), tail(d.LogFile(), 15))
+	return fmt.Errorf("%w\n%s %s; the end of %s:\n%s", err, d.Name(), state, d.LogFile(), prepare.Tail(d.LogFile(), 15))
 }
 
-// until calls check again and again until it succeeds. It gives up when the
-// daemon is no longer there, or after the timeout, with the last error.
-func (d *Daemon) until(ctx context.Context, timeout time.Duration, check func(context.Context) error) error {
+// awaitReady calls check until it succeeds. It returns the last error when the daemon has
+// ended, or after the timeout.
+func (d *Daemon) awaitReady(ctx context.Context, timeout time.Duration, check func(context.Context) error) error {
 	deadline := time.Now().Add(timeout)
 	for {
 		err := check(ctx)
@@ -231,7 +231,7 @@ func (d *Daemon) until(ctx context.Context, timeout time.Duration, check func(co
 			return ctx.Err()
 		}
 		if !d.Running() || time.Now().After(deadline) {
-			return d.explain(err)
+			return d.withLog(err)
 		}
 		select {
 		case <-ctx.Done():
@@ -257,27 +257,4 @@ func closeAll(files []*os.File) {
 	for _, file := range files {
 		_ = file.Close()
 	}
-}
-
-// tail is the end of a text file.
-func tail(path string, lines int) string {
-	file, err := os.Open(path)
-	if err != nil {
-		return err.Error()
-	}
-	defer func() { _ = file.Close() }()
-	const enough = 64 << 10
-	if info, err := file.Stat(); err == nil && info.Size() > enough {
-		_, _ = file.Seek(-enough, io.SeekEnd)
-	}
-	data, err := io.ReadAll(file)
-	if err != nil {
-		return err.Error()
-	}
-	return lastLines(data, lines)
-}
-
-func lastLines(data []byte, lines int) string {
-	all := bytes.Split(bytes.TrimSpace(data), []byte("\n"))
-	return string(bytes.Join(all[max(0, len(all)-lines):], []byte("\n")))
 }

@@ -14,8 +14,8 @@ import (
 // diskBytes is the size of a node's disk, a sparse file.
 const diskBytes = 32 * gib
 
-// nodeDisk is a disk with the images imported into containerd. Nodes write to
-// layers of their own above it. It is made once for each set of images.
+// nodeDisk returns a disk with the images imported into containerd, one for each set of images.
+// Nodes write to copy-on-write layers above it.
 func (l *Lab) nodeDisk(ctx context.Context, images []string) (string, error) {
 	images, err := absolute(images)
 	if err != nil {
@@ -27,8 +27,8 @@ func (l *Lab) nodeDisk(ctx context.Context, images []string) (string, error) {
 		return "", fmt.Errorf("container images: %w", err)
 	}
 	l.settings.Disk, err = l.cached(ctx, "disk", key, func(ctx context.Context, path string) error {
-		what := fmt.Sprintf("making a disk for the nodes (images: %d)", len(images))
-		return l.progress.step(ctx, what, func(ctx context.Context) error {
+		what := fmt.Sprintf("creating the nodes' disk (images: %d)", len(images))
+		return l.progress.Step(ctx, what, func(ctx context.Context) error {
 			if err := makeFileSystem(ctx, path); err != nil {
 				return err
 			}
@@ -67,7 +67,7 @@ func makeFileSystem(ctx context.Context, path string) error {
 	return nil
 }
 
-// importImages boots a machine whose only task it is.
+// importImages boots a User-Mode Linux that imports the images and powers off.
 func (l *Lab) importImages(ctx context.Context, disk string, images []string) error {
 	const name = "disk-maker"
 	dir := l.stateFile("nodes", name)
@@ -91,12 +91,12 @@ func (l *Lab) importImages(ctx context.Context, disk string, images []string) er
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
-	if err := machine.sweep(); err != nil {
+	if err := machine.killGroup(); err != nil {
 		return err
 	}
 	result, err := os.ReadFile(filepath.Join(dir, "result"))
 	if err == nil && strings.TrimSpace(string(result)) != "imported" {
 		err = errors.New(strings.TrimSpace(string(result)))
 	}
-	return machine.explain(err)
+	return machine.withLog(err)
 }

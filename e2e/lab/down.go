@@ -15,16 +15,15 @@ import (
 )
 
 const (
-	// politeness is how long processes have between SIGTERM and SIGKILL. Nothing
-	// of a lab that goes down is worth saving.
-	politeness = 500 * time.Millisecond
-	// patience is how long they have to end after SIGKILL.
-	patience = 10 * time.Second
+	// termTimeout is the time between SIGTERM and SIGKILL. It is short because a stopped lab
+	// has no data worth saving.
+	termTimeout = 500 * time.Millisecond
+	// killTimeout is the time that processes have to end after SIGKILL.
+	killTimeout = 10 * time.Second
 )
 
-// Down ends all processes of the lab and removes all of it but the logs. It
-// works on whatever an interrupted start or an interrupted Down has left, also
-// when that is nothing.
+// Down stops all processes of the lab and removes all its files except the logs. It also works
+// after an interrupted start or Down, and if the lab does not exist.
 func (l *Lab) Down(ctx context.Context) error {
 	unlock, err := l.lock(ctx)
 	if err != nil {
@@ -38,8 +37,8 @@ func (l *Lab) down() error {
 	if err := l.killAll(); err != nil {
 		return err
 	}
-	// Emptied before it is unmounted: the nodes of other labs may have it mounted
-	// in their namespaces, and would keep its memory.
+	// The directory is emptied before it is unmounted. Nodes of other labs may have mounted it
+	// in their namespaces, and would keep its memory allocated.
 	if err := removeAllIn(l.runFile(), ""); err != nil {
 		return err
 	}
@@ -57,7 +56,7 @@ func (l *Lab) down() error {
 	return os.RemoveAll(l.runFile())
 }
 
-// removeAllIn removes what is in a directory, but for one name.
+// removeAllIn removes the content of a directory except one name.
 func removeAllIn(dir, except string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -74,18 +73,18 @@ func removeAllIn(dir, except string) error {
 	return nil
 }
 
-// killAll ends the processes of the lab: those in its network namespace, and the
-// recorded ones in case somebody has removed the namespace.
+// killAll ends the lab's processes: those in its network namespace, and those recorded, in case
+// the namespace was removed.
 func (l *Lab) killAll() error {
 	start := time.Now()
-	asked := map[process]bool{}
+	signaled := map[process]bool{}
 	for {
 		left, err := l.processes()
 		if err != nil {
 			return err
 		}
-		// Those on their way out are in no namespace any more.
-		for proc := range asked {
+		// Processes that are exiting are in no namespace any more.
+		for proc := range signaled {
 			if hostProc.running(proc) && !slices.Contains(left, proc) {
 				left = append(left, proc)
 			}
@@ -93,19 +92,19 @@ func (l *Lab) killAll() error {
 		if len(left) == 0 {
 			return nil
 		}
-		if time.Since(start) > politeness+patience {
-			return fmt.Errorf("%d processes of lab %s do not end, process %d for one", len(left), l.name, left[0].PID)
+		if time.Since(start) > termTimeout+killTimeout {
+			return fmt.Errorf("%d processes of lab %s did not end after SIGKILL, for example process %d", len(left), l.name, left[0].PID)
 		}
-		if err := l.end(left, asked, time.Since(start) > politeness); err != nil {
+		if err := l.endProcesses(left, signaled, time.Since(start) > termTimeout); err != nil {
 			return err
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
 }
 
-// end makes processes end: tracers and what they trace at once, the others when
-// they were asked before and did not, if force is set.
-func (l *Lab) end(processes []process, asked map[process]bool, force bool) error {
+// endProcesses ends processes. Tracers and the processes that they trace are killed at once. The others
+// get SIGTERM, and SIGKILL if force is set.
+func (l *Lab) endProcesses(processes []process, signaled map[process]bool, force bool) error {
 	for _, proc := range processes {
 		if tracer := hostProc.tracer(proc.PID); tracer != 0 {
 			if status, err := hostProc.status(tracer); err == nil && slices.Contains(processes, status.process) {
@@ -120,13 +119,13 @@ func (l *Lab) end(processes []process, asked map[process]bool, force bool) error
 		switch {
 		case force:
 			err = send(proc, unix.SIGKILL)
-		case !asked[proc]:
+		case !signaled[proc]:
 			err = send(proc, unix.SIGTERM)
 		}
 		if err != nil {
 			return err
 		}
-		asked[proc] = true
+		signaled[proc] = true
 	}
 	return nil
 }
@@ -147,8 +146,8 @@ func (l *Lab) processes() ([]process, error) {
 		return nil, err
 	}
 	for _, name := range names {
-		// A record that cannot be read was being written: its process is new, and
-		// the namespace is still there to find it by.
+		// An unreadable record is being written: its process is new and is still found by its
+		// namespace.
 		d, err := l.Daemon(name)
 		if err != nil || !d.Running() {
 			continue
@@ -163,7 +162,7 @@ func (l *Lab) processes() ([]process, error) {
 	return slices.Compact(found), nil
 }
 
-// unmountBelow unmounts dir and all that is mounted below it.
+// unmountBelow unmounts dir and all mounts below it.
 func unmountBelow(dir string) error {
 	file, err := os.Open("/proc/self/mountinfo")
 	if err != nil {

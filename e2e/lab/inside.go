@@ -11,9 +11,11 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/rbd-provisioner/rbd-provisioner/e2e/prepare"
 )
 
-// Command prepares a program with the lab's environment. StartInside starts it.
+// Command returns a command with the lab's environment, to be started by StartInside.
 func (l *Lab) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Env = mergeEnv(os.Environ(), l.Env())
@@ -23,13 +25,13 @@ func (l *Lab) Command(ctx context.Context, name string, args ...string) *exec.Cm
 	return cmd
 }
 
-// StartInside starts a command in the lab's network. The caller waits for it.
+// StartInside starts a command in the lab's network. The caller must wait for it.
 func (l *Lab) StartInside(cmd *exec.Cmd) error {
 	return l.net.do(cmd.Start)
 }
 
-// output runs a command inside and returns what it prints. The error carries
-// what it says on its standard error.
+// output runs a command in the lab's network and returns its output. The error includes its
+// standard error.
 func (l *Lab) output(ctx context.Context, name string, args ...string) ([]byte, error) {
 	cmd := l.Command(ctx, name, args...)
 	var stdout, stderr bytes.Buffer
@@ -42,13 +44,13 @@ func (l *Lab) output(ctx context.Context, name string, args ...string) ([]byte, 
 		err = ctx.Err()
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w: %s", strings.Join(cmd.Args, " "), err, lastLines(stderr.Bytes(), 5))
+		return nil, fmt.Errorf("%s: %w: %s", strings.Join(cmd.Args, " "), err, prepare.LastLines(stderr.Bytes(), 5))
 	}
 	return stdout.Bytes(), nil
 }
 
-// Exec replaces the calling process by a program inside the lab's network and
-// environment. It returns only when it fails.
+// Exec replaces the calling process by a program in the lab's network and environment. It
+// returns only on failure.
 func (l *Lab) Exec(argv []string) error {
 	env := mergeEnv(os.Environ(), l.Env())
 	path, err := lookPath(argv[0], env)
@@ -62,13 +64,13 @@ func (l *Lab) Exec(argv []string) error {
 	return fmt.Errorf("run %s: %w", path, unix.Exec(path, argv, env))
 }
 
-// mergeEnv joins environments; the last value of a name counts.
+// mergeEnv merges environments; the last value of a name is used.
 func mergeEnv(base, more []string) []string {
 	cmd := exec.Cmd{Env: append(append([]string{}, base...), more...)}
 	return cmd.Environ()
 }
 
-// lookPath finds a program as a shell with the environment would.
+// lookPath finds a program as a shell with the environment does.
 func lookPath(name string, env []string) (string, error) {
 	if strings.ContainsRune(name, '/') {
 		return name, nil

@@ -8,18 +8,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// killProcess kills a process and, before it, those that it traces.
+// killProcess kills the processes that a process traces, and then the process.
 //
-// The order matters. The programs inside a User-Mode Linux are processes of the
-// host whose system calls their tracer, the User-Mode Linux, intercepts. When it
-// dies first they are let loose: for a moment they go on as programs of the host,
-// as root, and what was meant for the node's files happens to the host's.
+// The order matters. The programs inside a User-Mode Linux are processes of the host. Their
+// tracer, the User-Mode Linux, intercepts their system calls. If it dies first, they briefly
+// continue as root programs of the host. What they do to the node's files then happens to the
+// host's files.
 func killProcess(proc process) error {
 	if err := send(proc, unix.SIGSTOP); err != nil {
 		return err
 	}
-	// It may take no part in what comes, and start nothing new. On a busy machine
-	// it can take seconds to stop; if it does not, the kill has to do without.
+	// A stopped process cannot start new ones. On a busy machine the stop can take seconds. If
+	// it takes longer, the kill continues without it.
 	_ = poll(5*time.Second, func() (bool, error) { return !hostProc.active(proc), nil })
 	tracesNone := func() (bool, error) {
 		traced, err := hostProc.traced(proc.PID)
@@ -45,9 +45,9 @@ func send(proc process, signal unix.Signal) error {
 	return nil
 }
 
-var errTimeout = errors.New("it takes too long")
+var errTimeout = errors.New("timed out")
 
-// poll waits until done says so.
+// poll waits until done returns true.
 func poll(timeout time.Duration, done func() (bool, error)) error {
 	for deadline := time.Now().Add(timeout); ; time.Sleep(5 * time.Millisecond) {
 		if ok, err := done(); ok || err != nil {

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// user is somebody who comes with a token.
+// user is a Kubernetes user that authenticates with a token.
 type user struct {
 	name   string
 	groups string
@@ -28,8 +28,8 @@ func users() []user {
 	return all
 }
 
-// writeUsers makes a token and a kubeconfig for each user, and the file by which
-// the API server knows them.
+// writeUsers writes a token and a kubeconfig for each user, and the token file of the API
+// server.
 func (cp *ControlPlane) writeUsers() error {
 	ca, err := os.ReadFile(cp.pki().cert("ca"))
 	if err != nil {
@@ -52,8 +52,8 @@ func (cp *ControlPlane) writeUsers() error {
 	return writeFile(cp.file("tokens.csv"), []byte(tokens.String()), 0o600)
 }
 
-// kubeconfig leads a user to the API server. The CA stands in the file itself, so
-// that it works from inside a node as well.
+// kubeconfig renders a user's kubeconfig. The CA is embedded, so that the file also works
+// inside a node.
 func kubeconfig(user, token string, ca []byte) string {
 	return fmt.Sprintf(`apiVersion: v1
 kind: Config

@@ -11,14 +11,14 @@ import (
 	"strings"
 )
 
-// KubernetesVersion is the last patch of the last minor release with the in-tree
-// rbd plugin.
+// KubernetesVersion is the last patch release of the last minor release with the in-tree rbd
+// plugin.
 const KubernetesVersion = "v1.30.14"
 
-// moduleFile is where the module that builds Kubernetes lies in the repository.
+// moduleFile is the path of the module that builds Kubernetes, in the repository.
 const moduleFile = "e2e/kubernetes/go.mod"
 
-// buildKubernetes makes the Kubernetes programs, unless the cache has them.
+// buildKubernetes builds the Kubernetes programs unless they are in the cache.
 func (l *Lab) buildKubernetes(ctx context.Context) error {
 	source, err := l.kubernetesSource()
 	if err != nil {
@@ -30,8 +30,8 @@ func (l *Lab) buildKubernetes(ctx context.Context) error {
 		return err
 	}
 	l.settings.BinDir, err = l.cached(ctx, "kubernetes", key, func(ctx context.Context, path string) error {
-		what := "building Kubernetes " + KubernetesVersion + " (minutes, the first time)"
-		return l.progress.step(ctx, what, func(ctx context.Context) error {
+		what := "building Kubernetes " + KubernetesVersion + " (takes minutes the first time)"
+		return l.progress.Step(ctx, what, func(ctx context.Context) error {
 			cmd := exec.CommandContext(ctx, "go", append(args, path+string(filepath.Separator), "tool")...)
 			cmd.Dir = source
 			cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off", "GOFLAGS=-mod=readonly", "PWD="+source)
@@ -44,8 +44,8 @@ func (l *Lab) buildKubernetes(ctx context.Context) error {
 	return err
 }
 
-// versionFlags make the programs report the version: a plain build has none, and
-// clients decide by it.
+// versionFlags set the version that the programs report. A plain build reports none, and
+// clients depend on it.
 func versionFlags(version string) string {
 	major, minor, _ := strings.Cut(strings.TrimPrefix(version, "v"), ".")
 	minor, _, _ = strings.Cut(minor, ".")
@@ -59,8 +59,8 @@ func versionFlags(version string) string {
 	return strings.Join(flags, " ")
 }
 
-// kubernetesSource finds the module that builds Kubernetes: as told, upwards from
-// the working directory, or beside this very file.
+// kubernetesSource finds the module that builds Kubernetes: in Options.Source, upwards from the
+// working directory, or beside this source file.
 func (l *Lab) kubernetesSource() (string, error) {
 	if l.opts.Source != "" {
 		return l.opts.Source, nil
@@ -82,5 +82,5 @@ func (l *Lab) kubernetesSource() (string, error) {
 			return filepath.Dir(file), nil
 		}
 	}
-	return "", errors.New("cannot find " + moduleFile + ": run this from inside the repository")
+	return "", errors.New(moduleFile + " not found: run the command inside the repository")
 }

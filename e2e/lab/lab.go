@@ -12,29 +12,30 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/rbd-provisioner/rbd-provisioner/e2e/prepare"
 )
 
-// ErrNotFound says that there is no lab of the wanted name.
+// ErrNotFound means that no lab of this name exists.
 var ErrNotFound = errors.New("no such lab")
 
-// validName keeps names short enough for socket paths and fit for a namespace.
+// validName limits names to what socket paths and namespaces allow.
 var validName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,18}[a-z0-9])?$`)
 
-// Options say where a lab keeps its things. The zero value is what the command
-// uses.
+// Options are the directories of a lab. The zero value has the defaults of the command.
 type Options struct {
-	// RunDir holds one short-lived directory per lab; /run/rbd-lab by default.
-	// Unix sockets are made in it: keep it short.
+	// RunDir has one temporary directory per lab; /run/rbd-lab by default. It must be short,
+	// because Unix sockets are created in it.
 	RunDir string
-	// StateDir holds logs, configuration and disks; /var/tmp/rbd-lab by default.
+	// StateDir has logs, configuration and disks; /var/tmp/rbd-lab by default.
 	StateDir string
-	// CacheDir holds what all labs share; by default
-	// ${XDG_CACHE_HOME:-~/.cache}/rbd-provisioner-lab.
+	// CacheDir is shared by all labs; ${XDG_CACHE_HOME:-~/.cache}/rbd-provisioner-lab by
+	// default.
 	CacheDir string
-	// Source is the directory of the Go module that builds Kubernetes. By default
-	// it is looked for from the working directory upwards.
+	// Source is the directory of the Go module that builds Kubernetes. By default it is
+	// searched from the working directory upwards.
 	Source string
-	// Out receives the progress lines; nil discards them.
+	// Out is the writer of the progress lines; nil discards them.
 	Out io.Writer
 }
 
@@ -43,27 +44,27 @@ type Lab struct {
 	name     string
 	opts     Options
 	settings settings
-	progress *progress
+	progress *prepare.Progress
 	net      *network
 }
 
-// settings are what a running lab was brought up with, as lab.json keeps them
-// for those that attach later.
+// settings are the options of a running lab, stored in lab.json for processes that attach to
+// it.
 type settings struct {
 	StateDir string `json:"stateDir"`
 	CacheDir string `json:"cacheDir"`
-	// BinDir has the Kubernetes programs, once they are there.
+	// BinDir has the Kubernetes programs, after they are built.
 	BinDir string `json:"binDir,omitempty"`
-	// Disk is below the nodes' own disks, once it is there.
+	// Disk is the shared disk below the nodes' own disks, after it is created.
 	Disk string `json:"disk,omitempty"`
 	// Ceph is the main cluster.
 	Ceph CephOptions `json:"ceph"`
 }
 
-// New describes a lab. It touches nothing.
+// New returns a lab without creating anything.
 func New(name string, opts Options) (*Lab, error) {
 	if !validName.MatchString(name) {
-		return nil, fmt.Errorf("lab name %q: want 1 to 20 of a-z, 0-9 and dashes inside", name)
+		return nil, fmt.Errorf("invalid lab name %q: want 1 to 20 characters of a-z, 0-9 and inner dashes", name)
 	}
 	if err := opts.complete(); err != nil {
 		return nil, err
@@ -72,14 +73,13 @@ func New(name string, opts Options) (*Lab, error) {
 		name:     name,
 		opts:     opts,
 		settings: settings{StateDir: opts.StateDir, CacheDir: opts.CacheDir},
-		progress: newProgress(opts.Out, name),
+		progress: prepare.NewProgress(opts.Out, "lab "+name),
 		net:      &network{namespace: namespacePrefix + name},
 	}, nil
 }
 
-// Open attaches to a lab that was brought up before, by this process or another.
-// The directories of opts give way to those that the lab was made with, except
-// for RunDir.
+// Open attaches to an existing lab. It uses the directories that the lab was created with,
+// except for RunDir, which is taken from opts.
 func Open(name string, opts Options) (*Lab, error) {
 	l, err := New(name, opts)
 	if err != nil {
@@ -99,8 +99,7 @@ func Open(name string, opts Options) (*Lab, error) {
 	return l, nil
 }
 
-// List names the labs of which something is left: running ones, and the remains
-// of those that were interrupted.
+// List returns the names of running labs and of labs whose start or stop was interrupted.
 func List(opts Options) ([]string, error) {
 	if err := opts.complete(); err != nil {
 		return nil, err
@@ -130,11 +129,7 @@ func (o *Options) complete() error {
 		o.StateDir = "/var/tmp/rbd-lab"
 	}
 	if o.CacheDir == "" {
-		cache, err := os.UserCacheDir()
-		if err != nil {
-			cache = "/var/cache" // there is no home
-		}
-		o.CacheDir = filepath.Join(cache, "rbd-provisioner-lab")
+		o.CacheDir = prepare.CacheDir()
 	}
 	for _, dir := range []*string{&o.RunDir, &o.StateDir, &o.CacheDir} {
 		abs, err := filepath.Abs(*dir)
@@ -149,17 +144,17 @@ func (o *Options) complete() error {
 	return nil
 }
 
-// Name is the lab's name.
+// Name returns the lab's name.
 func (l *Lab) Name() string { return l.name }
 
-// LogDir has one file per component. It outlives the lab.
+// LogDir returns the directory of the logs, one file per component. It is kept after Down.
 func (l *Lab) LogDir() string { return l.stateFile("logs") }
 
-// Kubeconfig is the path of the administrator's kubeconfig.
+// Kubeconfig returns the path of the administrator's kubeconfig.
 func (l *Lab) Kubeconfig() string { return l.stateFile("kube", "admin.kubeconfig") }
 
-// Env is what a program needs in its environment to work with the lab, in the
-// form of os.Environ and to be appended to it.
+// Env returns the environment variables that programs need to work with the lab. Append them to
+// os.Environ.
 func (l *Lab) Env() []string {
 	env := []string{
 		"RBD_LAB=" + l.name,
@@ -194,8 +189,7 @@ func (l *Lab) saveSettings() error {
 	return writeFile(l.settingsFile(), append(data, '\n'), 0o644)
 }
 
-// create makes the directories and the network of a lab of which nothing is
-// left from before.
+// create creates the directories and the network of a lab after its remains were removed.
 func (l *Lab) create() error {
 	if err := os.RemoveAll(l.stateFile()); err != nil {
 		return err
@@ -205,9 +199,9 @@ func (l *Lab) create() error {
 			return err
 		}
 	}
-	// The databases in the run directory sync after every write; on a disk that
-	// would be what the lab measures.
-	// It holds the nodes' memory, too, and takes no more than is used.
+	// The databases in the run directory sync after every write. On a disk, the lab would
+	// measure that disk. The tmpfs also has the nodes' memory, of which only the used part is
+	// allocated.
 	size := fmt.Sprintf("size=%dg,mode=755", (4*gib+maxNodes*nodeMemory)/gib)
 	if err := unix.Mount("rbd-lab", l.runFile(), "tmpfs", 0, size); err != nil {
 		return fmt.Errorf("mount a tmpfs on %s: %w", l.runFile(), err)
@@ -215,14 +209,14 @@ func (l *Lab) create() error {
 	if err := l.saveSettings(); err != nil {
 		return err
 	}
-	// A User-Mode Linux crashes at boot when the folder for its socket is missing.
+	// A User-Mode Linux crashes at boot if the directory of its socket does not exist.
 	if err := os.Mkdir(l.runFile("uml"), 0o755); err != nil {
 		return err
 	}
 	return l.net.create()
 }
 
-// writeFile writes a file that readers see whole or not at all.
+// writeFile writes a file atomically.
 func writeFile(path string, data []byte, mode os.FileMode) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err

@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// buildCommand builds the command of this repository.
+// buildCommand builds the command lab.
 func buildCommand(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "lab")
@@ -27,7 +27,7 @@ func buildCommand(t *testing.T) string {
 	return path
 }
 
-// temporary is a lab of the real kind that ends with the test.
+// temporary returns a lab that is stopped at the end of the test.
 func temporary(t *testing.T, name string) *Lab {
 	t.Helper()
 	l, err := New(name, Options{Out: os.Stderr})
@@ -42,7 +42,7 @@ func temporary(t *testing.T, name string) *Lab {
 	return l
 }
 
-// assertGone checks that nothing of a lab is left but its logs.
+// assertGone checks that only the logs of a lab are left.
 func assertGone(t *testing.T, l *Lab, inode uint64) {
 	t.Helper()
 	if left, err := hostProc.inNamespace(inode, os.Getpid()); err != nil || len(left) > 0 {
@@ -50,7 +50,7 @@ func assertGone(t *testing.T, l *Lab, inode uint64) {
 	}
 	for _, path := range []string{l.net.path(), l.runFile(), l.Kubeconfig(), l.Ceph().ConfFile()} {
 		if exists(path) {
-			t.Errorf("%s is still there", path)
+			t.Errorf("%s was not removed", path)
 		}
 	}
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
@@ -78,7 +78,7 @@ func TestSurvivesAKillAtAnyMoment(t *testing.T) {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 		if round%2 == 0 {
-			continue // what is left is for the next round to remove
+			continue // the next round removes the remains
 		}
 		inode, _, err := l.net.inode()
 		if err != nil {
@@ -108,7 +108,7 @@ func TestTwoLabsAtOnce(t *testing.T) {
 	}
 	var ids []string
 	for _, l := range labs {
-		// Each has the other's addresses, and its own cluster behind them.
+		// Both use the same addresses, with a cluster of their own.
 		if _, err := l.output(t.Context(), "rbd", "create", "kube/"+l.Name(), "--size", "1G"); err != nil {
 			t.Fatal(err)
 		}
@@ -123,13 +123,13 @@ func TestTwoLabsAtOnce(t *testing.T) {
 		ids = append(ids, string(id))
 	}
 	if ids[0] == ids[1] {
-		t.Errorf("both have the cluster %s", ids[0])
+		t.Errorf("both labs have the same cluster %s", ids[0])
 	}
 	if err := labs[0].Down(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := labs[1].get(t.Context(), "/readyz"); err != nil {
-		t.Errorf("the second after the first is down: %v", err)
+		t.Errorf("second lab after the stop of the first: %v", err)
 	}
 }
 
@@ -148,7 +148,7 @@ func TestFaultsOfANode(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	if _, err := l.output(ctx, "kubectl", "get", "--raw", "/api/v1/nodes/node-0/proxy/healthz"); err == nil {
-		t.Error("a paused node answers")
+		t.Error("a paused node responded")
 	}
 	if err := node.Resume(); err != nil {
 		t.Fatal(err)
@@ -160,7 +160,7 @@ func TestFaultsOfANode(t *testing.T) {
 		t.Fatal(err)
 	}
 	if left, err := hostProc.inGroup(node.PID()); err != nil || len(left) > 0 {
-		t.Errorf("left of the node: %v, %v", left, err)
+		t.Errorf("remaining processes of the node: %v, %v", left, err)
 	}
 	if err := l.Node(0).WaitReady(t.Context(), time.Second); err == nil {
 		t.Error("a killed node is ready")

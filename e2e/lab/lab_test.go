@@ -9,7 +9,8 @@ import (
 	"testing"
 )
 
-// newTestLab is a lab that was not brought up, all below a temporary directory.
+// newTestLab returns a lab that was not started, with all its directories below a temporary
+// one.
 func newTestLab(t *testing.T) *Lab {
 	t.Helper()
 	dir := t.TempDir()
@@ -29,7 +30,7 @@ func TestNewTouchesNothing(t *testing.T) {
 	l := newTestLab(t)
 	for _, dir := range []string{l.opts.RunDir, l.opts.StateDir, l.opts.CacheDir} {
 		if exists(dir) {
-			t.Errorf("%s was made", dir)
+			t.Errorf("%s was created", dir)
 		}
 	}
 }
@@ -50,7 +51,7 @@ func TestOpenTakesTheDirectoriesFromTheLab(t *testing.T) {
 	t.Parallel()
 	l := newTestLab(t)
 	if _, err := Open("test", l.opts); !errors.Is(err, ErrNotFound) {
-		t.Fatalf("open a lab that is not there: %v, want ErrNotFound", err)
+		t.Fatalf("open a lab that does not exist: %v, want ErrNotFound", err)
 	}
 	l.settings.BinDir = "/some/bin"
 	if err := l.saveSettings(); err != nil {

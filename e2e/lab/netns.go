@@ -19,20 +19,20 @@ const (
 	namespaceDir    = "/run/netns"
 	namespacePrefix = "rbdlab-"
 
-	// HostIP is the host's side of the lab: monitors and API server.
+	// HostIP is the host's address in the lab, of monitors and API server.
 	HostIP = "10.111.0.1"
-	// ServiceIP is where pods find the API server.
+	// ServiceIP is the service address of the API server for pods.
 	ServiceIP = "10.96.0.1"
 
 	bridge = "br0"
-	// maxNodes is how many nodes have a tap device, a route and a token.
+	// maxNodes is the number of nodes that have a tap device, a route and a token.
 	maxNodes = 8
 )
 
-// NodeIP is the address of a node.
+// NodeIP returns the address of a node.
 func NodeIP(i int) string { return fmt.Sprintf("10.111.0.%d", 10+i) }
 
-// PodCIDR is the range from which the pods of a node have their addresses.
+// PodCIDR returns the address range of the pods of a node.
 func PodCIDR(i int) string { return fmt.Sprintf("10.244.%d.0/24", i) }
 
 // network is the lab's network namespace.
@@ -42,11 +42,11 @@ type network struct {
 
 func (n *network) path() string { return filepath.Join(namespaceDir, n.namespace) }
 
-// create makes the namespace, the bridge with a tap device for each possible
-// node, and the routes.
+// create creates the namespace, the bridge with a tap device for each possible node, and the
+// routes.
 func (n *network) create() error {
 	if out, err := exec.Command("ip", "netns", "add", n.namespace).CombinedOutput(); err != nil {
-		return fmt.Errorf("make network namespace %s: %w: %s", n.namespace, err, bytes.TrimSpace(out))
+		return fmt.Errorf("create network namespace %s: %w: %s", n.namespace, err, bytes.TrimSpace(out))
 	}
 	var batch strings.Builder
 	fmt.Fprintf(&batch, "link set lo up\naddress add %s/32 dev lo\n", ServiceIP)
@@ -67,8 +67,7 @@ func (n *network) create() error {
 
 func tap(node int) string { return fmt.Sprintf("tap%d", node) }
 
-// remove takes the name away. The namespace itself ends with the last process
-// in it.
+// remove removes the name. The kernel removes the namespace with its last process.
 func (n *network) remove() error {
 	if err := unix.Unmount(n.path(), unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("unmount %s: %w", n.path(), err)
@@ -79,7 +78,7 @@ func (n *network) remove() error {
 	return nil
 }
 
-// inode identifies the namespace; ok is false when there is none.
+// inode returns the inode of the namespace; ok is false if it does not exist.
 func (n *network) inode() (inode uint64, ok bool, err error) {
 	var stat unix.Statfs_t
 	err = unix.Statfs(n.path(), &stat)
@@ -87,7 +86,7 @@ func (n *network) inode() (inode uint64, ok bool, err error) {
 		return 0, false, nil
 	}
 	if err != nil {
-		return 0, false, fmt.Errorf("look at %s: %w", n.path(), err)
+		return 0, false, fmt.Errorf("stat %s: %w", n.path(), err)
 	}
 	// An interrupted "ip netns add" leaves an empty file.
 	if stat.Type != unix.NSFS_MAGIC {
@@ -95,7 +94,7 @@ func (n *network) inode() (inode uint64, ok bool, err error) {
 	}
 	var file unix.Stat_t
 	if err := unix.Stat(n.path(), &file); err != nil {
-		return 0, false, fmt.Errorf("look at %s: %w", n.path(), err)
+		return 0, false, fmt.Errorf("stat %s: %w", n.path(), err)
 	}
 	return file.Ino, true, nil
 }
@@ -113,8 +112,7 @@ func (n *network) enter() error {
 	return nil
 }
 
-// do runs fn on a thread that is in the namespace. Processes and sockets that
-// fn makes stay there.
+// do runs fn on a thread in the namespace. Processes and sockets that fn creates stay there.
 func (n *network) do(fn func() error) error {
 	result := make(chan error, 1)
 	go func() {
@@ -129,7 +127,8 @@ func (n *network) do(fn func() error) error {
 		if err = n.enter(); err == nil {
 			err = fn()
 		}
-		// A thread that cannot go back stays locked, and ends with the goroutine.
+		// A thread that cannot return to its namespace stays locked and ends with the
+		// goroutine.
 		if unix.Setns(home, unix.CLONE_NEWNET) == nil {
 			runtime.UnlockOSThread()
 		}
@@ -138,7 +137,7 @@ func (n *network) do(fn func() error) error {
 	return <-result
 }
 
-// Dial connects from inside the lab's network. The address is a literal one.
+// Dial connects from inside the lab's network. The address must be numeric.
 func (l *Lab) Dial(ctx context.Context, network, address string) (net.Conn, error) {
 	var conn net.Conn
 	err := l.net.do(func() (err error) {

@@ -1,11 +1,11 @@
 #!/bin/bash
-# The first process of a User-Mode Linux. It lies in a directory of the host with
-# the files that make this a node or, without a kubelet.yaml, a machine that only
-# imports container images into its disk and powers off.
+# The first process of a User-Mode Linux. The other files in its directory on the
+# host configure a node. Without a kubelet.yaml, this machine only imports
+# container images into its disk and powers off.
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8
 here=${0%/*}
 
-# A bare Debian has no poweroff, but it always has a Perl: this is reboot(2).
+# A minimal Debian has Perl but no poweroff: this calls reboot(2).
 power_off() {
 	sync
 	perl -e 'syscall(169, 0xfee1dead, 672274793, 0x4321fedc)'
@@ -16,8 +16,8 @@ die() {
 	power_off
 }
 
-# Stage 1: the root is the host's, read-only. Work on a copy-on-write view of it,
-# so that nothing that runs here can change a file of the host.
+# Stage 1: the root directory is the host's, read-only. Switch to a copy-on-write
+# view of it, so that no program here can change a file of the host.
 if [ "$1" != inside ]; then
 	mount -t proc proc /proc
 	mount -t tmpfs -o size=512m tmpfs /mnt
@@ -25,6 +25,7 @@ if [ "$1" != inside ]; then
 	mkdir /mnt/upper /mnt/work /mnt/root
 	mount -t overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work overlay /mnt/root
 	mkdir -p /mnt/root/oldroot
+	# shellcheck disable=SC2015 # die is for a failure of either command
 	cd /mnt/root && pivot_root . oldroot || die "no writable root"
 	exec chroot . "$0" inside
 fi
@@ -43,12 +44,12 @@ mount --make-rshared /
 ulimit -n 1048576
 ip link set lo up
 
-# The modules lie where no modprobe looks for them.
+# modprobe searches /lib/modules only.
 rm -rf /lib/modules
 mkdir /lib/modules
 ln -s "/usr/lib/uml/modules/$(uname -r)" /lib/modules/
 
-# Containers and volumes need a real file system below them.
+# Containers and volumes need a file system on a disk.
 mkdir /disk
 mount -t ext4 /dev/ubda /disk || die "no disk"
 for dir in /var/lib/containerd /var/lib/kubelet /var/log; do
@@ -58,11 +59,11 @@ done
 mkdir -p /etc/containerd /etc/cni/net.d
 cp "$here/containerd.toml" /etc/containerd/config.toml
 
-# Each of these serial lines is a log file on the host, which is up to date even
-# after this machine is killed.
+# Each of these serial lines is a log file on the host, which is complete even if
+# this machine is killed.
 stty -F /dev/ttyS0 raw -echo
 stty -F /dev/ttyS1 raw -echo
-# Not directly: it would write in colours.
+# The output goes through a pipe, because to a terminal it would have colours.
 containerd > >(exec cat >/dev/ttyS1) 2>&1 &
 containerd=$!
 until ctr version >/dev/null 2>&1; do
@@ -87,6 +88,7 @@ if [ ! -e "$here/kubelet.yaml" ]; then
 	power_off
 fi
 
+node='' address='' gateway='' kubelet=''
 # shellcheck source=/dev/null
 . "$here/env" # node, address, gateway
 hostname "$node"
@@ -102,20 +104,21 @@ cp "$here/cni.conflist" /etc/cni/net.d/10-lab.conflist
 mkdir -p /etc/ceph
 mount -t hostfs -o "${here%/*}/etc-ceph" hostfs /etc/ceph
 
-# rbd waits for udev to make its device, and the kubelet wants loop devices for
+# rbd waits for udev to create its device, and the kubelet needs loop devices for
 # volumes of mode Block.
 /lib/systemd/systemd-udevd --daemon
 modprobe -a rbd loop
 
+# shellcheck disable=SC2013 # the file has one line of words
 for controller in $(cat /sys/fs/cgroup/cgroup.controllers); do
 	echo "+$controller" >/sys/fs/cgroup/cgroup.subtree_control
 done
-# The kubelet does not start without a clock rate.
+# The kubelet does not start without a clock rate in cpuinfo.
 { cat /proc/cpuinfo; printf 'cpu MHz\t\t: 1000.000\n\n'; } | awk '!/^$/ {print} END {print ""}' >/run/cpuinfo
 mount --bind /run/cpuinfo /proc/cpuinfo
 
 while :; do
-	# Its certificate would not survive a kill: a new one after each.
+	# The certificate may be incomplete after a kill, so each start creates a new one.
 	"$kubelet" --config="$here/kubelet.yaml" --kubeconfig="$here/kubeconfig" --cert-dir=/run/kubelet \
 		--node-ip="$address" --hostname-override="$node" >/dev/ttyS0 2>&1
 	echo "the kubelet has ended: $?"

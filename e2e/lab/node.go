@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// nodeMemory is what a node believes to have. It takes of it what it touches.
+// nodeMemory is the memory size of a node. Only the used part is allocated on the host.
 const nodeMemory = 2 * gib
 
 //go:embed node-init.sh
@@ -28,22 +28,22 @@ type Node struct {
 
 func nodeName(i int) string { return fmt.Sprintf("node-%d", i) }
 
-// Node is one of the lab's nodes, counted from 0.
+// Node returns one of the lab's nodes, counted from 0.
 func (l *Lab) Node(i int) *Node { return &Node{lab: l, index: i} }
 
-// Name is the name of the node in Kubernetes, and that of its daemon.
+// Name returns the name of the node in Kubernetes, which is also the name of its daemon.
 func (n *Node) Name() string { return nodeName(n.index) }
 
-// IP is the node's address.
+// IP returns the node's address.
 func (n *Node) IP() string { return NodeIP(n.index) }
 
-// CephDir is the host's directory that all nodes have as /etc/ceph. A file put
-// there is seen by them at once. Its file "keyring" is that of the client that
-// may use the main cluster's pool.
+// CephDir returns the host's directory that all nodes mount at /etc/ceph. A file written there
+// is visible on all nodes at once. Its file "keyring" belongs to the client of the main
+// cluster's pool.
 func (l *Lab) CephDir() string { return l.stateFile("nodes", "etc-ceph") }
 
-// StartNodes boots the first count nodes with the images, docker-archive files,
-// in their containerd, and waits until pods can be scheduled to them.
+// StartNodes boots the first count nodes and imports the images, docker-archive files, into
+// their containerd. It waits until pods can be scheduled to the nodes.
 func (l *Lab) StartNodes(ctx context.Context, count int, images []string) error {
 	disk, err := l.nodeDisk(ctx, images)
 	if err != nil {
@@ -54,9 +54,9 @@ func (l *Lab) StartNodes(ctx context.Context, count int, images []string) error 
 
 func (l *Lab) startNodes(ctx context.Context, count int, disk string) error {
 	if count > maxNodes {
-		return fmt.Errorf("%d nodes: the lab has room for %d", count, maxNodes)
+		return fmt.Errorf("%d nodes: the maximum is %d", count, maxNodes)
 	}
-	return l.progress.step(ctx, fmt.Sprintf("starting the nodes (%d)", count), func(ctx context.Context) error {
+	return l.progress.Step(ctx, fmt.Sprintf("starting the nodes (%d)", count), func(ctx context.Context) error {
 		group, ctx := errgroup.WithContext(ctx)
 		for i := range count {
 			group.Go(func() error { return l.Node(i).start(ctx, disk) })
@@ -69,29 +69,29 @@ func (n *Node) start(ctx context.Context, disk string) error {
 	if err := n.configure(); err != nil {
 		return err
 	}
-	// The disk is the golden one and, above it, a sparse file of what is written.
+	// The disk is a copy-on-write file on top of the shared disk with the images.
 	kernel, err := n.lab.startDaemon(ctx, umlSpec(n.lab, n.Name(), n.file(),
 		"ubd0="+n.file("disk.cow")+","+disk,
-		// The same hardware address after each start: neighbours remember it.
+		// The hardware address must not change between starts: neighbours cache it.
 		fmt.Sprintf("eth0=tuntap,%s,02:00:0a:6f:00:%02x,", tap(n.index), 10+n.index)))
 	if err != nil {
 		return err
 	}
-	return kernel.until(ctx, 3*time.Minute, n.ready)
+	return kernel.awaitReady(ctx, 3*time.Minute, n.ready)
 }
 
-// WaitReady waits until pods can be scheduled to the node, for instance after
-// its daemon was started again.
+// WaitReady waits until pods can be scheduled to the node, for example after a restart of its
+// daemon.
 func (n *Node) WaitReady(ctx context.Context, timeout time.Duration) error {
 	kernel, err := n.lab.Daemon(n.Name())
 	if err != nil {
 		return err
 	}
-	return kernel.until(ctx, timeout, n.ready)
+	return kernel.awaitReady(ctx, timeout, n.ready)
 }
 
-// umlSpec is a User-Mode Linux with the init script in the directory dir, and
-// what devices adds. It has three log files: console, kubelet and containerd.
+// umlSpec describes a User-Mode Linux with the init script in directory dir and the given
+// devices. It has three log files: console, kubelet and containerd.
 func umlSpec(l *Lab, name, dir string, devices ...string) daemonSpec {
 	sockets := l.runFile("uml")
 	argv := []string{"/usr/bin/linux.uml",
@@ -106,7 +106,7 @@ func umlSpec(l *Lab, name, dir string, devices ...string) daemonSpec {
 		Name:     name,
 		Argv:     slices.Concat(isolate, argv, devices),
 		Isolated: true,
-		// Its memory is a file there.
+		// The memory of a User-Mode Linux is a file in TMPDIR.
 		Env:    []string{"TMPDIR=" + l.runFile()},
 		Log:    l.logFile(name + ".console"),
 		Logs:   []string{l.logFile(name + ".kubelet"), l.logFile(name + ".containerd")},
@@ -114,10 +114,9 @@ func umlSpec(l *Lab, name, dir string, devices ...string) daemonSpec {
 	}
 }
 
-// isolateScript takes from a User-Mode Linux, in a mount namespace of its own,
-// the right to write elsewhere than below the given directories. It does not want
-// to; but should it crash, the programs inside it are let loose on the host. See
-// killProcess.
+// isolateScript makes all but the given directories read-only for a User-Mode Linux, in a mount
+// namespace of its own. This protects the host if the User-Mode Linux crashes, because the
+// programs inside it then run on the host. See killProcess.
 const isolateScript = `
 keep=
 while [ "$1" != -- ]; do
@@ -139,7 +138,7 @@ func (n *Node) file(elem ...string) string {
 	return n.lab.stateFile(append([]string{"nodes", n.Name()}, elem...)...)
 }
 
-// configure writes what the init script finds beside itself.
+// configure writes the files that the init script reads from its own directory.
 func (n *Node) configure() error {
 	cp := n.lab.ControlPlane()
 	kubeconfig, err := os.ReadFile(cp.kubeconfig("system:node:" + n.Name()))
@@ -169,8 +168,8 @@ func (n *Node) configure() error {
 	return nil
 }
 
-// ready is nil when the node is Ready and free of taints. For a while this is
-// also said of a node that has just died: its kubelet must be there as well.
+// ready returns nil if the node is Ready and has no taints. The API reports this for a while
+// also of a node that has just died, so the kubelet must listen as well.
 func (n *Node) ready(ctx context.Context) error {
 	conn, err := n.lab.Dial(ctx, "tcp", n.IP()+":10250")
 	if err != nil {

@@ -2,8 +2,8 @@ package lab
 
 import "fmt"
 
-// kubeletConfig is for a kubelet in a User-Mode Linux, which has neither systemd
-// nor the cgroup features that limits per quality of service need.
+// kubeletConfig renders the configuration of a kubelet in a User-Mode Linux. It has neither
+// systemd nor the cgroup features that limits per quality of service need.
 func kubeletConfig(ca string) string {
 	return fmt.Sprintf(`apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
@@ -26,18 +26,18 @@ imageGCHighThresholdPercent: 100
 failSwapOn: false
 makeIPTablesUtilChains: false
 resolvConf: /etc/resolv.conf
-# Nobody serves names there. Without an address every pod comes with a warning.
+# There is no DNS server. Without an address every pod gets a warning event.
 clusterDNS: [%s]
 clusterDomain: cluster.local
-# Ten seconds by default, for which each attached volume waits to be reported.
+# The default of ten seconds would delay the report of each attached volume.
 nodeStatusUpdateFrequency: 2s
 nodeStatusReportFrequency: 5m
-# A minute by default, for which a grown volume waits for its file system.
+# The default of a minute would delay the file system's expansion.
 syncFrequency: 10s
 `, ca, HostIP)
 }
 
-// containerdConfig knows no registry: images are there or they are not.
+// containerdConfig configures no registry: all images must be imported.
 const containerdConfig = `version = 2
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "registry.k8s.io/pause:3.9"
@@ -47,7 +47,7 @@ const containerdConfig = `version = 2
     conf_dir = "/etc/cni/net.d"
 `
 
-// cniConfig gives the pods of a node addresses that the host's side routes to it.
+// cniConfig renders a CNI configuration with pod addresses that the host routes to the node.
 func cniConfig(node int) string {
 	return fmt.Sprintf(`{
   "cniVersion": "0.4.0",

@@ -23,8 +23,8 @@ type pki string
 func (p pki) cert(name string) string { return filepath.Join(string(p), name+".crt") }
 func (p pki) key(name string) string  { return filepath.Join(string(p), name+".key") }
 
-// create makes the CA, the API server's certificate, its client certificate for
-// the kubelets, and the key that signs ServiceAccount tokens.
+// create writes the CA, the API server's certificate, its client certificate for the kubelets,
+// and the key that signs ServiceAccount tokens.
 func (p pki) create() error {
 	if err := os.MkdirAll(string(p), 0o755); err != nil {
 		return err
@@ -65,7 +65,7 @@ func (p pki) create() error {
 			return err
 		}
 	}
-	// Issuers of tokens are RSA everywhere; clients exist that know nothing else.
+	// The key is RSA because some clients support no other type for token issuers.
 	tokens, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
 		return err
@@ -73,8 +73,8 @@ func (p pki) create() error {
 	return p.writeKey("service-account", tokens)
 }
 
-// issue makes a key and a certificate for it. Without a parent's key it signs
-// itself.
+// issue generates a key and a certificate. Without a parent's key the certificate is
+// self-signed.
 func (p pki) issue(name string, cert, parent *x509.Certificate, parentKey crypto.Signer) (crypto.Signer, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

@@ -17,8 +17,8 @@ type procfs string
 
 const hostProc procfs = "/proc"
 
-// process is what identifies a process for as long as the machine runs: its
-// number may be given out again, but not with the same start time.
+// process identifies a process for as long as the machine runs. Its number may be reused, but
+// not with the same start time.
 type process struct {
 	PID   int    `json:"pid"`
 	Start uint64 `json:"start"`
@@ -32,7 +32,7 @@ type processStatus struct {
 	zombie  bool
 }
 
-// status reads one process. The error is fs.ErrNotExist when there is none.
+// status reads one process. The error is fs.ErrNotExist if the process does not exist.
 func (p procfs) status(pid int) (processStatus, error) {
 	data, err := os.ReadFile(filepath.Join(string(p), strconv.Itoa(pid), "stat"))
 	if errors.Is(err, syscall.ESRCH) {
@@ -44,11 +44,11 @@ func (p procfs) status(pid int) (processStatus, error) {
 	// The second field is the command in parentheses and may contain anything.
 	end := bytes.LastIndexByte(data, ')')
 	if end < 0 {
-		return processStatus{}, fmt.Errorf("process %d: cannot read its status", pid)
+		return processStatus{}, fmt.Errorf("process %d: malformed stat file", pid)
 	}
 	fields := strings.Fields(string(data[end+1:]))
 	if len(fields) < 20 {
-		return processStatus{}, fmt.Errorf("process %d: its status has %d fields only", pid, len(fields))
+		return processStatus{}, fmt.Errorf("process %d: stat file has only %d fields", pid, len(fields))
 	}
 	var threads int
 	status := processStatus{process: process{PID: pid}, stopped: fields[0] == "T"}
@@ -60,8 +60,8 @@ func (p procfs) status(pid int) (processStatus, error) {
 			return processStatus{}, fmt.Errorf("process %d: %w", pid, err)
 		}
 	}
-	// While the other threads of a killed process are on their way out, the first
-	// one is a zombie already, but files and locks are still held.
+	// While other threads of a killed process are still exiting, the first thread is already a
+	// zombie. Files and locks are still held then.
 	status.zombie = (fields[0] == "Z" || fields[0] == "X") && threads <= 1
 	if status.Start, err = strconv.ParseUint(fields[19], 10, 64); err != nil {
 		return processStatus{}, fmt.Errorf("process %d: %w", pid, err)
@@ -69,20 +69,19 @@ func (p procfs) status(pid int) (processStatus, error) {
 	return status, nil
 }
 
-// running says whether this very process is there and has not ended.
+// running reports whether this process exists and has not ended.
 func (p procfs) running(proc process) bool {
 	status, err := p.status(proc.PID)
 	return err == nil && status.Start == proc.Start && !status.zombie
 }
 
-// active says whether this very process can do something: it runs and is not
-// stopped by a signal.
+// active reports whether this process is running and not stopped by a signal.
 func (p procfs) active(proc process) bool {
 	status, err := p.status(proc.PID)
 	return err == nil && status.Start == proc.Start && !status.zombie && !status.stopped
 }
 
-// all lists the processes that can be read now.
+// all lists the processes that can be read.
 func (p procfs) all() ([]processStatus, error) {
 	entries, err := os.ReadDir(string(p))
 	if err != nil {
@@ -101,8 +100,8 @@ func (p procfs) all() ([]processStatus, error) {
 	return all, nil
 }
 
-// inNamespace lists the processes whose network namespace has the inode, without
-// the process self and those above it.
+// inNamespace lists the processes whose network namespace has the inode, except the process
+// self and its ancestors.
 func (p procfs) inNamespace(inode uint64, self int) ([]process, error) {
 	all, err := p.all()
 	if err != nil {
@@ -120,7 +119,7 @@ func (p procfs) inNamespace(inode uint64, self int) ([]process, error) {
 	return found, nil
 }
 
-// inGroup lists the living members of a process group.
+// inGroup lists the members of a process group that have not ended.
 func (p procfs) inGroup(group int) ([]process, error) {
 	all, err := p.all()
 	if err != nil {
@@ -135,7 +134,7 @@ func (p procfs) inGroup(group int) ([]process, error) {
 	return found, nil
 }
 
-// traced lists the living processes that the process traces.
+// traced lists the processes that the process traces.
 func (p procfs) traced(tracer int) ([]process, error) {
 	all, err := p.all()
 	if err != nil {
@@ -150,7 +149,7 @@ func (p procfs) traced(tracer int) ([]process, error) {
 	return found, nil
 }
 
-// tracer is the process that traces pid, or 0.
+// tracer returns the process that traces pid, or 0.
 func (p procfs) tracer(pid int) int {
 	data, err := os.ReadFile(filepath.Join(string(p), strconv.Itoa(pid), "status"))
 	if err != nil {
@@ -162,7 +161,7 @@ func (p procfs) tracer(pid int) int {
 	return tracer
 }
 
-// lineage is a process and all those that it descends from.
+// lineage returns a process and all its ancestors.
 func (p procfs) lineage(pid int) map[int]bool {
 	kin := map[int]bool{}
 	for pid > 0 && !kin[pid] {

@@ -20,7 +20,7 @@ type fakeProcess struct {
 	namespace          string
 }
 
-// fakeProc is a proc file system with the processes.
+// fakeProc returns a proc file system with the processes.
 func fakeProc(t *testing.T, processes ...fakeProcess) procfs {
 	t.Helper()
 	root := t.TempDir()
@@ -33,14 +33,14 @@ func fakeProc(t *testing.T, processes ...fakeProcess) procfs {
 		if err := os.WriteFile(filepath.Join(dir, "stat"), []byte(stat), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		// Like a zombie's, a namespace that cannot be read is a link that is not there.
+		// The link of an unreadable namespace, such as a zombie's, does not exist.
 		if p.namespace != "" {
 			if err := os.Symlink(p.namespace, filepath.Join(dir, "ns", "net")); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
-	// What else lies there.
+	// an entry that is not a process
 	if err := os.WriteFile(filepath.Join(root, "meminfo"), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -72,11 +72,11 @@ func TestRunningKnowsAReusedNumberAndAZombie(t *testing.T) {
 		fakeProcess{pid: 11, start: 103, state: "Z", threads: 30})
 	for who, want := range map[process]bool{
 		{PID: 7, Start: 99}:   true,
-		{PID: 7, Start: 98}:   false, // somebody else's by now
+		{PID: 7, Start: 98}:   false, // reused PID
 		{PID: 8, Start: 100}:  false, // ended, not reaped
 		{PID: 9, Start: 101}:  true,  // paused
 		{PID: 10, Start: 102}: false,
-		{PID: 11, Start: 103}: true, // about to end, still holding its files
+		{PID: 11, Start: 103}: true, // exiting, still holding its files
 	} {
 		if got := proc.running(who); got != want {
 			t.Errorf("running(%+v) = %t, want %t", who, got, want)

@@ -13,38 +13,38 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Silence drops whatever arrives at the daemon's TCP sockets, on connections that
-// there are and on new ones, as a network that has failed does. Unlike with a
-// paused daemon, not even the kernel answers.
-func (d *Daemon) Silence() error {
+// DropTraffic drops the incoming packets of the daemon's TCP sockets, of existing and new
+// connections, like a failed network. Unlike for a paused daemon, the kernel sends no
+// acknowledgements either.
+func (d *Daemon) DropTraffic() error {
 	drop := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: 0}
 	return d.eachSocket(func(fd int) error {
 		return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &drop})
 	})
 }
 
-// Hear ends what Silence has begun. What was sent meanwhile arrives when TCP sends
-// it again.
-func (d *Daemon) Hear() error {
+// RestoreTraffic ends DropTraffic. Data that was sent meanwhile arrives when TCP retransmits
+// it.
+func (d *Daemon) RestoreTraffic() error {
 	return d.eachSocket(func(fd int) error {
 		err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0)
 		if errors.Is(err, unix.ENOENT) {
-			return nil // it has none
+			return nil // no filter is attached
 		}
 		return err
 	})
 }
 
-// Reset resets the daemon's TCP connections, as a firewall does that has forgotten
-// them, and returns how many. New ones are served.
+// Reset resets the daemon's TCP connections, like a firewall that has lost its state, and
+// returns their number. New connections work.
 func (d *Daemon) Reset() (n int, err error) {
 	err = d.eachSocket(func(fd int) error {
 		if listens, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err != nil || listens != 0 {
 			return err
 		}
 		// connect(2): to dissolve an association, connect to AF_UNSPEC.
-		nobody := unix.RawSockaddr{Family: unix.AF_UNSPEC}
-		_, _, errno := unix.Syscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&nobody)), unsafe.Sizeof(nobody))
+		unspec := unix.RawSockaddr{Family: unix.AF_UNSPEC}
+		_, _, errno := unix.Syscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&unspec)), unsafe.Sizeof(unspec))
 		if errno != 0 {
 			return errno
 		}
@@ -54,8 +54,7 @@ func (d *Daemon) Reset() (n int, err error) {
 	return n, err
 }
 
-// eachSocket calls fn with a descriptor of our own for each of the daemon's TCP
-// sockets.
+// eachSocket calls fn with a duplicated descriptor of each of the daemon's TCP sockets.
 func (d *Daemon) eachSocket(fn func(fd int) error) error {
 	if !d.Running() {
 		return fmt.Errorf("%s is not running", d.Name())
@@ -86,7 +85,7 @@ func (d *Daemon) eachSocket(fn func(fd int) error) error {
 	return nil
 }
 
-// onSocket calls fn if the process's descriptor is a TCP socket and still open.
+// onSocket calls fn if the process's descriptor is an open TCP socket.
 func onSocket(pidfd, theirs int, fn func(fd int) error) error {
 	fd, err := unix.PidfdGetfd(pidfd, theirs, 0)
 	if errors.Is(err, unix.EBADF) {

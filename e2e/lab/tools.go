@@ -2,7 +2,6 @@ package lab
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -10,9 +9,11 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+
+	"github.com/rbd-provisioner/rbd-provisioner/e2e/prepare"
 )
 
-// packages are the Debian packages that the lab is made from.
+// packages returns the Debian packages that the lab needs.
 func packages() []string {
 	return []string{
 		// Ceph, and its commands for the nodes.
@@ -27,11 +28,11 @@ func packages() []string {
 	}
 }
 
-// policyFile is what Debian's maintainer scripts ask before they start a daemon.
+// policyFile is the script that Debian's maintainer scripts ask before they start a daemon.
 const policyFile = "/usr/sbin/policy-rc.d"
 
-// Prepare installs the packages that are missing, and those of extra, and builds
-// Kubernetes unless the cache has it. It is a part of Up.
+// Prepare installs the missing packages, including those of extra, and builds Kubernetes unless
+// it is in the cache. Up includes it.
 func (l *Lab) Prepare(ctx context.Context, extra ...string) error {
 	if err := l.preflight(0); err != nil {
 		return err
@@ -43,16 +44,16 @@ func (l *Lab) Prepare(ctx context.Context, extra ...string) error {
 }
 
 func (l *Lab) installPackages(ctx context.Context, wanted []string) error {
-	missing, err := missingPackages(ctx, wanted)
-	if err != nil || len(missing) == 0 && !isOurs(policyFile) {
+	missing, err := prepare.MissingPackages(ctx, wanted)
+	if err != nil || len(missing) == 0 && !isLabPolicy(policyFile) {
 		return err
 	}
-	return l.progress.step(ctx, "installing packages: "+strings.Join(missing, " "), func(ctx context.Context) error {
-		unlock, err := lockFile(ctx, filepath.Join(l.opts.RunDir, "packages.lock"), func() {})
+	return l.progress.Step(ctx, "installing packages: "+strings.Join(missing, " "), func(ctx context.Context) error {
+		lock, err := prepare.Lock(ctx, filepath.Join(l.opts.RunDir, "packages.lock"), func() {})
 		if err != nil {
 			return err
 		}
-		defer unlock()
+		defer prepare.Unlock(lock)
 		restore, err := forbidDaemons(policyFile)
 		if err != nil {
 			return err
@@ -61,58 +62,34 @@ func (l *Lab) installPackages(ctx context.Context, wanted []string) error {
 		if len(missing) == 0 {
 			return nil
 		}
-		// Half an installation is worse than waiting for its end: from here on
-		// nothing is interrupted.
-		if err := l.apt("update"); err != nil {
-			return err
-		}
-		if err := l.apt(append([]string{"install", "-y", "--no-install-recommends"}, missing...)...); err != nil {
-			return err
+		// A partial installation is worse than a wait, so the commands are not interrupted from
+		// here on.
+		for _, argv := range prepare.InstallCommands(missing) {
+			if err := l.apt(argv); err != nil {
+				return err
+			}
 		}
 		disableUnits(missing)
 		return ctx.Err()
 	})
 }
 
-// missingPackages are those of wanted that dpkg does not have installed.
-func missingPackages(ctx context.Context, wanted []string) ([]string, error) {
-	args := append([]string{"-W", "-f", "${binary:Package} ${db:Status-Status}\n"}, wanted...)
-	// The exit status is not of interest: it is 1 when dpkg has never heard of one.
-	out, err := exec.CommandContext(ctx, "dpkg-query", args...).Output()
-	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
-		return nil, fmt.Errorf("ask dpkg for what is installed: %w", err)
-	}
-	return without(wanted, string(out)), ctx.Err()
-}
-
-// without leaves out of wanted what dpkg-query reports as installed.
-func without(wanted []string, report string) []string {
-	installed := map[string]bool{}
-	for line := range strings.Lines(report) {
-		if name, status, _ := strings.Cut(strings.TrimSpace(line), " "); status == "installed" {
-			name, _, _ = strings.Cut(name, ":")
-			installed[name] = true
-		}
-	}
-	return slices.DeleteFunc(slices.Clone(wanted), func(name string) bool { return installed[name] })
-}
-
-func (l *Lab) apt(args ...string) error {
-	cmd := exec.Command("apt-get", append([]string{"-o", "DPkg::Lock::Timeout=300"}, args...)...)
+func (l *Lab) apt(argv []string) error {
+	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
-	// Out of the way of an interrupt from the terminal.
+	// An interrupt from the terminal must not reach the command.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	return runLogged(cmd, filepath.Join(l.opts.CacheDir, "apt.log"))
 }
 
-// policyText is what we write to the policy file, and how we know it again.
+// policyText is the content of the policy file, which also identifies a file of the lab.
 const policyText = "#!/bin/sh\n# Made by the rbd-provisioner lab while it installs packages.\nexit 101\n"
 
-// forbidDaemons keeps packages from starting their daemons while they are being
-// installed. A policy that the machine has already is left alone, for whoever
-// made it has decided; unless an interrupted installation of ours has left it.
+// forbidDaemons prevents packages from starting their daemons during their installation. An
+// existing policy of the machine is not changed, unless an interrupted installation of the lab
+// has left it.
 func forbidDaemons(policy string) (restore func(), err error) {
-	if exists(policy) && !isOurs(policy) {
+	if exists(policy) && !isLabPolicy(policy) {
 		return func() {}, nil
 	}
 	restore = func() { _ = os.Remove(policy) }
@@ -123,13 +100,13 @@ func forbidDaemons(policy string) (restore func(), err error) {
 	return restore, nil
 }
 
-func isOurs(policy string) bool {
+func isLabPolicy(policy string) bool {
 	data, err := os.ReadFile(policy)
 	return err == nil && string(data) == policyText
 }
 
-// disableUnits keeps systemd, where there is one, from starting at the next boot
-// what we have installed.
+// disableUnits prevents systemd, where it runs, from starting the installed daemons at the next
+// boot.
 func disableUnits(installed []string) {
 	for pkg, unit := range map[string]string{"containerd": "containerd.service", "etcd-server": "etcd.service"} {
 		if slices.Contains(installed, pkg) {
@@ -138,7 +115,7 @@ func disableUnits(installed []string) {
 	}
 }
 
-// runLogged runs a command whose output is of interest only if it fails.
+// runLogged runs a command and logs its output. The error includes the end of the log.
 func runLogged(cmd *exec.Cmd, logFile string) error {
 	if err := os.MkdirAll(filepath.Dir(logFile), 0o755); err != nil {
 		return err
@@ -151,7 +128,7 @@ func runLogged(cmd *exec.Cmd, logFile string) error {
 	_, _ = fmt.Fprintf(files[0], "+ %s\n", strings.Join(cmd.Args, " "))
 	cmd.Stdout, cmd.Stderr = files[0], files[0]
 	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("%s: %w; the end of %s:\n%s", cmd.Args[0], err, logFile, tail(logFile, 15))
+		return fmt.Errorf("%s: %w; the end of %s:\n%s", cmd.Args[0], err, logFile, prepare.Tail(logFile, 15))
 	}
 	return nil
 }

@@ -9,30 +9,28 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// UpOptions say what a lab consists of.
+// UpOptions describe the parts of a lab.
 type UpOptions struct {
-	// NoCeph and NoKubernetes leave a part out. Without Kubernetes there are no
-	// nodes either.
+	// NoCeph and NoKubernetes omit a part. Nodes need Kubernetes.
 	NoCeph, NoKubernetes bool
-	// Ceph changes the main Ceph cluster; its Name stays empty.
+	// Ceph configures the main Ceph cluster; its Name must be empty.
 	Ceph CephOptions
 	// SecondCeph adds a second Ceph cluster.
 	SecondCeph bool
-	// Nodes is how many nodes there are, none being a control plane alone.
+	// Nodes is the number of worker nodes.
 	Nodes int
-	// Images are docker-archive files of the container images that the nodes have.
+	// Images are docker-archive files to import on the nodes.
 	Images []string
-	// ControlPlane changes the control plane.
+	// ControlPlane configures the control plane.
 	ControlPlane ControlPlaneOptions
-	// DownOnFailure takes the lab down again when it does not come up.
+	// DownOnFailure stops the lab if its start fails.
 	DownOnFailure bool
-	// Packages are Debian packages to install beside those that the lab needs.
+	// Packages are additional Debian packages to install.
 	Packages []string
 }
 
-// Up takes down what is left of a lab of this name and brings up a new one. When
-// it fails or ctx ends, what is up by then stays, for a look at it, until Down;
-// unless DownOnFailure is set.
+// Up removes the remains of a lab of this name and starts a new one. If it fails or ctx ends,
+// the parts that run are kept for inspection until Down, unless DownOnFailure is set.
 func (l *Lab) Up(ctx context.Context, opts UpOptions) error {
 	if err := opts.validate(); err != nil {
 		return err
@@ -46,7 +44,7 @@ func (l *Lab) Up(ctx context.Context, opts UpOptions) error {
 	}
 	defer unlock()
 	l.settings.Ceph = opts.Ceph
-	return l.progress.step(ctx, "bringing up the lab", func(ctx context.Context) error {
+	return l.progress.Step(ctx, "starting the lab", func(ctx context.Context) error {
 		if err := l.down(); err != nil {
 			return err
 		}
@@ -63,20 +61,20 @@ func (l *Lab) Up(ctx context.Context, opts UpOptions) error {
 		case opts.DownOnFailure:
 			return errors.Join(fmt.Errorf("%w\nall logs are in %s", err, l.LogDir()), l.down())
 		}
-		return fmt.Errorf("%w\nwhat is up stays so until it is taken down; all logs are in %s", err, l.LogDir())
+		return fmt.Errorf("%w\nall logs are in %s; `lab down %s` stops the parts that run", err, l.LogDir(), l.name)
 	})
 }
 
 func (o *UpOptions) validate() error {
 	var problems []error
 	if o.Nodes < 0 || o.Nodes > maxNodes {
-		problems = append(problems, fmt.Errorf("%d nodes: want 0 to %d", o.Nodes, maxNodes))
+		problems = append(problems, fmt.Errorf("invalid number of nodes %d: want 0 to %d", o.Nodes, maxNodes))
 	}
 	if o.NoKubernetes && o.Nodes > 0 {
 		problems = append(problems, errors.New("nodes need Kubernetes"))
 	}
 	if o.Ceph.Name != "" {
-		problems = append(problems, fmt.Errorf("the main Ceph cluster has no name, and is not called %q", o.Ceph.Name))
+		problems = append(problems, fmt.Errorf("the main Ceph cluster has no name, but options name it %q", o.Ceph.Name))
 	}
 	for _, image := range o.Images {
 		if info, err := os.Stat(image); err != nil {

@@ -11,9 +11,9 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/e2e/framework"
 )
 
-// TestClonesOfAMountedVolume has a source that a pod writes to, a clone on the same node,
-// where the file systems must not be taken for each other, and a larger one on another.
-// Then the source goes.
+// TestClonesOfAMountedVolume clones a volume that a pod writes to. One clone is on the same
+// node, where the file systems must not be confused, and a larger one on another node. Then the
+// source is deleted.
 func TestClonesOfAMountedVolume(t *testing.T) {
 	t.Parallel()
 	for _, fsType := range []string{"ext4", "xfs"} {
@@ -21,7 +21,7 @@ func TestClonesOfAMountedVolume(t *testing.T) {
 			t.Parallel()
 			e := newEnv(t)
 			first, second := e.Nodes(t)
-			class := e.Class(t, fsType, framework.Parameter("fsType", fsType)) // which lets no claim ask for more
+			class := e.Class(t, fsType, framework.Parameter("fsType", fsType)) // without allowVolumeExpansion
 			source := e.AwaitBound(t, e.Claim(t, "source", class))
 			e.RunPod(t, "source", framework.Mount("source"), framework.OnNode(first))
 			sum := writeData(t, e, "source")
@@ -37,30 +37,30 @@ func TestClonesOfAMountedVolume(t *testing.T) {
 				wantData(t, e, pod.Name, sum)
 				e.Exec(t, pod.Name, "echo "+pod.Name+" > /data/own && sync")
 			}
-			e.AwaitSize(t, "larger", "2Gi", framework.PodPatience)
+			e.AwaitSize(t, "larger", "2Gi", framework.PodTimeout)
 			wantFileSystem(t, e, "larger", 2048)
 			wantFileSystem(t, e, "same", 1024)
 			if got := e.Exec(t, "source", "ls /data"); strings.Contains(got, "own") {
-				t.Errorf("what was written to a clone is in its source: %s", got)
+				t.Errorf("the source has data of its clone: %s", got)
 			}
 
 			e.DeletePod(t, "source")
 			e.DeleteClaim(t, "source")
 			e.AwaitVolumeGone(t, source)
-			// What the node has cached goes with the pod.
+			// The node's cache is dropped with the pod.
 			e.DeletePod(t, "same")
 			e.RunPod(t, "same", framework.Mount("same"), framework.OnNode(second))
 			for _, pod := range pods {
 				wantData(t, e, pod.Name, sum)
 				if got := e.Exec(t, pod.Name, "cat /data/own"); got != pod.Name {
-					t.Errorf("%s has %q of its own", pod.Name, got)
+					t.Errorf("%s has %q in its own file", pod.Name, got)
 				}
 			}
 		})
 	}
 }
 
-// TestReadOnlyManyOnTwoNodes has one clone on two nodes at once.
+// TestReadOnlyManyOnTwoNodes mounts one clone on two nodes at once.
 func TestReadOnlyManyOnTwoNodes(t *testing.T) {
 	t.Parallel()
 	for _, fsType := range []string{"ext4", "xfs"} {
@@ -73,7 +73,7 @@ func TestReadOnlyManyOnTwoNodes(t *testing.T) {
 			e.RunPod(t, "writer", framework.Mount("source"))
 			sum := writeData(t, e, "writer")
 			readers := e.Claim(t, "readers", class, framework.CloneOf("source"), framework.Modes(corev1.ReadOnlyMany))
-			e.AwaitEvent(t, readers, framework.Patience, "ProvisioningFailed", "image is in use: "+image.String())
+			e.AwaitEvent(t, readers, framework.Timeout, "ProvisioningFailed", "image is in use: "+image.String())
 			e.DeletePod(t, "writer")
 
 			volume := e.AwaitBound(t, readers)

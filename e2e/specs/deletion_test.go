@@ -14,8 +14,8 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/e2e/framework"
 )
 
-// TestForcedDeletionSparesWhatIsMounted deletes a claim by force, and its volume too,
-// under a pod that goes on writing. The image outlives the pod, and no longer.
+// TestForcedDeletionSparesWhatIsMounted force-deletes a claim and deletes its volume while a
+// pod writes. The image is kept until the pod ends, and removed then.
 func TestForcedDeletionSparesWhatIsMounted(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
@@ -40,8 +40,8 @@ func TestForcedDeletionSparesWhatIsMounted(t *testing.T) {
 	e.WantImage(t, image, false)
 }
 
-// TestForcedDeletionOfTheVolumeKeepsTheImage takes the volume's finalizers away, too,
-// so that nobody is left who could be asked to delete the image: nobody does.
+// TestForcedDeletionOfTheVolumeKeepsTheImage also removes the volume's finalizers. The
+// provisioner gets no request to delete the image then, and must keep it.
 func TestForcedDeletionOfTheVolumeKeepsTheImage(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
@@ -62,35 +62,35 @@ func TestForcedDeletionOfTheVolumeKeepsTheImage(t *testing.T) {
 	e.RemoveImage(t, image)
 }
 
-// deleteByForce deletes a claim or a volume, whoever may have a finalizer on it.
+// deleteByForce deletes a claim or a volume and removes its finalizers.
 func deleteByForce(t *testing.T, e *framework.Env, kind, name string) {
 	t.Helper()
 	framework.Kubectl(t, "", "delete", kind, name, "--namespace", e.Namespace, "--wait=false")
-	e.Await(t, kind+" "+name+" to be gone", framework.Patience, func(ctx context.Context) error {
+	e.Await(t, kind+" "+name+" to be gone", framework.Timeout, func(ctx context.Context) error {
 		_, err := framework.TryKubectl(ctx, "", "patch", kind, name, "--namespace", e.Namespace,
 			"--type", "merge", "-p", `{"metadata":{"finalizers":null}}`)
 		if err != nil && strings.Contains(err.Error(), "not found") {
 			return nil
 		}
 		if err == nil {
-			err = fmt.Errorf("it was still there")
+			err = fmt.Errorf("it still existed")
 		}
 		return err
 	})
 }
 
-// awaitRefusal waits for the event that says that the image cannot be deleted, and
-// that names the pod's node.
+// awaitRefusal waits for the event that reports why the image cannot be deleted. It must name
+// the pod's node.
 func awaitRefusal(t *testing.T, e *framework.Env, volume *corev1.PersistentVolume, pod *corev1.Pod) corev1.Event {
 	t.Helper()
-	event := e.AwaitEvent(t, volume, framework.Patience, "VolumeFailedDelete", "image is in use", "it is deleted when nobody uses it any more")
+	event := e.AwaitEvent(t, volume, framework.Timeout, "VolumeFailedDelete", "image is in use", "the image will be deleted when it is no longer in use")
 	if !strings.Contains(event.Message, "attached to node "+pod.Spec.NodeName) && !strings.Contains(event.Message, "open at "+pod.Status.HostIP) {
 		t.Errorf("the event names neither node %s nor its address %s: %s", pod.Spec.NodeName, pod.Status.HostIP, event.Message)
 	}
 	return event
 }
 
-// writeOn writes to the image, not to the node's memory, and reads what was there.
+// writeOn writes to the image, past the node's cache, and reads the earlier data.
 func writeOn(t *testing.T, e *framework.Env, pod string) {
 	t.Helper()
 	got := e.Exec(t, pod, "dd if=/dev/zero of=/data/more bs=1M count=8 conv=fsync 2>/dev/null; echo 3 > /proc/sys/vm/drop_caches 2>/dev/null || true; cat /data/file")

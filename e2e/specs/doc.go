@@ -1,9 +1,8 @@
-// Package specs tests what users do: pods on real nodes that mount what the
-// provisioner has made for them.
+// Package specs tests what users do: pods on real nodes mount volumes of the provisioner.
 //
-// The provisioner is the Deployment of the folder deploy. Where it is not there
-// yet, it is installed for as long as the tests run. Beside what package framework
-// needs, there must be two nodes whose kubelets mount rbd volumes, which have the
-// images of package e2e/images, whose /etc/ceph/keyring is that of the Ceph user
-// client.kube of the pool "kube", and whose pods can be reached at their addresses.
+// The provisioner is the Deployment of the directory deploy. If it does not exist, the tests
+// install it and remove it at the end. In addition to the requirements of package framework,
+// the cluster must have two nodes whose kubelets mount rbd volumes. They must have the images
+// of package e2e/images, and /etc/ceph/keyring must be that of the Ceph user client.kube of the
+// pool "kube". Their pods must be reachable at their addresses.
 package specs

@@ -13,7 +13,7 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/e2e/framework"
 )
 
-// writeData fills a file with what is nowhere else, and returns its checksum.
+// writeData writes a file of random data and returns its checksum.
 func writeData(t *testing.T, e *framework.Env, pod string) string {
 	t.Helper()
 	e.Exec(t, pod, "dd if=/dev/urandom of=/data/file bs=1M count=16 2>/dev/null && sync")
@@ -25,15 +25,15 @@ func checksum(t *testing.T, e *framework.Env, pod string) string {
 	return strings.Fields(e.Exec(t, pod, "sha256sum /data/file"))[0]
 }
 
-// wantData wants the file to be what was written.
+// wantData requires that the file has this checksum.
 func wantData(t *testing.T, e *framework.Env, pod, sum string) {
 	t.Helper()
 	if got := checksum(t, e, pod); got != sum {
-		t.Errorf("%s: the file has sha256 %s, it was written with %s", pod, got, sum)
+		t.Errorf("%s: the file has sha256 %s, want %s", pod, got, sum)
 	}
 }
 
-// wantFileSystem wants the pod's file system to have nearly so many MiB.
+// wantFileSystem requires that the pod's file system has nearly this number of MiB.
 func wantFileSystem(t *testing.T, e *framework.Env, pod string, mib int) {
 	t.Helper()
 	fields := strings.Fields(e.Exec(t, pod, "df -m /data | tail -n 1"))
@@ -42,7 +42,7 @@ func wantFileSystem(t *testing.T, e *framework.Env, pod string, mib int) {
 	}
 }
 
-// TestExpansionWhileMounted grows volumes under pods that do not notice.
+// TestExpansionWhileMounted expands volumes of running pods, without a restart.
 func TestExpansionWhileMounted(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
@@ -61,10 +61,10 @@ func TestExpansionWhileMounted(t *testing.T) {
 	}
 	e.Exec(t, "block", "echo at the end of 1Gi | dd of=/dev/data bs=1M seek=1023 conv=notrunc,fsync 2>/dev/null")
 	for name := range pods {
-		e.Ask(t, name, "2Gi")
+		e.RequestSize(t, name, "2Gi")
 	}
 	for name, pod := range pods {
-		e.AwaitSize(t, name, "2Gi", framework.PodPatience)
+		e.AwaitSize(t, name, "2Gi", framework.PodTimeout)
 		now := e.AwaitReady(t, pod)
 		if now.UID != pod.UID || now.Status.ContainerStatuses[0].RestartCount != 0 {
 			t.Errorf("%s: the pod was restarted", name)
@@ -85,7 +85,7 @@ func TestExpansionWhileMounted(t *testing.T) {
 	}
 }
 
-// TestExpansionWhileUnmounted leaves the file system to the next mount.
+// TestExpansionWhileUnmounted expands the file system at the next mount.
 func TestExpansionWhileUnmounted(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
@@ -99,7 +99,7 @@ func TestExpansionWhileUnmounted(t *testing.T) {
 		sums[fsType] = writeData(t, e, fsType)
 		e.DeletePod(t, fsType)
 		awaitNoWatcher(t, e, framework.ImageOf(e.AwaitBound(t, e.GetClaim(t, fsType))))
-		e.Ask(t, fsType, "2Gi")
+		e.RequestSize(t, fsType, "2Gi")
 	}
 	for fsType := range sums {
 		e.AwaitFileSystemPending(t, fsType)
@@ -107,7 +107,7 @@ func TestExpansionWhileUnmounted(t *testing.T) {
 	}
 	for fsType, sum := range sums {
 		e.AwaitReady(t, e.GetPod(t, fsType))
-		e.AwaitSize(t, fsType, "2Gi", framework.PodPatience)
+		e.AwaitSize(t, fsType, "2Gi", framework.PodTimeout)
 		wantFileSystem(t, e, fsType, 2048)
 		wantData(t, e, fsType, sum)
 	}

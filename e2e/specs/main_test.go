@@ -33,13 +33,13 @@ func TestMain(m *testing.M) {
 	m.Run()
 	if installed.Load() {
 		if err := uninstall(context.Background()); err != nil {
-			fmt.Fprintln(os.Stderr, "the provisioner is still installed:", err)
+			fmt.Fprintln(os.Stderr, "failed to uninstall the provisioner:", err)
 		}
 	}
 }
 
-// uninstall lets the provisioner's pods end before their rights are taken away, or
-// they could not give the lease back.
+// uninstall waits for the end of the provisioner's pods before it deletes their roles.
+// Otherwise they could not release the lease.
 func uninstall(ctx context.Context) error {
 	if _, err := framework.TryKubectl(ctx, "", "delete", "deployment", deployment, "--namespace", deploymentNamespace, "--cascade=foreground"); err != nil {
 		return err
@@ -50,10 +50,10 @@ func uninstall(ctx context.Context) error {
 
 func deployFolder() string { return filepath.Join("..", "..", "deploy") }
 
-// installed tells whether it was these tests that have installed the provisioner.
+// installed is true if these tests installed the provisioner.
 var installed atomic.Bool
 
-// newEnv is a place for a spec, with the provisioner running.
+// newEnv creates the environment of a test, with the provisioner running.
 func newEnv(t *testing.T) *framework.Env {
 	t.Helper()
 	e := framework.New(t, provisioner.DefaultName)
@@ -61,7 +61,7 @@ func newEnv(t *testing.T) *framework.Env {
 	if err := install(e); err != nil {
 		t.Fatal(err)
 	}
-	e.Await(t, "the provisioner to be available", framework.PodPatience, func(ctx context.Context) error {
+	e.Await(t, "the provisioner to be available", framework.PodTimeout, func(ctx context.Context) error {
 		return available(ctx, e)
 	})
 	return e
@@ -69,7 +69,7 @@ func newEnv(t *testing.T) *framework.Env {
 
 var installing sync.Mutex
 
-// install applies the folder deploy, unless the provisioner is there.
+// install applies the directory deploy, unless the provisioner is installed.
 func install(e *framework.Env) error {
 	installing.Lock()
 	defer installing.Unlock()
@@ -100,7 +100,7 @@ func available(ctx context.Context, e *framework.Env) error {
 	return nil
 }
 
-// provisionerLog is what all its pods have logged, and what became of them.
+// provisionerLog returns the logs and the states of all pods of the provisioner.
 func provisionerLog(ctx context.Context, e *framework.Env) string {
 	pods, err := e.Client.CoreV1().Pods(deploymentNamespace).List(ctx,
 		metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=" + deployment})

@@ -13,10 +13,10 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/e2e/framework"
 )
 
-// TestHandMadeVolumes mounts one image, which we have made, in all the ways in which
-// people mounted theirs before: named in the pod with a keyring on the node, with a
-// Secret, and through a volume that was written by hand. They are the same to the
-// node; one follows the other, and each finds what the one before has written.
+// TestHandMadeVolumes mounts one image of the provisioner in all the ways that administrators
+// used before: in the pod's spec with a keyring on the node, with a Secret, and through a
+// volume written by hand. They are the same to the node. Each pod reads the data of the one
+// before.
 func TestHandMadeVolumes(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
@@ -75,9 +75,9 @@ func TestHandMadeVolumes(t *testing.T) {
 	e.WantImage(t, image, false)
 }
 
-// handMadeVolume writes a volume for the image of ours, and a claim for it, as one
-// did by hand. The claim says that it wants no class, because there may be a
-// default one. It takes the controller manager up to 15 s to bind them.
+// handMadeVolume creates a volume for our volume's image, and a claim for it, as administrators
+// did by hand. The claim sets an empty class, because there may be a default one. The
+// controller manager takes up to 15 s to bind them.
 func handMadeVolume(t *testing.T, e *framework.Env, ours *corev1.PersistentVolume) (*corev1.PersistentVolume, *corev1.PersistentVolumeClaim) {
 	t.Helper()
 	volume, err := e.Client.CoreV1().PersistentVolumes().Create(t.Context(), &corev1.PersistentVolume{

@@ -18,15 +18,14 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/e2e/framework"
 )
 
-// isDefault marks the class of claims that name none.
+// isDefault is the annotation of the default class.
 const isDefault = "storageclass.kubernetes.io/is-default-class"
 
-// dfLine is what `df -T` says of a mounted image.
+// dfLine matches the line of a mounted image in the output of `df -T`.
 var dfLine = regexp.MustCompile(`(?m)^/dev/rbd\d+\s+xfs\s.*\s/usr/share/nginx/html$`)
 
-// TestStatefulSet is the story for which all this was made: a StatefulSet that names
-// no class gets its volumes, without anybody making images or volumes by hand, and
-// finds its data after its pods were replaced.
+// TestStatefulSet is the main use case. A StatefulSet that names no class gets its volumes
+// without manual work, and finds its data after its pods were replaced.
 func TestStatefulSet(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
@@ -51,7 +50,7 @@ func TestStatefulSet(t *testing.T) {
 		awaitText(t, e, pod, fmt.Sprintf("hello web-%d\n", i))
 	}
 
-	e.DeletePod(t, "spacer") // from now on they may be where they like
+	e.DeletePod(t, "spacer") // the new pods may run on any node
 	framework.Kubectl(t, "", "delete", "pod", "--namespace", e.Namespace, "-l", "app=nginx")
 	for i, pod := range awaitPods(t, e, pods) {
 		awaitText(t, e, pod, fmt.Sprintf("hello web-%d\n", i))
@@ -59,10 +58,10 @@ func TestStatefulSet(t *testing.T) {
 
 	framework.Kubectl(t, "", "scale", "--namespace", e.Namespace, "statefulset/web", "--replicas=0")
 	for _, pod := range pods {
-		e.Await(t, pod.Name+" to be gone", framework.PodPatience, func(ctx context.Context) error {
+		e.Await(t, pod.Name+" to be gone", framework.PodTimeout, func(ctx context.Context) error {
 			list, err := e.Client.CoreV1().Pods(e.Namespace).List(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + pod.Name})
 			if err == nil && len(list.Items) > 0 {
-				err = fmt.Errorf("it is still there")
+				err = fmt.Errorf("it still exists")
 			}
 			return err
 		})
@@ -74,8 +73,7 @@ func TestStatefulSet(t *testing.T) {
 	}
 }
 
-// wantNoDefaultClass makes sure that it will be our class from which the claims are
-// served.
+// wantNoDefaultClass ensures that the claims use the test's class.
 func wantNoDefaultClass(t *testing.T, e *framework.Env) {
 	t.Helper()
 	list, err := e.Client.StorageV1().StorageClasses().List(t.Context(), metav1.ListOptions{})
@@ -84,18 +82,18 @@ func wantNoDefaultClass(t *testing.T, e *framework.Env) {
 	}
 	for _, class := range list.Items {
 		if class.Annotations[isDefault] == "true" {
-			t.Fatalf("the cluster has the default class %s; there may be none but the test's own", class.Name)
+			t.Fatalf("the cluster has the default class %s; remove it, because the test needs its own", class.Name)
 		}
 	}
 }
 
-// keepNodeForOne has the scheduler choose another node for the second pod, whatever
-// else it would like: on the node of the first one it puts a pod that no nginx may
-// come to. This one is not scheduled itself, and the first pod is there already.
+// keepNodeForOne makes the scheduler choose another node for the second pod. It adds a pod with
+// anti-affinity for nginx pods to the first pod's node. That pod bypasses the scheduler, and
+// the first pod is already running.
 func keepNodeForOne(t *testing.T, e *framework.Env) {
 	t.Helper()
 	var node string
-	e.Await(t, "web-0 to be scheduled", framework.PodPatience, func(ctx context.Context) error {
+	e.Await(t, "web-0 to be scheduled", framework.PodTimeout, func(ctx context.Context) error {
 		pod, err := e.Client.CoreV1().Pods(e.Namespace).Get(ctx, "web-0", metav1.GetOptions{})
 		if err != nil {
 			return err
@@ -116,17 +114,17 @@ func keepNodeForOne(t *testing.T, e *framework.Env) {
 	})
 }
 
-// awaitPods waits until web-0 and web-1 are ready and none of the old ones.
+// awaitPods waits until web-0 and web-1 are ready and are not the old pods.
 func awaitPods(t *testing.T, e *framework.Env, old []*corev1.Pod) []*corev1.Pod {
 	t.Helper()
 	var pods []*corev1.Pod
 	for i := range 2 {
 		name := fmt.Sprintf("web-%d", i)
 		var pod *corev1.Pod
-		e.Await(t, "pod "+name, framework.PodPatience, func(ctx context.Context) (err error) {
+		e.Await(t, "pod "+name, framework.PodTimeout, func(ctx context.Context) (err error) {
 			pod, err = e.Client.CoreV1().Pods(e.Namespace).Get(ctx, name, metav1.GetOptions{})
 			if err == nil && old != nil && pod.UID == old[i].UID {
-				err = fmt.Errorf("it is the old one")
+				err = fmt.Errorf("it is the old pod")
 			}
 			return err
 		})
@@ -135,11 +133,11 @@ func awaitPods(t *testing.T, e *framework.Env, old []*corev1.Pod) []*corev1.Pod 
 	return pods
 }
 
-// awaitText asks a pod for its page, from outside, at its address. The pod has no
-// probe: it is ready a little before it listens.
+// awaitText requests a pod's page from outside, at its address. The pod has no probe, so it is
+// ready a little before it listens.
 func awaitText(t *testing.T, e *framework.Env, pod *corev1.Pod, want string) {
 	t.Helper()
-	e.Await(t, fmt.Sprintf("page of %s at %s", pod.Name, pod.Status.PodIP), framework.Patience, func(ctx context.Context) error {
+	e.Await(t, fmt.Sprintf("page of %s at %s", pod.Name, pod.Status.PodIP), framework.Timeout, func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 		defer cancel()
 		request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+pod.Status.PodIP+"/", nil)
@@ -153,7 +151,7 @@ func awaitText(t *testing.T, e *framework.Env, pod *corev1.Pod, want string) {
 		defer func() { _ = response.Body.Close() }()
 		body, err := io.ReadAll(response.Body)
 		if err == nil && (response.StatusCode != http.StatusOK || string(body) != want) {
-			err = fmt.Errorf("it is %s %q, want %q", response.Status, body, want)
+			err = fmt.Errorf("got %s %q, want %q", response.Status, body, want)
 		}
 		return err
 	}, pod)

@@ -32,7 +32,7 @@ func mounted(t *testing.T, e *framework.Env, pod string) (device, fsType string,
 	return fields[0], fields[2], strings.Split(fields[3], ",")
 }
 
-// wantOneWatcher: the image is mapped by the pod's node and by nobody else.
+// wantOneWatcher requires that only the pod's node has the image mapped.
 func wantOneWatcher(t *testing.T, e *framework.Env, image rbdutil.ImageRef, pod *corev1.Pod) {
 	t.Helper()
 	watchers := e.Watchers(t, image)
@@ -87,7 +87,7 @@ func TestBlock(t *testing.T) {
 	if got := e.Exec(t, "user", "blockdev --getsize64 /dev/data"); got != fmt.Sprint(size) {
 		t.Errorf("device of %s bytes, want %d", got, size)
 	}
-	// In the first, in the last and in some block between.
+	// The first, the last and a middle block.
 	const blocks = "for i in 0 31 63; do "
 	e.Exec(t, "user", blocks+"echo written at $i | dd of=/dev/data bs=1M seek=$i conv=notrunc,fsync 2>/dev/null; done")
 	got := e.Exec(t, "user", blocks+"dd if=/dev/data bs=1M skip=$i count=1 2>/dev/null | head -n 1; done")
@@ -98,7 +98,7 @@ func TestBlock(t *testing.T) {
 	image := framework.ImageOf(volume)
 	wantOneWatcher(t, e, image, pod)
 	e.DeletePod(t, "user")
-	// What the pod saw is what Ceph has.
+	// The image in Ceph must equal the device in the pod.
 	out, err := e.Ceph.Try(t.Context(), "rbd", "export", "--no-progress", image.String(), "-")
 	if err != nil {
 		t.Fatal(err)
@@ -123,7 +123,7 @@ func TestRetainedVolumesCanBeUsedAgain(t *testing.T) {
 	awaitPhase(t, e, volume, corev1.VolumeReleased)
 	e.WantImage(t, image, true)
 
-	// As an administrator gives it to another claim.
+	// An administrator makes a volume available like this.
 	patch := []byte(`{"spec":{"claimRef":null}}`)
 	if _, err := e.Client.CoreV1().PersistentVolumes().Patch(t.Context(), volume.Name, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
 		t.Fatal(err)
@@ -148,7 +148,7 @@ func TestRetainedVolumesCanBeUsedAgain(t *testing.T) {
 
 func awaitPhase(t *testing.T, e *framework.Env, volume *corev1.PersistentVolume, want corev1.PersistentVolumePhase) {
 	t.Helper()
-	e.Await(t, fmt.Sprintf("volume to be %s", want), framework.Patience, func(context.Context) error {
+	e.Await(t, fmt.Sprintf("volume to be %s", want), framework.Timeout, func(context.Context) error {
 		if phase := e.GetVolume(t, volume.Name).Status.Phase; phase != want {
 			return fmt.Errorf("it is %s", phase)
 		}
@@ -156,11 +156,11 @@ func awaitPhase(t *testing.T, e *framework.Env, volume *corev1.PersistentVolume,
 	}, volume)
 }
 
-// awaitNoWatcher waits until no node has the image mapped. Unmapping comes a little
-// after the end of the last pod.
+// awaitNoWatcher waits until no node has the image mapped. The kubelet unmaps it shortly after
+// the end of the last pod.
 func awaitNoWatcher(t *testing.T, e *framework.Env, image rbdutil.ImageRef) {
 	t.Helper()
-	e.Await(t, "image "+image.String()+" to be free", framework.Patience, func(context.Context) error {
+	e.Await(t, "image "+image.String()+" to be free", framework.Timeout, func(context.Context) error {
 		if watchers := e.Watchers(t, image); len(watchers) > 0 {
 			return fmt.Errorf("it has watchers %q", watchers)
 		}
@@ -180,7 +180,7 @@ func TestWaitForFirstConsumer(t *testing.T) {
 		}}
 	})
 	claim := e.Claim(t, "data", class)
-	e.AwaitEvent(t, claim, framework.Patience, "WaitForFirstConsumer")
+	e.AwaitEvent(t, claim, framework.Timeout, "WaitForFirstConsumer")
 	e.WantImage(t, e.ImageFor(claim), false)
 	pod := e.RunPod(t, "consumer", framework.Mount("data"))
 	volume := e.AwaitBound(t, claim)
@@ -226,7 +226,7 @@ func TestTenAtOnce(t *testing.T) {
 	for i, pod := range pods {
 		pods[i] = e.AwaitReady(t, pod)
 	}
-	// Each has written by now, to an image of its own.
+	// By now each pod has written to its own image.
 	for _, pod := range pods {
 		wantOneWatcher(t, e, framework.ImageOf(e.AwaitBound(t, e.GetClaim(t, pod.Name))), pod)
 		if got := e.Exec(t, pod.Name, "cat /data/file"); got != "I am "+pod.Name {
@@ -245,7 +245,7 @@ func TestTheOldAnnotationNamesTheClass(t *testing.T) {
 	}
 }
 
-// TestUserSecretOfAnotherNamespace has no user secret where the claim is.
+// TestUserSecretOfAnotherNamespace has no user secret in the claim's namespace.
 func TestUserSecretOfAnotherNamespace(t *testing.T) {
 	t.Parallel()
 	secrets, e := newEnv(t), newEnv(t)

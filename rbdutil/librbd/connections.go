@@ -14,8 +14,8 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-// connKey is what a connection was made with. A changed key or monitor list makes
-// another connection; the old one goes when it has been idle long enough.
+// connKey is what a connection was made with. A new key or list of monitors leads to a new
+// connection; the old one is closed when it is idle.
 type connKey struct {
 	monitors, user string
 	key            rbdutil.Key
@@ -25,7 +25,7 @@ func keyOf(c rbdutil.Cluster) connKey {
 	return connKey{monitors: strings.Join(c.Monitors, ","), user: c.User, key: c.Key}
 }
 
-// connections shares one librados connection among all calls on a cluster.
+// connections shares one librados connection among all operations on a cluster.
 type connections struct {
 	timeout time.Duration
 	idle    time.Duration
@@ -36,20 +36,20 @@ type connections struct {
 	conns map[connKey]*connection
 }
 
-// connection is one librados connection and how many use it. rados, fsid, client and err are
-// written before ready is closed and never after.
+// connection is a librados connection with the number of its users. rados, fsid, client and
+// err are written before ready is closed, and never after.
 type connection struct {
 	key    connKey
 	ready  chan struct{}
 	rados  *rados.Conn
 	fsid   string         // of the cluster
-	client rbdutil.Client // as recorded, if it is
+	client rbdutil.Client // if it was recorded
 	err    error
 
 	// The rest is guarded by connections.mu.
 	users   int
 	dropped bool
-	unclean bool // Ceph may still have requests of it
+	unclean bool // Ceph may still have requests of the connection
 	expiry  *time.Timer
 }
 
@@ -63,9 +63,9 @@ func newConnections(opts Options) *connections {
 	}
 }
 
-// acquire returns the cluster's connection, making it if there is none. All who
-// ask meanwhile wait for the one attempt and share its error. Each success needs
-// one release. ctx must not be a caller's, for the attempt is not its own.
+// acquire returns the connection to the cluster, which it makes if there is none. Concurrent
+// callers wait for the same attempt and share its error. Each success requires one release.
+// ctx must not be a caller's: the attempt serves others, too.
 func (p *connections) acquire(ctx context.Context, c rbdutil.Cluster) (*connection, error) {
 	conn, first := p.enter(keyOf(c))
 	if first {
@@ -120,8 +120,8 @@ func (p *connections) enter(key connKey) (conn *connection, first bool) {
 	return conn, first
 }
 
-// release ends one use. The last user of a dropped connection shuts it down;
-// the last user of any other starts its idle time.
+// release ends one use. After the last use, it shuts a dropped connection down, and starts
+// the idle timer of any other.
 func (p *connections) release(conn *connection) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -136,16 +136,16 @@ func (p *connections) release(conn *connection) {
 	conn.expiry = time.AfterFunc(p.idle, func() { p.expire(conn) })
 }
 
-// drop makes the next acquire connect anew.
+// drop removes the connection, so that the next acquire makes a new one.
 func (p *connections) drop(conn *connection) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.dropLocked(conn)
 }
 
-// spoil is drop for a connection that an operation has failed on. It reports whether the
-// connection was dropped before.
-func (p *connections) spoil(conn *connection, unclean bool) (before bool) {
+// markBroken drops a connection after a failed operation. It reports whether it was dropped
+// before.
+func (p *connections) markBroken(conn *connection, unclean bool) (before bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	before = conn.dropped
@@ -166,7 +166,7 @@ func (p *connections) dropLocked(conn *connection) {
 	}
 }
 
-// expire drops a connection that nobody has taken up again.
+// expire drops a connection that was not used again.
 func (p *connections) expire(conn *connection) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -186,8 +186,8 @@ func (p *connections) dropAll() {
 	}
 }
 
-// dial makes a connection from nothing but the Cluster: no ceph.conf is read, no
-// keyring, no environment.
+// dial makes a connection from the Cluster only: it reads no ceph.conf, keyring or
+// environment.
 func (p *connections) dial(c rbdutil.Cluster) (*rados.Conn, error) {
 	if err := c.Key.Check(); err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", c, err)
@@ -204,9 +204,9 @@ func (p *connections) dial(c rbdutil.Cluster) (*rados.Conn, error) {
 	for _, option := range []struct{ name, value string }{
 		{"mon_host", monitors},
 		{"key", c.Key.Reveal()},
-		// What librados would print, our errors say, and in the log's own format.
+		// The errors have what librados would print, and are logged in the log's format.
 		{"err_to_stderr", "false"},
-		// Without these three, librados waits for ever.
+		// Without these three, librados waits forever.
 		{"client_mount_timeout", seconds},
 		{"rados_mon_op_timeout", seconds},
 		{"rados_osd_op_timeout", seconds},
@@ -222,14 +222,14 @@ func (p *connections) dial(c rbdutil.Cluster) (*rados.Conn, error) {
 	return conn, nil
 }
 
-// monHost is the cluster's mon_host, unless librados would not survive it: at some
-// hundred monitors it aborts. They are counted however they are separated, since a
-// volume may have been written by hand.
+// monHost returns the cluster's mon_host, or an error if there are too many monitors: with
+// some hundred, librados aborts the process. All separators are counted, as a
+// PersistentVolume may have been written by hand.
 func monHost(c rbdutil.Cluster) (string, error) {
 	list := strings.Join(c.Monitors, ",")
 	n := len(strings.FieldsFunc(list, func(r rune) bool { return strings.ContainsRune(",; \t\r\n", r) }))
 	if n > rbdutil.MaxMonitors {
-		return "", fmt.Errorf("connect to Ceph as client.%s: %w: these are %d monitors, and a client takes %d at most",
+		return "", fmt.Errorf("connect to Ceph as client.%s: %w: %d monitors are given, maximum is %d",
 			c.User, rbdutil.ErrInvalid, n, rbdutil.MaxMonitors)
 	}
 	return list, nil

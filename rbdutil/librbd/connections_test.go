@@ -15,7 +15,7 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/librbd"
 )
 
-func TestConnectErrorsSayWhatIsWrong(t *testing.T) {
+func TestConnectErrors(t *testing.T) {
 	ceph, good := newCluster(t)
 	other := ceph.CreateUser(t, "contract-other", dataPool)
 	change := func(change func(*rbdutil.Cluster)) rbdutil.Cluster {
@@ -33,15 +33,15 @@ func TestConnectErrorsSayWhatIsWrong(t *testing.T) {
 	}{
 		"another user's key":  {change(func(c *rbdutil.Cluster) { c.Key = other }), rbdutil.ErrAccessDenied},
 		"a user unknown":      {change(func(c *rbdutil.Cluster) { c.User = "nobody" }), rbdutil.ErrAccessDenied},
-		"a key that is none":  {change(func(c *rbdutil.Cluster) { c.Key = rbdutil.NewKey("not-base64!") }), rbdutil.ErrInvalidKey},
+		"an invalid key":      {change(func(c *rbdutil.Cluster) { c.Key = rbdutil.NewKey("not-base64!") }), rbdutil.ErrInvalidKey},
 		"a truncated key":     {change(func(c *rbdutil.Cluster) { c.Key = rbdutil.NewKey(c.Key.Reveal()[:20]) }), rbdutil.ErrInvalidKey},
 		"an unresolvable mon": {change(func(c *rbdutil.Cluster) { c.Monitors = []string{"mon.invalid:6789"} }), rbdutil.ErrUnknownMonitor},
 		"no mon at the port":  {change(func(c *rbdutil.Cluster) { c.Monitors = []string{"127.0.0.1:1"} }), rbdutil.ErrUnreachable},
-		// At which librados would abort.
+		// librados would abort.
 		"300 monitors":             {change(func(c *rbdutil.Cluster) { c.Monitors = many }), rbdutil.ErrInvalid},
 		"300 monitors in one text": {change(func(c *rbdutil.Cluster) { c.Monitors = []string{strings.Join(many, "; ")} }), rbdutil.ErrInvalid},
-		// Which librados would print.
-		"a key of no known type": {change(func(c *rbdutil.Cluster) {
+		// librados would print the key.
+		"a key of unknown type": {change(func(c *rbdutil.Cluster) {
 			c.Key = rbdutil.NewKey("CQAAAAAAAAAAABAABwcHBwcHBwcHBwcHBwcHBw==")
 		}), rbdutil.ErrInvalidKey},
 		"no rights in the pool": {change(func(c *rbdutil.Cluster) { c.User, c.Key = "contract-other", other }),
@@ -64,7 +64,7 @@ func TestConnectErrorsSayWhatIsWrong(t *testing.T) {
 	}
 }
 
-func TestAConnectionIsSharedAndGoesWhenIdle(t *testing.T) {
+func TestAConnectionIsSharedAndClosedWhenIdle(t *testing.T) {
 	_, cluster := newCluster(t)
 	var mu sync.Mutex
 	var counts []int
@@ -95,16 +95,16 @@ func TestAConnectionIsSharedAndGoesWhenIdle(t *testing.T) {
 	select {
 	case <-gone:
 	case <-time.After(20 * time.Second):
-		t.Fatal("the idle connection is still there")
+		t.Fatal("the idle connection was not closed")
 	}
 	mu.Lock()
 	defer mu.Unlock()
 	if len(counts) != 2 || counts[0] != 1 {
-		t.Errorf("numbers of connections over time: %v, want 1 and then 0", counts)
+		t.Errorf("numbers of connections %v, want 1 and then 0", counts)
 	}
 }
 
-func TestACallThatOutlivesItsCallerGuardsTheImage(t *testing.T) {
+func TestAnOperationLocksTheImageAfterItsCallerReturned(t *testing.T) {
 	_, cluster := newCluster(t)
 	dead := cluster
 	dead.Monitors = []string{"127.0.0.1:1"}
@@ -125,12 +125,12 @@ func TestACallThatOutlivesItsCallerGuardsTheImage(t *testing.T) {
 	select {
 	case err := <-back:
 		if !errors.Is(err, rbdutil.ErrUnreachable) {
-			t.Errorf("the call came back with %v, want %v", err, rbdutil.ErrUnreachable)
+			t.Errorf("the operation ended with %v, want %v", err, rbdutil.ErrUnreachable)
 		}
 	case <-time.After(30 * time.Second):
-		t.Fatal("the call never came back from a dead cluster")
+		t.Fatal("the operation on a dead cluster did not end")
 	}
 	if _, err := store.Get(t.Context(), dead, ref); !errors.Is(err, rbdutil.ErrUnreachable) {
-		t.Errorf("error %v, want a new attempt that ends in %v", err, rbdutil.ErrUnreachable)
+		t.Errorf("error %v, want that of a new attempt: %v", err, rbdutil.ErrUnreachable)
 	}
 }

@@ -17,7 +17,7 @@ const (
 	dataPool = "contract-data"
 )
 
-// newStore returns a Store with room for a slow machine.
+// newStore returns a Store with timeouts for a slow machine.
 func newStore(t *testing.T, opts librbd.Options) *librbd.Store {
 	t.Helper()
 	if opts.Timeout == 0 {
@@ -31,13 +31,13 @@ func newStore(t *testing.T, opts librbd.Options) *librbd.Store {
 	return store
 }
 
-// newCluster makes the pools and a user with the documented capabilities.
+// newCluster creates the pools and a user with the documented capabilities.
 func newCluster(t *testing.T) (cephcli.Admin, rbdutil.Cluster) {
 	t.Helper()
 	return newClusterWith(t, pool, dataPool)
 }
 
-// newClusterWith does so with pools of other names. The user has the first one's.
+// newClusterWith is newCluster with other pools. The user has the name of the first one.
 func newClusterWith(t *testing.T, pools ...string) (cephcli.Admin, rbdutil.Cluster) {
 	t.Helper()
 	ceph := cephcli.FromEnv(t)
@@ -55,6 +55,13 @@ func TestContract(t *testing.T) {
 		Store: newStore(t, librbd.Options{}), Cluster: cluster, Pool: pool, DataPool: dataPool,
 		Watch: ceph.Watch, Write: ceph.Write, Snapshot: ceph.Snapshot, Clone: ceph.Clone, Group: ceph.Group,
 		Lock: ceph.Lock, Mirror: ceph.Mirror, Migrate: ceph.Migrate, TrashByHand: ceph.TrashByHand,
-		SetRecord: ceph.SetRecord, LeaveRemains: ceph.LeaveRemains,
+		SetRecord: ceph.SetRecord, LeavePartial: ceph.LeavePartial,
+	})
+}
+
+func TestLimiter(t *testing.T) {
+	t.Parallel()
+	rbdtest.RunLimited(t, func(limiter rbdutil.Limiter) rbdutil.Store {
+		return newStore(t, librbd.Options{Limiter: limiter})
 	})
 }

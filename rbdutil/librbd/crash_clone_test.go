@@ -17,14 +17,14 @@ import (
 
 const cloneCrashPool = "clone-crashes"
 
-// cloneCrashes is a pool in which processes are killed over clones. Each has a source of
-// its own: one that was killed holds its source for half a minute, too.
+// cloneCrashes is a pool in which processes are killed that create or delete clones. Each has
+// its own source, as a killed process remains a watcher of its source for half a minute.
 type cloneCrashes struct{ *crashes }
 
-// cloneAt is the clone over which a process is killed at message n.
+// cloneAt is the clone of the process that is killed at message n.
 func (c *cloneCrashes) cloneAt(verb string, n int) rbdutil.ImageSpec {
 	spec, source := c.specAt(verb, n), c.sourceOf(verb, n)
-	spec.Source = &rbdutil.Source{ImageRef: source.ImageRef, Expect: expectationOf(source)}
+	spec.Source = &rbdutil.Source{ImageRef: source.ImageRef, Precondition: preconditionOf(source)}
 	return spec
 }
 
@@ -32,7 +32,7 @@ func (c *cloneCrashes) sourceOf(verb string, n int) rbdutil.ImageSpec {
 	return c.specAt(verb+"-source", n)
 }
 
-// makeSource makes the source of a clone, with data in it.
+// makeSource creates the source of a clone, with data.
 func (c *cloneCrashes) makeSource(t *testing.T, verb string, n int) {
 	t.Helper()
 	source := c.sourceOf(verb, n)
@@ -49,8 +49,8 @@ func (c *cloneCrashes) sumOf(t *testing.T, ref rbdutil.ImageRef) string {
 	return fmt.Sprintf("%x", sha256.Sum256(data))
 }
 
-// eventually repeats what a process that was killed may stand in the way of, for the
-// half minute in which its images are still held.
+// eventually retries an operation that a killed process may prevent: it remains a watcher for
+// half a minute.
 func eventually(t *testing.T, what string, do func(context.Context) error) {
 	t.Helper()
 	if err := retry(2*time.Minute, do); err != nil {
@@ -58,7 +58,8 @@ func eventually(t *testing.T, what string, do func(context.Context) error) {
 	}
 }
 
-// retry repeats it until it succeeds or the time is up, and returns the last error.
+// retry repeats an operation until it succeeds or the time has passed, and returns the last
+// error.
 func retry(patience time.Duration, do func(context.Context) error) error {
 	for deadline := time.Now().Add(patience); ; time.Sleep(time.Second) {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -75,7 +76,7 @@ func (c *cloneCrashes) ensure(t *testing.T, spec rbdutil.ImageSpec) {
 	eventually(t, "make "+spec.Name, func(ctx context.Context) error {
 		img, err := c.images.Ensure(ctx, c.cluster, spec)
 		if errors.Is(err, rbdutil.ErrImageExists) {
-			c.purge(ctx) // what was begun has the name until it is in the trash for good
+			c.purge(ctx) // a partial clone has the name until it is removed from the trash
 		}
 		if err == nil && (img.Size != spec.Size || img.Owner() != spec.Owner) {
 			t.Errorf("%s is %+v", spec.Name, img)
@@ -88,17 +89,17 @@ func (c *cloneCrashes) purge(ctx context.Context) {
 	_ = c.emptyTrash(ctx, c.anySpec())
 }
 
-// abandon does what the sweeper does about a clone that nobody asks for any more.
+// abandon does what the garbage collection does with a clone that no claim requests.
 func (c *cloneCrashes) abandon(t *testing.T, spec rbdutil.ImageSpec) {
 	t.Helper()
 	eventually(t, "take away "+spec.Name, func(ctx context.Context) error {
-		err := c.images.Reclaim(ctx, c.cluster, spec.ImageRef, spec.Owner)
+		err := c.images.RemoveOrphan(ctx, c.cluster, spec.ImageRef, spec.Owner)
 		switch {
 		case errors.Is(err, rbdutil.ErrForeignImage):
-			err = nil // it is the beginning of one, which only the snapshot tells
+			err = nil // a partial clone, identified by the snapshot only
 		case errors.Is(err, rbdutil.ErrNotEmpty):
-			// It is complete, and would be kept.
-			err = c.images.Delete(ctx, c.cluster, spec.ImageRef, expectationOf(spec), 0)
+			// A complete clone is kept.
+			err = c.images.Delete(ctx, c.cluster, spec.ImageRef, preconditionOf(spec), 0)
 		}
 		if err == nil {
 			c.purge(ctx)
@@ -109,17 +110,16 @@ func (c *cloneCrashes) abandon(t *testing.T, spec rbdutil.ImageSpec) {
 }
 
 func (c *cloneCrashes) releaseSnapshots(ctx context.Context, spec rbdutil.ImageSpec) error {
-	return c.images.ReleaseOrphans(ctx, c.cluster, spec.Source.ImageRef, spec.Owner, func(clone string) (func(), bool) { return func() {}, clone == spec.Name })
+	return c.images.RemoveOrphanSnapshots(ctx, c.cluster, spec.Source.ImageRef, spec.Owner, func(clone string) (func(), bool) { return func() {}, clone == spec.Name })
 }
 
-// remove deletes a clone, if it is there, and then its source. Whatever there is of both
-// goes with them.
+// remove deletes a clone, if it exists, and its source, with all objects of both.
 func (c *cloneCrashes) remove(t *testing.T, verb string, n int) {
 	t.Helper()
 	clone, source := c.cloneAt(verb, n), c.sourceOf(verb, n)
 	for _, spec := range []rbdutil.ImageSpec{clone, source} {
 		eventually(t, "delete "+spec.Name, func(ctx context.Context) error {
-			return c.images.Delete(ctx, c.cluster, spec.ImageRef, expectationOf(spec), 0)
+			return c.images.Delete(ctx, c.cluster, spec.ImageRef, preconditionOf(spec), 0)
 		})
 		if spec.Name == clone.Name {
 			eventually(t, "release the snapshots of "+source.Name, func(ctx context.Context) error { return c.releaseSnapshots(ctx, clone) })
@@ -127,11 +127,11 @@ func (c *cloneCrashes) remove(t *testing.T, verb string, n int) {
 	}
 }
 
-// atATime is how many processes are killed at a time.
+// atATime is how many processes run at the same time.
 const atATime = 8
 
-// someAtATime calls do with 1, 2, … at several places at once until it returns false, and
-// returns how often it has returned true before that.
+// someAtATime calls do with 1, 2, … concurrently until it returns false. It returns how often
+// do returned true before.
 func someAtATime(do func(n int) bool) int {
 	var mu sync.Mutex
 	var all sync.WaitGroup
@@ -164,8 +164,8 @@ func someAtATime(do func(n int) bool) int {
 	return last - 1
 }
 
-// TestClonesKilledAtEveryMessage does with clones what TestKilledAtEveryMessage does. Half
-// of those that were being made are finished, and half are given up.
+// TestClonesKilledAtEveryMessage is TestKilledAtEveryMessage for clones. Half of the creations
+// are completed, and half are abandoned.
 func TestClonesKilledAtEveryMessage(t *testing.T) {
 	t.Parallel()
 	c := &cloneCrashes{newCrashesIn(t, cloneCrashPool)}
@@ -180,9 +180,9 @@ func TestClonesKilledAtEveryMessage(t *testing.T) {
 	}
 	making := someAtATime(func(n int) bool { return kill("made", n) })
 	deleting := someAtATime(func(n int) bool { return kill("deleted", n) })
-	t.Logf("killed at %d messages while making a clone, at %d while deleting one", making, deleting)
+	t.Logf("killed at %d messages of a creation, at %d of a deletion", making, deleting)
 	if making < 40 || deleting < 40 {
-		t.Errorf("these are too few kills to have met every step")
+		t.Errorf("too few kills to interrupt each step")
 	}
 	someAtATime(func(n int) bool {
 		if n > making {
@@ -201,28 +201,28 @@ func TestClonesKilledAtEveryMessage(t *testing.T) {
 	})
 	for verb, kills := range map[string]int{"made": making, "deleted": deleting} {
 		someAtATime(func(n int) bool {
-			if n > kills+atATime { // some were begun before one was not killed any more
+			if n > kills+atATime { // some started before the first one that was not killed
 				return false
 			}
 			c.remove(t, verb, n)
 			return true
 		})
 	}
-	c.wantNothingLeft(t)
+	c.wantEmpty(t)
 }
 
-// wantNothingLeft empties the trash, and wants the pool without objects.
-func (c *cloneCrashes) wantNothingLeft(t *testing.T) {
+// wantEmpty empties the trash, and checks that the pool has no objects.
+func (c *cloneCrashes) wantEmpty(t *testing.T) {
 	t.Helper()
-	someAtATime(func(n int) bool { // each snapshot takes the monitors a while
+	someAtATime(func(n int) bool { // each snapshot takes the monitors up to a second
 		c.purge(t.Context())
 		return n < 3*atATime
 	})
 	c.awaitPurged(t)
-	eventually(t, "have nothing left in the pool", func(context.Context) error {
-		// Ceph removes what snapshots have kept a while after them.
+	eventually(t, "wait until the pool is empty", func(context.Context) error {
+		// Ceph removes the objects of snapshots some time after the snapshots.
 		if left := c.objects(t); len(left) > 0 {
-			return fmt.Errorf("left are %s", strings.Join(left, " "))
+			return fmt.Errorf("objects %s remain", strings.Join(left, " "))
 		}
 		return nil
 	})

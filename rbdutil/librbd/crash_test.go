@@ -22,8 +22,8 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/rbdtest/cephcli"
 )
 
-// TestMain lets the test program be started once more, as one that makes or deletes
-// an image and may be killed over it.
+// TestMain runs the test program as a victim if the environment says so: a process that
+// changes an image and may be killed.
 func TestMain(m *testing.M) {
 	if encoded := os.Getenv(victimEnv); encoded != "" {
 		if err := runVictim(encoded); err != nil {
@@ -40,19 +40,19 @@ const (
 	crashPool = "crashes"
 )
 
-// victim is what a process does that is to be killed or stopped.
+// victim is the operation of a process that is killed or stopped.
 type victim struct {
 	Monitors []string
 	User     string
 	Spec     rbdutil.ImageSpec
 	Do       verb
-	// Keep is for how long an image that is moved to the trash is to be kept there.
+	// Keep is how long an image is kept in the trash.
 	Keep time.Duration
-	// Lease is a folder in which the process registers its client; none if it is empty.
+	// Lease is a folder in which the process registers its client, or empty.
 	Lease string
 }
 
-// verb is an operation on the image of a spec.
+// verb is an operation on the image of the spec.
 type verb string
 
 const (
@@ -77,7 +77,7 @@ func runVictim(encoded string) error {
 	return v.run(context.Background(), rbdutil.NewImages(librbd.New(opts)), cluster, v.Do)
 }
 
-// run does the verb with the victim's image.
+// run runs the operation.
 func (v victim) run(ctx context.Context, images *rbdutil.Images, cluster rbdutil.Cluster, do verb) error {
 	spec := v.Spec
 	switch do {
@@ -85,10 +85,10 @@ func (v victim) run(ctx context.Context, images *rbdutil.Images, cluster rbdutil
 		_, err := images.Ensure(ctx, cluster, spec)
 		return err
 	case grow:
-		_, err := images.Grow(ctx, cluster, spec.ImageRef, 2*spec.Size, expectationOf(spec))
+		_, err := images.Expand(ctx, cluster, spec.ImageRef, 2*spec.Size, preconditionOf(spec))
 		return err
 	case moveToTrash:
-		return images.Delete(ctx, cluster, spec.ImageRef, expectationOf(spec), v.Keep)
+		return images.Delete(ctx, cluster, spec.ImageRef, preconditionOf(spec), v.Keep)
 	case remove:
 		return rbdtest.EmptyTrash(ctx, images, cluster, spec.ImageRef, spec.Owner)
 	case deleteImage:
@@ -109,19 +109,19 @@ func (v victim) run(ctx context.Context, images *rbdutil.Images, cluster rbdutil
 	}
 }
 
-func expectationOf(spec rbdutil.ImageSpec) rbdutil.Expectation {
-	return rbdutil.Expectation{Owner: rbdutil.Owner{
+func preconditionOf(spec rbdutil.ImageSpec) rbdutil.Precondition {
+	return rbdutil.Precondition{Owner: rbdutil.Owner{
 		VolumeName: spec.Owner.VolumeName, Provisioner: spec.Owner.Provisioner, ClusterID: spec.Owner.ClusterID,
 	}}
 }
 
-// crashes is a pool in which processes are killed over images.
+// crashes is a pool in which processes are killed.
 type crashes struct {
 	pool    string
 	ceph    cephcli.Admin
 	cluster rbdutil.Cluster
 	images  *rbdutil.Images
-	killer  string // path of the library that kills
+	killer  string // path of the library that kills the process
 }
 
 func newCrashesIn(t *testing.T, pool string) *crashes {
@@ -135,8 +135,7 @@ func newCrashesIn(t *testing.T, pool string) *crashes {
 	return c
 }
 
-// specAt is the image over which a process is killed at message n while it is made or
-// deleted.
+// specAt is the image of the process that is killed at message n.
 func (c *crashes) specAt(verb string, n int) rbdutil.ImageSpec {
 	uid := fmt.Sprintf("%s-%d", verb, n)
 	return rbdutil.ImageSpec{
@@ -149,8 +148,8 @@ func (c *crashes) specAt(verb string, n int) rbdutil.ImageSpec {
 	}
 }
 
-// run starts a process that is killed instead of sending message n, and tells
-// whether it was: it may be done before.
+// run starts a process that is killed instead of sending message n, and reports whether it
+// was killed: it may have ended before.
 func (c *crashes) run(t *testing.T, n int, v victim) (killed bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -163,12 +162,12 @@ func (c *crashes) run(t *testing.T, n int, v victim) (killed bool) {
 		}
 	}
 	if err != nil {
-		t.Errorf("to be killed at message %d: %v: %s", n, err, out)
+		t.Errorf("process to be killed at message %d: %v: %s", n, err, out)
 	}
 	return false
 }
 
-// command is a process that does what the victim is to do.
+// command returns the process of the victim.
 func (c *crashes) command(ctx context.Context, t *testing.T, v victim, env ...string) *exec.Cmd {
 	t.Helper()
 	v.Monitors, v.User = c.cluster.Monitors, c.cluster.User
@@ -182,8 +181,8 @@ func (c *crashes) command(ctx context.Context, t *testing.T, v victim, env ...st
 	return cmd
 }
 
-// objects lists all RADOS objects of the pool, but for those that serve the pool as a
-// whole and come to stay with its first image.
+// objects lists the RADOS objects of the pool, except those that belong to no image and
+// remain after the first one.
 func (c *crashes) objects(t *testing.T) []string {
 	t.Helper()
 	objects := strings.Fields(c.ceph.Run(t, "rados", "--pool", c.pool, "ls"))
@@ -194,13 +193,13 @@ func (c *crashes) objects(t *testing.T) []string {
 	return objects
 }
 
-// awaitGone deletes an image until it is gone. A process that was killed with the
-// image open holds it for another half minute.
+// awaitGone deletes an image until that succeeds. A killed process remains a watcher for half a
+// minute.
 func (c *crashes) awaitGone(t *testing.T, spec rbdutil.ImageSpec) {
 	t.Helper()
 	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(time.Second) {
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-		err := c.images.Delete(ctx, c.cluster, spec.ImageRef, expectationOf(spec), 0)
+		err := c.images.Delete(ctx, c.cluster, spec.ImageRef, preconditionOf(spec), 0)
 		cancel()
 		if err == nil {
 			return
@@ -211,19 +210,19 @@ func (c *crashes) awaitGone(t *testing.T, spec rbdutil.ImageSpec) {
 	}
 }
 
-// anySpec has a name with which those of all images here begin.
+// anySpec has the common prefix of the names of all images.
 func (c *crashes) anySpec() rbdutil.ImageSpec {
 	spec := c.specAt("", 0)
 	spec.Name = "kubernetes-dynamic-pvc-"
 	return spec
 }
 
-// emptyTrash removes what was deleted and has a name that begins like the spec's.
+// emptyTrash removes the images from the trash whose names have the spec's as prefix.
 func (c *crashes) emptyTrash(ctx context.Context, spec rbdutil.ImageSpec) error {
 	return rbdtest.EmptyTrash(ctx, c.images, c.cluster, spec.ImageRef, spec.Owner)
 }
 
-// awaitPurged empties the trash until nothing is in it.
+// awaitPurged empties the trash until it has no entries.
 func (c *crashes) awaitPurged(t *testing.T) {
 	t.Helper()
 	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(time.Second) {
@@ -238,7 +237,7 @@ func (c *crashes) awaitPurged(t *testing.T) {
 	}
 }
 
-// whyTrashed says of each image in the trash why it is not removed.
+// whyTrashed returns why each image in the trash is not removed.
 func (c *crashes) whyTrashed(t *testing.T) string {
 	t.Helper()
 	trashed, err := c.images.ListTrash(t.Context(), c.cluster, c.pool)
@@ -252,47 +251,47 @@ func (c *crashes) whyTrashed(t *testing.T) string {
 	return why + fmt.Sprintf("\nchildren: %s%v", children, err)
 }
 
-// TestKilledAtEveryMessage kills a process at each message that it sends to Ceph while
-// it makes or deletes an image, and has another one finish the work. Nothing is left in
-// the pool in the end, down to single RADOS objects.
+// TestKilledAtEveryMessage kills a process at each message that it sends to Ceph while it
+// creates or deletes an image. Another process completes the operation. At the end, the pool
+// has no RADOS objects.
 func TestKilledAtEveryMessage(t *testing.T) {
 	t.Parallel()
 	c := newCrashesIn(t, crashPool)
 	making, deleting := c.killMaking(t), c.killDeleting(t)
-	t.Logf("killed at %d messages while making an image, at %d while deleting one", making, deleting)
-	// Connecting alone takes more than a few messages.
+	t.Logf("killed at %d messages of a creation, at %d of a deletion", making, deleting)
+	// The connection alone takes several messages.
 	if making < 20 || deleting < 20 {
-		t.Errorf("these are too few kills to have met every step")
+		t.Errorf("too few kills to interrupt each step")
 	}
 	c.finishMaking(t, making)
 	for n := range making {
 		c.awaitGone(t, c.specAt("made", n+1))
 	}
 	for n := range deleting {
-		// Of every other, make one of the same name first: what is left of the one that
-		// was being deleted may be in the trash, behind the new one's back.
+		// For each second image, create another one of the same name first: the rest of the
+		// deleted one may be in the trash.
 		spec := c.specAt("deleted", n+1)
 		if n%2 == 0 {
 			_, err := c.images.Ensure(t.Context(), c.cluster, spec)
 			if errors.Is(err, rbdutil.ErrImageExists) {
-				// The old one still has the name, until it is in the trash for good.
-				_ = c.emptyTrash(t.Context(), spec) // it may be held for a while yet
+				// The old image has the name until its move to the trash is completed.
+				_ = c.emptyTrash(t.Context(), spec) // it may still have a watcher
 				_, err = c.images.Ensure(t.Context(), c.cluster, spec)
 			}
 			if err != nil {
-				t.Errorf("made again after a crash at message %d: %v", n+1, err)
+				t.Errorf("create again after a crash at message %d: %v", n+1, err)
 			}
 		}
 		c.awaitGone(t, spec)
 	}
 	c.awaitPurged(t)
 	if left := c.objects(t); len(left) > 0 {
-		t.Errorf("left in the pool: %q", left)
+		t.Errorf("objects %q remain in the pool", left)
 	}
 }
 
-// killMaking kills at message 1, 2, … until an image is made without a kill, and
-// returns how many there were.
+// killMaking kills the creation of images at message 1, 2, … until one ends without a kill. It
+// returns the number of kills.
 func (c *crashes) killMaking(t *testing.T) (kills int) {
 	t.Helper()
 	for c.run(t, kills+1, victim{Spec: c.specAt("made", kills+1), Do: makeImage}) {
@@ -322,7 +321,7 @@ func (c *crashes) finishMaking(t *testing.T, kills int) {
 	}
 }
 
-// killDeleting does the same while images with data in them are deleted.
+// killDeleting does the same for the deletion of images with data.
 func (c *crashes) killDeleting(t *testing.T) (kills int) {
 	t.Helper()
 	for {
@@ -339,9 +338,9 @@ func (c *crashes) killDeleting(t *testing.T) (kills int) {
 }
 
 // TestKeptThroughAKillAtEveryMessage kills a process at each message that it sends to Ceph
-// while it moves an image to the trash that is to be kept there. The image is in the pool or
-// in the trash then, is not removed, and can be restored with its data. One that is in both
-// can be deleted again, and is kept for as long as that deletion says.
+// while it moves an image to the trash, to be kept there. Then the image is in the pool or in
+// the trash, is not removed, and can be restored with its data. If it is in both, it can be
+// deleted again, and is kept for the time of that deletion.
 func TestKeptThroughAKillAtEveryMessage(t *testing.T) {
 	t.Parallel()
 	c := newCrashesIn(t, "kept-crashes")
@@ -364,7 +363,7 @@ func TestKeptThroughAKillAtEveryMessage(t *testing.T) {
 			break
 		}
 	}
-	// The image is in both between two messages only, which do not always have the same number.
+	// The image is in both only between two messages, whose numbers vary.
 	for round := 1; inBoth == 0 && round <= 5; round++ {
 		for n := max(1, first-6); n <= first && inBoth == 0; n++ {
 			_, trash, both := c.keepThroughKill(t, fmt.Sprintf("kept-%d", round), n)
@@ -373,12 +372,12 @@ func TestKeptThroughAKillAtEveryMessage(t *testing.T) {
 	}
 	t.Logf("killed at %d messages, of which %d left the image in the trash, and %d in both", kills, inTrash, inBoth)
 	if kills < 20 || inTrash < 3 || inBoth < 1 {
-		t.Errorf("these are too few kills to have met every step")
+		t.Errorf("too few kills to interrupt each step")
 	}
 }
 
-// keepThroughKill kills a process at message n while it deletes an image that is to be kept.
-// It reports whether that came to pass, and where the image was then.
+// keepThroughKill kills a process at message n while it deletes an image that must be kept. It
+// reports whether the process was killed, and where the image was then.
 func (c *crashes) keepThroughKill(t *testing.T, name string, n int) (killed, inTrash, inBoth bool) {
 	t.Helper()
 	const keep = time.Hour
@@ -401,8 +400,8 @@ func (c *crashes) keepThroughKill(t *testing.T, name string, n int) (killed, inT
 	return killed, inTrash, inBoth
 }
 
-// deleteAgain deletes an image that is in the trash and has its name, too. It reports
-// whether it was such an image.
+// deleteAgain deletes an image that is in the trash and still has its name. It reports whether
+// the image was in both.
 func (c *crashes) deleteAgain(t *testing.T, spec rbdutil.ImageSpec, keep time.Duration) bool {
 	t.Helper()
 	trashed, err := c.images.ListTrash(t.Context(), c.cluster, c.pool)
@@ -414,16 +413,16 @@ func (c *crashes) deleteAgain(t *testing.T, spec rbdutil.ImageSpec, keep time.Du
 	}
 	start := time.Now()
 	eventually(t, "delete "+spec.Name+" again", func(ctx context.Context) error {
-		return c.images.Delete(ctx, c.cluster, spec.ImageRef, expectationOf(spec), keep)
+		return c.images.Delete(ctx, c.cluster, spec.ImageRef, preconditionOf(spec), keep)
 	})
 	trashed, err = c.images.ListTrash(t.Context(), c.cluster, c.pool)
 	if err != nil || len(trashed) != 1 || trashed[0].KeepUntil.Before(start.Add(keep-time.Second)) {
-		t.Errorf("deleted again at %s, in the trash are %+v: %v", start, trashed, err)
+		t.Errorf("deleted again at %s, entries %+v: %v", start, trashed, err)
 	}
 	return true
 }
 
-// restore restores an image if it is in the trash, and reports whether it was.
+// restore restores an image if it is in the trash, and reports whether it was there.
 func (c *crashes) restore(t *testing.T, spec rbdutil.ImageSpec) bool {
 	t.Helper()
 	trashed, err := c.images.ListTrash(t.Context(), c.cluster, c.pool)

@@ -1,10 +1,9 @@
-// Package librbd is the rbdutil.Store over a real Ceph. It is the only package
-// that imports go-ceph, and with it librados and librbd through cgo: to compile it
-// takes librbd-dev and librados-dev.
+// Package librbd is the rbdutil.Store over Ceph. It is the only package that imports
+// go-ceph, and with it librados and librbd through cgo. To compile it, librbd-dev and
+// librados-dev must be installed.
 //
-// Its calls cannot be cancelled once they are inside librbd. So each runs in a
-// goroutine of its own under two bounds: the caller's context, after which the
-// caller is told ErrTimeout, and librados' own time limits, after which the call
-// comes back even from a Ceph that is dead. In between, the image is guarded: a
-// second call on it is refused with ErrInProgress.
+// An operation cannot be cancelled while it runs inside librbd. So each one runs in its own
+// goroutine with two time limits. When the caller's context is done, the caller gets
+// ErrTimeout. When the time limit of librados has passed, the operation ends, even if Ceph
+// does not answer. Until then the image is locked: other operations on it get ErrInProgress.
 package librbd

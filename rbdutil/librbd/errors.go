@@ -10,9 +10,9 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-// errnoOf returns Ceph's errno. go-ceph's errors compare by errno alone, so that
-// errors.Is cannot tell a missing pool from a missing image; here the errno is
-// read with the knowledge of which call it came from.
+// errnoOf returns Ceph's errno. go-ceph compares errors by errno alone, so errors.Is cannot
+// distinguish a missing pool from a missing image. The callers here know which call returned
+// the errno.
 func errnoOf(err error) syscall.Errno {
 	var errno syscall.Errno
 	if errors.As(err, &errno) {
@@ -25,8 +25,8 @@ func errnoOf(err error) syscall.Errno {
 	return syscall.Errno(max(coded.ErrorCode(), -coded.ErrorCode()))
 }
 
-// sentinelOf maps the errnos that mean the same in every call. The others are
-// given by the caller, who knows what was missing or in the way.
+// sentinelOf returns the error for an errno. Some errnos have the same meaning in every
+// call. The caller gives the meaning of others, as it depends on the call.
 func sentinelOf(err error, special map[syscall.Errno]error) error {
 	errno := errnoOf(err)
 	if sentinel, ok := special[errno]; ok {
@@ -51,7 +51,7 @@ func sentinelOf(err error, special map[syscall.Errno]error) error {
 	}
 }
 
-// wrap says what was being done and which of the sentinels it failed with.
+// wrap adds what was done, and the rbdutil error that the errno means.
 func wrap(what string, err error, special map[syscall.Errno]error) error {
 	if err == nil {
 		return nil
@@ -67,7 +67,7 @@ func connectError(c rbdutil.Cluster, err error) error {
 		syscall.ETIMEDOUT: rbdutil.ErrUnreachable, syscall.ENOTCONN: rbdutil.ErrUnreachable,
 		syscall.ECONNREFUSED: rbdutil.ErrUnreachable, syscall.EHOSTUNREACH: rbdutil.ErrUnreachable,
 		syscall.ENETUNREACH: rbdutil.ErrUnreachable,
-		// The key has been checked by then, so it is the monitors that are invalid.
+		// The key was checked before, so the monitors are invalid.
 		syscall.ENOENT: rbdutil.ErrUnknownMonitor,
 		syscall.EINVAL: rbdutil.ErrUnknownMonitor,
 	})
@@ -94,14 +94,14 @@ func createError(ref rbdutil.ImageRef, layout rbdutil.Layout, err error) error {
 func imageError(verb string, ref rbdutil.ImageRef, err error) error {
 	return wrap(verb+" image "+ref.String(), err, map[syscall.Errno]error{
 		syscall.ENOENT: rbdutil.ErrImageNotFound,
-		// An image with the feature exclusive-lock is read-only while another client holds
-		// the lock and does not hand it over.
+		// An image with the feature exclusive-lock is read-only while another client has the
+		// lock and does not release it.
 		syscall.EROFS: rbdutil.ErrLocked,
 	})
 }
 
-// openError tells an image that is not there from one that is, but lacks what it is a
-// clone of: to both of them Ceph says ENOENT.
+// openError distinguishes a missing image from a missing parent of the image: Ceph returns
+// ENOENT for both.
 func openError(pool *rados.IOContext, ref rbdutil.ImageRef, err error) error {
 	wrapped := imageError("open", ref, err)
 	if errors.Is(wrapped, rbdutil.ErrImageNotFound) {
@@ -110,7 +110,7 @@ func openError(pool *rados.IOContext, ref rbdutil.ImageRef, err error) error {
 			return imageError("read the name of", ref, idErr)
 		}
 		if id != "" && exists(pool, headerOf(id)) {
-			return fmt.Errorf("open image %s: it is there, but what it is a clone of is not (%w)", ref, err)
+			return fmt.Errorf("open image %s: the image exists, but its parent does not (%w)", ref, err)
 		}
 	}
 	return wrapped
@@ -119,7 +119,7 @@ func openError(pool *rados.IOContext, ref rbdutil.ImageRef, err error) error {
 // openTrashedError is openError for an image in the trash.
 func openTrashedError(pool *rados.IOContext, ref rbdutil.ImageRef, id string, err error) error {
 	if errnoOf(err) == syscall.ENOENT && exists(pool, headerOf(id)) {
-		return fmt.Errorf("open image %s: it is there, but what it is a clone of is not (%w)", ref, err)
+		return fmt.Errorf("open image %s: the image exists, but its parent does not (%w)", ref, err)
 	}
 	return imageError("open", ref, err)
 }
@@ -130,6 +130,6 @@ func removeError(verb string, ref rbdutil.ImageRef, err error) error {
 		syscall.EBUSY:     rbdutil.ErrImageInUse,
 		syscall.ENOTEMPTY: rbdutil.ErrHasSnapshots,
 		syscall.EMLINK:    rbdutil.ErrInGroup,
-		syscall.ESTALE:    rbdutil.ErrInProgress, // somebody else has gone on with it
+		syscall.ESTALE:    rbdutil.ErrInProgress, // another client continued the removal
 	})
 }

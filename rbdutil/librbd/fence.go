@@ -14,12 +14,12 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-// minBlocklistTime is how long Ceph refuses a fenced client at least. It is longer than any request
-// can be on its way, and than most frozen processes stay so.
+// minBlocklistTime is the minimum time for which Ceph refuses a fenced client. It is longer
+// than a request can be in flight, and than most processes stay frozen.
 const minBlocklistTime = 24 * time.Hour
 
-// register records a new connection before its first use, and fences the clients that may still
-// change images of its cluster.
+// register records a new connection before its first use, and fences the clients that may
+// still change images of its cluster.
 func (p *connections) register(ctx context.Context, c rbdutil.Cluster, conn *rados.Conn) (rbdutil.Client, error) {
 	if p.clients == nil {
 		return rbdutil.Client{}, nil
@@ -32,17 +32,17 @@ func (p *connections) register(ctx context.Context, c rbdutil.Cluster, conn *rad
 	defer cancel()
 	stale, err := p.clients.Register(ctx, client)
 	if err != nil {
-		// Not %w: a deadline that has passed here is not Ceph's.
+		// Not %w: an exceeded deadline here does not mean that Ceph did not answer.
 		return client, fmt.Errorf("record client %s of %s in the lease: %s", client.Address, c, err.Error())
 	}
 	if err := p.fence(conn, stale); err != nil {
-		p.clients.Closed(client, true) // it has changed nothing
+		p.clients.Closed(client, true) // it sent no change
 		return client, fmt.Errorf("connect to %s: %w", c, err)
 	}
 	return client, nil
 }
 
-// clientOf returns a connection as its cluster knows it.
+// clientOf returns a connection as its cluster identifies it.
 func clientOf(conn *rados.Conn, timeout time.Duration) (rbdutil.Client, error) {
 	fsid, err := conn.GetFSID()
 	if err != nil {
@@ -56,35 +56,34 @@ func clientOf(conn *rados.Conn, timeout time.Duration) (rbdutil.Client, error) {
 }
 
 // blocklistAddress returns one address of those that librados prints: ADDRESS:0/NONCE, or
-// [v2:ADDRESS:0/NONCE,v1:ADDRESS:0/NONCE]. The monitors ignore the type, and the nonce is the same.
+// [v2:ADDRESS:0/NONCE,v1:ADDRESS:0/NONCE]. The monitors ignore the type, and the nonce is
+// the same in both.
 func blocklistAddress(addresses string) string {
 	if first, _, several := strings.Cut(addresses, ","); several {
 		addresses = strings.TrimPrefix(first, "[")
 	}
-	for _, kind := range []string{"v1:", "v2:", "any:"} {
-		addresses = strings.TrimPrefix(addresses, kind)
-	}
-	return addresses
+	return withoutType(addresses)
 }
 
-// fence has Ceph refuse all requests of the clients from now on. When it returns nil, none of them
-// can come before a request that is sent afterwards.
+// fence blocklists the clients. When it has returned nil, no request of theirs takes effect
+// after a request that is sent later.
 func (p *connections) fence(conn *rados.Conn, clients []rbdutil.Client) error {
 	var fenced, refused []rbdutil.Client
-	var refusal error
+	var reason error
 	for _, client := range clients {
 		err := blocklist(conn, client)
 		switch {
 		case err == nil:
 			fenced = append(fenced, client)
 		case errors.Is(err, rbdutil.ErrAccessDenied):
-			refused, refusal = append(refused, client), err
+			refused, reason = append(refused, client), err
 		default:
 			return err
 		}
 	}
-	// Our next requests carry the epoch of this map. An OSD that gets one applies the map first.
-	// Another connection of this process may have fenced clients a moment ago.
+	// The next requests carry the epoch of this map, and an OSD applies the map before it does
+	// them. This is needed even if no client was fenced here: another connection of this
+	// process may have fenced some just before.
 	if err := conn.WaitForLatestOSDMap(); err != nil {
 		return wrap("wait for the OSD map with the blocklist", err, nil)
 	}
@@ -92,7 +91,7 @@ func (p *connections) fence(conn *rados.Conn, clients []rbdutil.Client) error {
 		p.clients.Fenced(fenced)
 	}
 	if len(refused) > 0 {
-		return p.clients.Refused(refused, refusal)
+		return p.clients.Refused(refused, reason)
 	}
 	return nil
 }
@@ -102,7 +101,7 @@ func blocklist(conn *rados.Conn, client rbdutil.Client) error {
 	what := "fence client " + client.Address
 	command, err := json.Marshal(map[string]any{
 		"prefix": "osd blocklist", "blocklistop": "add", "addr": client.Address,
-		// The monitors insist on a decimal point.
+		// The monitors require a decimal point.
 		"expire": json.RawMessage(strconv.FormatFloat(blocklistTime(client).Seconds(), 'f', 1, 64)),
 	})
 	if err != nil {
@@ -119,8 +118,8 @@ func blocklistTime(client rbdutil.Client) time.Duration {
 	return max(minBlocklistTime, 10*client.Timeout)
 }
 
-// shutdown closes a connection that nobody uses. In the background: librados waits
-// there for what a dead cluster may never answer.
+// shutdown closes an unused connection. It does so in the background, as librados may wait
+// for a cluster that never answers.
 func (p *connections) shutdown(conn *connection) {
 	if conn.rados == nil {
 		return
@@ -131,7 +130,7 @@ func (p *connections) shutdown(conn *connection) {
 	}
 	p.clients.Closed(conn.client, !conn.unclean)
 	if next := p.conns[conn.key]; conn.unclean && next != nil {
-		// It was made before conn could be fenced. The one after it will fence conn.
+		// It was made before conn could be fenced. The next one will fence conn.
 		p.dropLocked(next)
 	}
 }

@@ -24,18 +24,18 @@ func TestBlocklistAddress(t *testing.T) {
 		"any:[2001:db8::1]:0/17":                        "[2001:db8::1]:0/17",
 	} {
 		if got := blocklistAddress(addresses); got != want {
-			t.Errorf("of %s: %s, want %s", addresses, got, want)
+			t.Errorf("blocklistAddress(%s) = %s, want %s", addresses, got, want)
 		}
 	}
 }
 
-func TestAClientIsBlockedForLongerThanAnyRequestLasts(t *testing.T) {
+func TestBlocklistTimeIsLongerThanAnyRequest(t *testing.T) {
 	t.Parallel()
 	for timeout, want := range map[time.Duration]time.Duration{
 		0: 24 * time.Hour, 15 * time.Second: 24 * time.Hour, 3 * time.Hour: 30 * time.Hour,
 	} {
 		if got := blocklistTime(rbdutil.Client{Timeout: timeout}); got != want {
-			t.Errorf("with a timeout of %s: %s, want %s", timeout, got, want)
+			t.Errorf("timeout %s: blocklist time %s, want %s", timeout, got, want)
 		}
 	}
 }
@@ -62,8 +62,8 @@ func (c *ownClients) Closed(client rbdutil.Client, clean bool) {
 	}
 }
 
-// TestAConnectionWithAnUnansweredRequestIsFenced: Ceph may still do what it has not answered, after
-// the same was tried again on another connection.
+// TestAConnectionWithAnUnansweredRequestIsFenced: Ceph may complete an unanswered request after
+// the operation was retried on another connection.
 func TestAConnectionWithAnUnansweredRequestIsFenced(t *testing.T) {
 	t.Parallel()
 	const name = "unanswered"
@@ -73,7 +73,7 @@ func TestAConnectionWithAnUnansweredRequestIsFenced(t *testing.T) {
 	clients := &ownClients{}
 	store := New(Options{
 		Timeout: 30 * time.Second, IdleTimeout: time.Minute, Clients: clients,
-		Blocklisted: func(err error) { t.Errorf("it would exit: %v", err) },
+		Blocklisted: func(err error) { t.Errorf("Blocklisted was called: %v", err) },
 	})
 	t.Cleanup(store.Close)
 	use := func(result error) (used rbdutil.Client) {
@@ -91,8 +91,8 @@ func TestAConnectionWithAnUnansweredRequestIsFenced(t *testing.T) {
 		}
 		return used
 	}
-	// Two are under way on the connection when the first of them is not answered. A third one
-	// has another connection by then.
+	// Two operations use the connection when the first of them gets no answer. A third one then
+	// uses another connection.
 	first, err := store.conns.acquire(t.Context(), cluster)
 	if err != nil {
 		t.Fatal(err)
@@ -102,14 +102,14 @@ func TestAConnectionWithAnUnansweredRequestIsFenced(t *testing.T) {
 	}
 	second := use(nil)
 	if second == first.client || len(clients.stale) > 0 {
-		t.Fatalf("client %v, and to be fenced: %v", second, clients.stale)
+		t.Fatalf("client %v, clients to fence: %v", second, clients.stale)
 	}
 	store.conns.release(first)
 	third := use(nil)
 	if third == second || len(clients.fenced) != 1 || clients.fenced[0] != first.client {
 		t.Errorf("client %v after %v, fenced: %v, want %v", third, second, clients.fenced, first.client)
 	}
-	// What has an answer leaves nothing, whatever the answer.
+	// An answered request leaves no requests, even if the answer is an error.
 	use(rbdutil.ErrAccessDenied)
 	if fourth := use(nil); fourth == third || len(clients.fenced) != 1 {
 		t.Errorf("client %v after %v, fenced: %v", fourth, third, clients.fenced)

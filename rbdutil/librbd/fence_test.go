@@ -17,7 +17,7 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/rbdtest/cephcli"
 )
 
-// recordedClients are an rbdutil.Clients in memory, shared by processes that lead one after another.
+// recordedClients is an rbdutil.Clients in memory, shared by processes that lead in turn.
 type recordedClients struct {
 	mu         sync.Mutex
 	registered []rbdutil.Client // all, in order
@@ -55,7 +55,7 @@ func (r *recordedClients) Closed(client rbdutil.Client, clean bool) {
 	}
 }
 
-// takeOver has all clients fenced that were registered so far.
+// takeOver marks all registered clients as those to fence.
 func (r *recordedClients) takeOver() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -77,11 +77,11 @@ func create(t *testing.T, store *librbd.Store, cluster rbdutil.Cluster, name str
 	return store.Create(t.Context(), cluster, rbdutil.ImageRef{Pool: cluster.User, Name: name}, rbdutil.Layout{Features: rbdutil.Layering})
 }
 
-// wantBlocklisted wants the client on Ceph's blocklist for about an hour, or not at all.
+// wantBlocklisted checks whether the client is on Ceph's blocklist, and for how long.
 func wantBlocklisted(t *testing.T, ceph cephcli.Admin, client rbdutil.Client, want bool) {
 	t.Helper()
 	var entries []struct{ Addr, Until string }
-	// Behind the list it says how many there are.
+	// The command prints the number of entries after the list.
 	list := json.NewDecoder(strings.NewReader(ceph.Run(t, "ceph", "osd", "blocklist", "ls", "--format", "json")))
 	if err := list.Decode(&entries); err != nil {
 		t.Fatal(err)
@@ -92,15 +92,15 @@ func wantBlocklisted(t *testing.T, ceph cephcli.Admin, client rbdutil.Client, wa
 		}
 		until, err := time.Parse("2006-01-02T15:04:05.999999-0700", entry.Until)
 		if left := time.Until(until); err != nil || left < 23*time.Hour || left > 25*time.Hour {
-			t.Errorf("client %s is blocked until %s, %v", client.Address, entry.Until, err)
+			t.Errorf("client %s is blocklisted until %s, %v", client.Address, entry.Until, err)
 		}
 		if !want {
-			t.Errorf("client %s is blocked", client.Address)
+			t.Errorf("client %s is blocklisted", client.Address)
 		}
 		return
 	}
 	if want {
-		t.Errorf("client %s is not among those that are blocked: %v", client.Address, entries)
+		t.Errorf("client %s is not blocklisted: %v", client.Address, entries)
 	}
 }
 
@@ -110,7 +110,7 @@ func TestAnEarlierLeaderIsFenced(t *testing.T) {
 	clients := &recordedClients{}
 	blocklisted := make(chan error, 10)
 	first := newStore(t, librbd.Options{Clients: clients, Blocklisted: func(err error) { blocklisted <- err }})
-	second := newStore(t, librbd.Options{Clients: clients, Blocklisted: func(err error) { t.Errorf("the successor is blocked: %v", err) }})
+	second := newStore(t, librbd.Options{Clients: clients, Blocklisted: func(err error) { t.Errorf("the next leader is blocklisted: %v", err) }})
 	if err := create(t, first, cluster, "before"); err != nil {
 		t.Fatal(err)
 	}
@@ -125,31 +125,31 @@ func TestAnEarlierLeaderIsFenced(t *testing.T) {
 	wantBlocklisted(t, ceph, old, true)
 	wantBlocklisted(t, ceph, clients.last(t), false)
 	if len(clients.stale) > 0 {
-		t.Errorf("still to be fenced: %v", clients.stale)
+		t.Errorf("clients to fence: %v", clients.stale)
 	}
 	err := create(t, first, cluster, "late")
 	if !errors.Is(err, rbdutil.ErrBlocklisted) {
 		t.Errorf("error %v, want %v", err, rbdutil.ErrBlocklisted)
 	}
 	if got := <-blocklisted; !errors.Is(got, rbdutil.ErrBlocklisted) || !strings.Contains(got.Error(), old.Address) {
-		t.Errorf("it is told %v", got)
+		t.Errorf("Blocklisted was called with %v", got)
 	}
 	if got := ceph.Images(t, "fenced"); !slices.Equal(got, []string{"after", "before"}) {
 		t.Errorf("images %q", got)
 	}
 	if err := create(t, second, cluster, "more"); err != nil {
-		t.Errorf("the successor: %v", err)
+		t.Errorf("the next leader: %v", err)
 	}
 	if got := len(clients.registered); got != 2 {
 		t.Errorf("%d registrations for 2 connections", got)
 	}
 }
 
-// TestWithoutTheRightToFenceNothingIsChanged: the user may read from the monitors, and no more.
+// TestWithoutTheRightToFenceNothingIsChanged: the user may only read from the monitors.
 func TestWithoutTheRightToFenceNothingIsChanged(t *testing.T) {
 	t.Parallel()
 	ceph, cluster := newClusterWith(t, "unfenced")
-	// With these capabilities, the next run could not make the user.
+	// With these capabilities, the next run could not create the user.
 	t.Cleanup(func() { ceph.Run(t, "ceph", "auth", "rm", "client.unfenced") })
 	ceph.Run(t, "ceph", "auth", "caps", "client.unfenced", "mon", "allow r", "osd", "profile rbd pool=unfenced")
 	clients := &recordedClients{refusal: rbdutil.ErrNotFenced}
@@ -164,7 +164,7 @@ func TestWithoutTheRightToFenceNothingIsChanged(t *testing.T) {
 		t.Errorf("error %v, want %v", err, rbdutil.ErrNotFenced)
 	}
 	if !slices.Contains(clients.closed, clients.last(t)) {
-		t.Error("a connection that is not used stays recorded")
+		t.Error("an unused connection is still recorded")
 	}
 	clients.mu.Lock()
 	clients.refusal = nil
@@ -192,7 +192,7 @@ func TestAConnectionThatIsNotRecordedIsNotUsed(t *testing.T) {
 	}
 }
 
-func TestAConnectionThatIsClosedWithoutCallsNeedsNoFence(t *testing.T) {
+func TestAConnectionWithoutRequestsIsNotFenced(t *testing.T) {
 	t.Parallel()
 	_, cluster := newClusterWith(t, "closed")
 	for name, test := range map[string]struct {
@@ -225,7 +225,7 @@ func TestAConnectionThatIsClosedWithoutCallsNeedsNoFence(t *testing.T) {
 			}
 		}
 		if len(clients.stale) > 0 {
-			t.Errorf("%s: to be fenced: %v", name, clients.stale)
+			t.Errorf("%s: clients to fence: %v", name, clients.stale)
 		}
 	}
 }

@@ -13,9 +13,9 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/rbdtest/cephcli"
 )
 
-// TestAFullPoolSaysSoAndLetsImagesGo: Ceph's client would wait for room by itself,
-// and what makes room would wait behind what needs it.
-func TestAFullPoolSaysSoAndLetsImagesGo(t *testing.T) {
+// TestAFullPoolIsReportedAndAllowsDeletion: by default, Ceph's client waits for space, and the
+// requests that free space wait as well.
+func TestAFullPoolIsReportedAndAllowsDeletion(t *testing.T) {
 	t.Parallel()
 	const full = "full"
 	ceph, cluster := newClusterWith(t, full)
@@ -28,14 +28,14 @@ func TestAFullPoolSaysSoAndLetsImagesGo(t *testing.T) {
 		}
 	}
 	remove := func(spec rbdutil.ImageSpec) error {
-		return images.Delete(t.Context(), cluster, spec.ImageRef, expectationOf(spec), 0)
+		return images.Delete(t.Context(), cluster, spec.ImageRef, preconditionOf(spec), 0)
 	}
 	for _, name := range []string{"first", "old"} {
 		if _, err := images.Ensure(t.Context(), cluster, specOf(name)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	// Ceph removes by way of the pool's trash, which it makes when it needs it first.
+	// Ceph removes images by the pool's trash, which it creates on first use.
 	if err := remove(specOf("first")); err != nil {
 		t.Fatal(err)
 	}
@@ -44,16 +44,16 @@ func TestAFullPoolSaysSoAndLetsImagesGo(t *testing.T) {
 		t.Errorf("error %v, want %v", err, rbdutil.ErrNoSpace)
 	}
 	if err := remove(specOf("old")); err != nil {
-		t.Errorf("an image in a full pool cannot be deleted: %v", err)
+		t.Errorf("delete an image in a full pool: %v", err)
 	}
 	if left := ceph.Images(t, full); len(left) > 0 {
-		t.Errorf("left are %q", left)
+		t.Errorf("images %q remain", left)
 	}
 }
 
-// TestWhatAFullPoolKeepsIsNotGone: without a trash, and without room to make one, Ceph
-// says of an image to be removed that there is none.
-func TestWhatAFullPoolKeepsIsNotGone(t *testing.T) {
+// TestDeletionFailsInAFullPoolWithoutATrash: without space to create a trash, Ceph returns
+// ENOENT for the removal of an existing image.
+func TestDeletionFailsInAFullPoolWithoutATrash(t *testing.T) {
 	t.Parallel()
 	const full = "full-without-trash"
 	ceph, cluster := newClusterWith(t, full)
@@ -66,21 +66,21 @@ func TestWhatAFullPoolKeepsIsNotGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	setQuota(t, ceph, full, "1")
-	err := images.Delete(t.Context(), cluster, spec.ImageRef, expectationOf(spec), 0)
+	err := images.Delete(t.Context(), cluster, spec.ImageRef, preconditionOf(spec), 0)
 	if left := ceph.Images(t, full); (err == nil) != (len(left) == 0) {
-		t.Errorf("error %v, and left are %q", err, left)
+		t.Errorf("error %v, images %q remain", err, left)
 	}
 	t.Log(err)
 	setQuota(t, ceph, full, "0")
-	if err := images.Delete(t.Context(), cluster, spec.ImageRef, expectationOf(spec), 0); err != nil {
+	if err := images.Delete(t.Context(), cluster, spec.ImageRef, preconditionOf(spec), 0); err != nil {
 		t.Error(err)
 	}
 	if left := ceph.Images(t, full); len(left) > 0 {
-		t.Errorf("left are %q", left)
+		t.Errorf("images %q remain", left)
 	}
 }
 
-// setQuota sets how many objects the pool may have, and waits until it has noticed.
+// setQuota sets the maximum number of objects in the pool, and waits until it is effective.
 func setQuota(t *testing.T, ceph cephcli.Admin, pool, objects string) {
 	t.Helper()
 	ceph.Run(t, "ceph", "osd", "pool", "set-quota", pool, "max_objects", objects)

@@ -11,14 +11,14 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-// identify reads of an open image what rbdutil.Image.Same compares.
+// identify reads from an open image what rbdutil.Image.Same compares.
 func identify(image *rbd.Image, ref rbdutil.ImageRef) (rbdutil.Image, recordText, error) {
 	size, err := image.GetSize()
 	if err != nil {
 		return rbdutil.Image{}, nil, err
 	}
 	id, err := image.GetId()
-	if err != nil && errnoOf(err) != syscall.EINVAL { // which is what one of format 1 says
+	if err != nil && errnoOf(err) != syscall.EINVAL { // an image of format 1 has no id
 		return rbdutil.Image{}, nil, err
 	}
 	text, err := readRecord(image)
@@ -30,7 +30,7 @@ func identify(image *rbd.Image, ref rbdutil.ImageRef) (rbdutil.Image, recordText
 	return img, text, nil
 }
 
-// describe adds what else rbdutil.Store.Get returns, except for the watchers.
+// describe reads the other fields that rbdutil.Store.Get returns, except the watchers.
 func describe(image *rbd.Image, img *rbdutil.Image) error {
 	stat, err := image.Stat()
 	if err != nil {
@@ -54,14 +54,14 @@ func describe(image *rbd.Image, img *rbdutil.Image) error {
 		_, ours := rbdutil.CloneOf(s.name)
 		foreign = foreign || !ours
 	}
-	if foreign { // Ceph goes through all pools for each snapshot
+	if foreign { // Ceph searches all pools for each snapshot
 		img.Clones = clonesOf(image)
 	}
 	return nil
 }
 
-// watchersOf returns the addresses of the other clients that have the image open for
-// writing or mapped, and how often this client has it open for writing itself.
+// watchersOf returns the addresses of the other clients that have the image mapped or open
+// for writing. own is how often this client has it open for writing.
 func watchersOf(conn *rados.Conn, image *rbd.Image) (others []string, own int, err error) {
 	watchers, err := image.ListWatchers()
 	if err != nil {
@@ -81,8 +81,8 @@ func watchersOf(conn *rados.Conn, image *rbd.Image) (others []string, own int, e
 	return others, own, nil
 }
 
-// isOwn reports whether the address of a watcher is among those of a client, as
-// ADDRESS or [v2:ADDRESS,v1:ADDRESS].
+// isOwn reports whether the address of a watcher is one of this client's, given as ADDRESS
+// or [v2:ADDRESS,v1:ADDRESS].
 func isOwn(addresses, watcher string) bool {
 	for _, address := range strings.Split(strings.Trim(addresses, "[]"), ",") {
 		if withoutType(address) == withoutType(watcher) {
@@ -101,9 +101,9 @@ func withoutType(address string) string {
 	return address
 }
 
-// clonesOf names the clones of all snapshots, as far as the user may see them. They serve
-// to word an error only, so that none is named if they cannot be listed: go-ceph lists
-// 4,096 at most (ceph/go-ceph#1319), and Ceph none if one of them is gone.
+// clonesOf returns the clones of all snapshots, if the user may see them. They are only used
+// in an error, so a failure to list them is ignored. go-ceph lists 4,096 at most
+// (ceph/go-ceph#1319), and Ceph none if one of them was removed.
 func clonesOf(image *rbd.Image) []string {
 	children, err := image.ListChildrenAttributes()
 	if err != nil {
@@ -120,7 +120,7 @@ func clonesOf(image *rbd.Image) []string {
 	return clones
 }
 
-// update changes an image that is the one seen.
+// update changes an image if it is the one seen.
 func update(pool *rados.IOContext, seen rbdutil.Image, record *rbdutil.Record, size uint64) error {
 	ref := seen.ImageRef
 	image, err := rbd.OpenImage(pool, ref.Name, rbd.NoSnapshot)
@@ -135,9 +135,9 @@ func update(pool *rados.IOContext, seen rbdutil.Image, record *rbdutil.Record, s
 	case !now.Same(seen):
 		return changedError(now, seen)
 	case size < now.Size:
-		return fmt.Errorf("resize image %s: %w: from %d to %d bytes it would shrink", ref, rbdutil.ErrInvalid, now.Size, size)
+		return fmt.Errorf("resize image %s: %w: the size cannot be reduced from %d to %d bytes", ref, rbdutil.ErrInvalid, now.Size, size)
 	case size > now.Size:
-		// Ceph itself respects a lock only if the image has the feature exclusive-lock.
+		// Ceph checks locks only if the image has the feature exclusive-lock.
 		if err := checkUnlocked(pool, now); err != nil {
 			return err
 		}
@@ -157,21 +157,20 @@ func update(pool *rados.IOContext, seen rbdutil.Image, record *rbdutil.Record, s
 	return writeError(pool, "resize", now, image.Resize2(size, allowShrink, progress, nil))
 }
 
-// changedError says in what an image is not the one seen.
+// changedError names the difference between an image and the one seen.
 func changedError(now, seen rbdutil.Image) error {
-	what := "its record is another"
+	what := "its record is different"
 	switch {
 	case now.ID != seen.ID && now.ID != "" && seen.ID != "":
-		what = fmt.Sprintf("the name has been given to another image, with id %s in place of %s", now.ID, seen.ID)
+		what = fmt.Sprintf("another image has the name now, with id %s instead of %s", now.ID, seen.ID)
 	case now.Size != seen.Size:
-		what = fmt.Sprintf("it has %d bytes, not %d", now.Size, seen.Size)
+		what = fmt.Sprintf("its size is %d bytes, not %d", now.Size, seen.Size)
 	}
 	return fmt.Errorf("%w: %s: %s", rbdutil.ErrChanged, now.ImageRef, what)
 }
 
-// written reports whether the image has any data of its own, or any that came since a
-// snapshot.
-func written(image *rbd.Image, since string) (bool, error) {
+// hasChanges reports whether the image has data of its own, or any since a snapshot.
+func hasChanges(image *rbd.Image, since string) (bool, error) {
 	size, err := image.GetSize()
 	if err != nil || size == 0 {
 		return false, err
@@ -180,10 +179,10 @@ func written(image *rbd.Image, since string) (bool, error) {
 	err = image.DiffIterate(rbd.DiffIterateConfig{
 		SnapName: since, Offset: 0, Length: size, IncludeParent: rbd.ExcludeParent, WholeObject: rbd.EnableWholeObject,
 		Callback: func(_, _ uint64, exists int, _ interface{}) int {
-			// What was discarded since a snapshot does not exist, but has changed.
+			// An extent that was discarded since the snapshot does not exist, but has changed.
 			found = found || exists != 0 || since != ""
 			if found {
-				return -int(syscall.ECANCELED) // one is enough
+				return -int(syscall.ECANCELED) // one extent suffices
 			}
 			return 0
 		},
@@ -194,6 +193,6 @@ func written(image *rbd.Image, since string) (bool, error) {
 	return false, err
 }
 
-// closeImage ends the use of an image. There is nothing that a caller could do
-// about an error: whatever was to be written has been acknowledged by then.
+// closeImage closes an image. A caller could not handle an error: all writes were
+// acknowledged before.
 func closeImage(image *rbd.Image) { _ = image.Close() }

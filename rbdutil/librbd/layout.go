@@ -8,17 +8,15 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-// defaultObjectSize of new images, in bytes.
-const defaultObjectSize = 4 << 20
-
-// setLayout sets every option of a layout. Ceph takes an option that is not set from its
-// configuration, which can be changed centrally (`ceph config set client`) or for a pool
-// (`rbd config pool set`): then an image would have features that nobody has asked for.
+// setLayout sets every option of a layout. Ceph takes missing options from its
+// configuration, which an administrator can change for all clients (`ceph config set
+// client`) or for a pool (`rbd config pool set`). Then images would have features that were
+// not requested.
 func setLayout(opts *rbd.ImageOptions, layout rbdutil.Layout) error {
 	const format, unstriped = 2, 1
 	objectSize := layout.ObjectSize
 	if objectSize == 0 {
-		objectSize = defaultObjectSize
+		objectSize = rbdutil.DefaultObjectSize
 	}
 	for _, option := range []struct {
 		name  rbd.ImageOption
@@ -27,8 +25,7 @@ func setLayout(opts *rbd.ImageOptions, layout rbdutil.Layout) error {
 		{rbd.ImageOptionFormat, format},
 		{rbd.ImageOptionFeatures, uint64(layout.Features)},
 		{rbd.ImageOptionOrder, uint64(bits.TrailingZeros64(objectSize))},
-		// Zeros would mean the configured values. An image with one stripe of the size of
-		// an object is not striped.
+		// Zero means the configured value. One stripe of the object size means no striping.
 		{rbd.ImageOptionStripeUnit, objectSize},
 		{rbd.ImageOptionStripeCount, unstriped},
 	} {
@@ -36,6 +33,6 @@ func setLayout(opts *rbd.ImageOptions, layout rbdutil.Layout) error {
 			return err
 		}
 	}
-	// An empty name that is set means the pool of the image.
+	// An empty name means the pool of the image.
 	return opts.SetString(rbd.ImageOptionDataPool, layout.DataPool)
 }

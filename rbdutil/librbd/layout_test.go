@@ -12,8 +12,7 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/librbd"
 )
 
-// info is what `rbd info` shows of an image's layout. The stripe is shown only of one that
-// is striped.
+// info is the layout in the output of `rbd info`, which has the stripe only of striped images.
 type info struct {
 	ObjectSize  uint64   `json:"object_size"`
 	StripeCount int      `json:"stripe_count"`
@@ -21,8 +20,8 @@ type info struct {
 	Features    []string `json:"features"`
 }
 
-// TestTheLayoutIsNotTakenFromTheConfiguration sets other defaults for all clients, then for
-// the pool. It is not parallel: the first would change what other tests prepare.
+// TestTheLayoutIsNotTakenFromTheConfiguration sets other defaults for all clients, then for the
+// pool. It is not parallel, as the defaults for all clients would affect other tests.
 func TestTheLayoutIsNotTakenFromTheConfiguration(t *testing.T) {
 	const pool, data, wanted = "layout", "layout-configured", "layout-wanted"
 	ceph, cluster := newClusterWith(t, pool, data, wanted)
@@ -46,7 +45,7 @@ func TestTheLayoutIsNotTakenFromTheConfiguration(t *testing.T) {
 				defer set(option, value)()
 			}
 			image := func(n string) rbdutil.ImageRef { return rbdutil.ImageRef{Pool: pool, Name: place + "-" + n} }
-			// What somebody makes without asking for anything is what nobody can map.
+			// An image with the defaults, which nodes cannot map.
 			striped := image("striped")
 			ceph.Run(t, "rbd", "create", "--size", "8", striped.String())
 			if got := infoOf(t, ceph.JSON, striped); got.StripeCount != 4 || got.DataPool != data {
@@ -62,11 +61,11 @@ func TestTheLayoutIsNotTakenFromTheConfiguration(t *testing.T) {
 					t.Fatal(err)
 				}
 				wantLayout(t, infoOf(t, ceph.JSON, source), layout)
-				// Ceph makes no clone of an image of size 0.
+				// Ceph creates no clones of images of size 0.
 				if err := store.Update(t.Context(), cluster, rbdutil.Image{ImageRef: source}, nil, 8*rbdutil.MiB); err != nil {
 					t.Fatal(err)
 				}
-				if err := store.Snapshot(t.Context(), cluster, source, "one"); err != nil {
+				if err := store.CreateSnapshot(t.Context(), cluster, source, "one"); err != nil {
 					t.Fatal(err)
 				}
 				clone := image(fmt.Sprint(n, "-clone"))
@@ -75,7 +74,7 @@ func TestTheLayoutIsNotTakenFromTheConfiguration(t *testing.T) {
 				}
 				wantLayout(t, infoOf(t, ceph.JSON, clone), layout)
 			}
-			if err := store.Snapshot(t.Context(), cluster, striped, "one"); err != nil {
+			if err := store.CreateSnapshot(t.Context(), cluster, striped, "one"); err != nil {
 				t.Fatal(err)
 			}
 			layout := rbdutil.Layout{Features: rbdutil.Layering, ObjectSize: 8 << 20}

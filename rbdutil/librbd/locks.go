@@ -13,15 +13,15 @@ import (
 )
 
 const (
-	// lockName is the name of every lock on an image (librbd's RBD_LOCK_NAME).
+	// lockName is the name of all locks on images (RBD_LOCK_NAME of librbd).
 	lockName = "rbd_lock"
-	// managedCookie begins the cookies of those that the feature exclusive-lock sets: a
-	// client that has the image mapped holds one and hands it over when it is asked to.
+	// managedCookie begins the cookies of the locks of the feature exclusive-lock. A client
+	// that has the image mapped has such a lock, and releases it on request.
 	managedCookie = "auto "
 )
 
-// locksOf returns the locks that somebody has set on an image, each as ID LOCKER. Not by
-// go-ceph's Image.ListLockers, which takes an error for an image without locks.
+// locksOf returns the locks of `rbd lock add` on an image, each as ID LOCKER. It does not use
+// go-ceph's Image.ListLockers, which returns no locks and no error if the request fails.
 //
 // Similar to: rbd lock ls POOL/IMAGE
 func locksOf(pool *rados.IOContext, img rbdutil.Image) ([]string, error) {
@@ -31,7 +31,7 @@ func locksOf(pool *rados.IOContext, img rbdutil.Image) ([]string, error) {
 	}
 	held, err := pool.ListLockers(header, lockName)
 	if errnoOf(err) == syscall.ERANGE {
-		return []string{"more clients than can be listed"}, nil
+		return []string{"more clients than Ceph can list"}, nil
 	}
 	if err != nil {
 		return nil, err
@@ -50,7 +50,7 @@ func locksOf(pool *rados.IOContext, img rbdutil.Image) ([]string, error) {
 	return locks, nil
 }
 
-// checkUnlocked returns ErrLocked if somebody has set a lock on the image.
+// checkUnlocked returns ErrLocked if the image has a lock.
 func checkUnlocked(pool *rados.IOContext, img rbdutil.Image) error {
 	locks, err := locksOf(pool, img)
 	if err != nil {
@@ -66,7 +66,7 @@ func lockedError(img rbdutil.Image, locks []string) error {
 	return fmt.Errorf("%w: %s by %s", rbdutil.ErrLocked, img.ImageRef, strings.Join(locks, ", "))
 }
 
-// writeError is imageError for a change that a lock may prevent, and names the lock.
+// writeError is imageError for a change that a lock may prevent; then it names the lock.
 func writeError(pool *rados.IOContext, verb string, img rbdutil.Image, err error) error {
 	wrapped := imageError(verb, img.ImageRef, err)
 	if !errors.Is(wrapped, rbdutil.ErrLocked) {

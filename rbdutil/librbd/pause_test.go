@@ -28,14 +28,14 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/librbd"
 )
 
-// leaseFolder is the rbdutil.Clients of a victim. The file "client" is its client, and the
-// file "taken" exists once another process leads.
+// leaseFolder is the rbdutil.Clients of a victim. The file "client" has its client, and the file
+// "taken" exists when another process leads.
 type leaseFolder string
 
 var errTaken = errors.New("another process leads")
 
-// Register implements rbdutil.Clients. As with a lease, either it fails or the next leader
-// finds the client.
+// Register implements rbdutil.Clients. As with a lease, it fails or the next leader reads the
+// client.
 func (f leaseFolder) Register(_ context.Context, client rbdutil.Client) ([]rbdutil.Client, error) {
 	text, err := json.Marshal(client)
 	if err != nil {
@@ -65,7 +65,7 @@ func (leaseFolder) Closed(rbdutil.Client, bool) {}
 
 func (f leaseFolder) file(name string) string { return filepath.Join(string(f), name) }
 
-// take ends the lead of the victim, and returns the clients that it has registered.
+// take ends the leadership of the victim, and returns its registered clients.
 func (f leaseFolder) take() ([]rbdutil.Client, error) {
 	if err := os.WriteFile(f.file("taken"), nil, 0o600); err != nil {
 		return nil, err
@@ -84,11 +84,11 @@ func (f leaseFolder) take() ([]rbdutil.Client, error) {
 // pausedOperation is an operation in which a process is stopped.
 type pausedOperation struct {
 	name string
-	// before are the verbs that lead to the state in which the victim begins.
+	// before are the operations that prepare the state for the victim.
 	before []verb
 	victim verb
-	// successor is what the next leader does. If it cannot restore an image whose removal
-	// has begun, it finishes the removal.
+	// successor is the operation of the next leader. If it cannot restore an image whose
+	// removal has begun, it completes the removal.
 	successor verb
 	clone     bool
 }
@@ -104,11 +104,11 @@ var pausedOperations = []pausedOperation{
 	{name: "restore", before: []verb{makeImage, moveToTrash}, victim: restore, successor: restore},
 }
 
-// pauses is a pool in which processes are stopped over images.
+// pauses is a pool in which processes are stopped.
 type pauses struct {
 	*cloneCrashes
 	pods  *rados.Conn // of client.admin
-	fence bool        // whether the next leader fences the one before
+	fence bool        // whether the next leader fences the previous one
 
 	stopped, fenced, unregistered, finished, lost atomic.Int32
 }
@@ -131,7 +131,7 @@ func newPausesIn(t *testing.T, pool string) *pauses {
 	return p
 }
 
-// pause is one process that is stopped, and what happens meanwhile.
+// pause is one process that is stopped, and the operations during that.
 type pause struct {
 	*pauses
 	victim
@@ -143,12 +143,12 @@ type pause struct {
 	successor *rbdutil.Images
 	// registered: the victim had registered its client when it was stopped.
 	registered bool
-	// done: its operation was complete by then.
+	// done: its operation was complete then.
 	done bool
 	sums map[string]string // of the images that must not change, by name
 }
 
-// failf reports what must not happen with fencing.
+// failf reports a failure, which is expected without fencing.
 func (p *pause) failf(t *testing.T, format string, args ...any) {
 	t.Helper()
 	if p.fence {
@@ -166,7 +166,7 @@ func (p *pause) lostf(t *testing.T, format string, args ...any) {
 	}
 }
 
-// try stops a process at message n, has another one lead, and lets the first go on. It reports
+// try stops a process at message n, lets another one lead, and continues the first. It reports
 // whether the process was stopped: it may have ended before.
 func (p *pauses) try(t *testing.T, op pausedOperation, n int) (stopped bool) {
 	t.Helper()
@@ -183,7 +183,7 @@ func (p *pauses) try(t *testing.T, op pausedOperation, n int) (stopped bool) {
 	return stopped
 }
 
-// count returns how many messages the operation takes.
+// count returns the number of messages of the operation.
 func (p *pauses) count(t *testing.T, op pausedOperation) int {
 	t.Helper()
 	v, file := p.prepare(t, op, 0), filepath.Join(t.TempDir(), "messages")
@@ -197,10 +197,10 @@ func (p *pauses) count(t *testing.T, op pausedOperation) int {
 	return int(info.Size())
 }
 
-// prepare makes what the victim finds.
+// prepare creates the state for the victim.
 func (p *pauses) prepare(t *testing.T, op pausedOperation, n int) *pause {
 	t.Helper()
-	const first = 10000 // then no name is the beginning of another
+	const first = 10000 // so no name is a prefix of another
 	v := &pause{pauses: p, op: op, n: n, sums: map[string]string{}}
 	v.victim = victim{Spec: p.specAt(op.name, first+n), Do: op.victim, Lease: t.TempDir()}
 	if op.clone {
@@ -221,7 +221,7 @@ func (p *pauses) prepare(t *testing.T, op pausedOperation, n int) *pause {
 	return v
 }
 
-// start starts the victim and waits until it has stopped itself, which it reports, or ended.
+// start starts the victim, waits until it has stopped or ended, and reports which of both.
 func (p *pause) start(t *testing.T, env string) (stopped bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute) // kills it
@@ -233,7 +233,7 @@ func (p *pause) start(t *testing.T, env string) (stopped bool) {
 	}
 	for {
 		var info unix.Siginfo
-		// It is still there for cmd.Wait.
+		// The process remains for cmd.Wait.
 		err := unix.Waitid(unix.P_PID, p.cmd.Process.Pid, &info, unix.WEXITED|unix.WSTOPPED|unix.WNOWAIT, nil)
 		if errors.Is(err, syscall.EINTR) {
 			continue
@@ -253,7 +253,7 @@ func (p *pause) awaitUnstopped(t *testing.T) {
 	}
 }
 
-// takeOver has a second leader go on while the victim stands still, and then lets that go on.
+// takeOver runs the next leader while the victim is stopped, and then continues the victim.
 func (p *pause) takeOver(t *testing.T) {
 	t.Helper()
 	stale, err := leaseFolder(p.Lease).take()
@@ -272,7 +272,7 @@ func (p *pause) takeOver(t *testing.T) {
 	p.successor = rbdutil.NewImages(store)
 	// This connects, and therefore fences.
 	if p.done, err = p.isDone(t.Context()); err != nil {
-		p.failf(t, "look at the image: %v", err)
+		p.failf(t, "read the image: %v", err)
 	}
 	if p.done && !p.registered {
 		p.failf(t, "it has done its work without a registered client")
@@ -314,7 +314,8 @@ func (p *pause) isDone(ctx context.Context) (bool, error) {
 	}
 }
 
-// succeed does what the next leader does, and reports whether there has to be an image then.
+// succeed runs the operation of the next leader, and reports whether the image must exist
+// then.
 func (p *pause) succeed(ctx context.Context) (there bool, err error) {
 	do := p.op.successor
 	if do == restore && p.Do == remove {
@@ -337,24 +338,24 @@ func (p *pause) succeed(ctx context.Context) (there bool, err error) {
 	return true, p.must(ctx, makeImage)
 }
 
-// must does what may have to wait for Ceph to end what the victim has begun.
+// must retries an operation that may have to wait until Ceph has completed the victim's.
 func (p *pause) must(ctx context.Context, do verb) error {
 	patience := time.Minute
 	if !p.fence {
-		patience = 3 * time.Second // the victim may hold the image, for half a minute
+		patience = 3 * time.Second // the victim may be a watcher for half a minute
 	}
 	return retry(patience, func(context.Context) error {
 		err := p.run(ctx, p.successor, p.cluster, do)
 		if errors.Is(err, rbdutil.ErrImageExists) {
-			// What was begun has the name until it is removed from the trash.
+			// A partial image has the name until it is removed from the trash.
 			_ = p.run(ctx, p.successor, p.cluster, remove)
 		}
 		return err
 	})
 }
 
-// publish has a pod write to the image, which must have the data that it had. It returns the
-// image as it must stay.
+// publish checks the data of the image, and writes to it as a pod. It returns the image, which
+// must not change any more.
 func (p *pause) publish(t *testing.T) rbdutil.Image {
 	t.Helper()
 	ref := p.Spec.ImageRef
@@ -369,8 +370,8 @@ func (p *pause) publish(t *testing.T) rbdutil.Image {
 	return img
 }
 
-// awaitEnd waits until the victim has ended. It must have failed, unless its operation was
-// complete when the next leader took over.
+// awaitEnd waits until the victim has ended. It must fail, unless its operation was complete
+// when the next leader took over.
 func (p *pause) awaitEnd(t *testing.T) {
 	t.Helper()
 	err := p.cmd.Wait()
@@ -389,7 +390,7 @@ func (p *pause) awaitEnd(t *testing.T) {
 	}
 }
 
-// check wants everything as the next leader and the pod have left it.
+// check checks that the state is as the next leader and the pod left it.
 func (p *pause) check(t *testing.T, there bool, published rbdutil.Image) {
 	t.Helper()
 	for name, want := range p.sums {
@@ -423,7 +424,7 @@ func (p *pause) cleanUp(t *testing.T) {
 	}
 }
 
-// write has a pod write what nobody else writes, and notes the checksum of the image.
+// write writes unique data as a pod, and stores the checksum of the image.
 func (p *pause) write(t *testing.T, ref rbdutil.ImageRef, text string) {
 	t.Helper()
 	err := p.onImage(ref, rbd.OpenImage, func(image *rbd.Image) error {
@@ -436,7 +437,7 @@ func (p *pause) write(t *testing.T, ref rbdutil.ImageRef, text string) {
 	p.sums[ref.Name] = p.sum(t, ref, 0)
 }
 
-// sum returns the checksum of the beginning of an image, and of all of it if size is 0.
+// sum returns the checksum of the first bytes of an image, or of all if size is 0.
 func (p *pause) sum(t *testing.T, ref rbdutil.ImageRef, size uint64) (sum string) {
 	t.Helper()
 	err := p.onImage(ref, rbd.OpenImageReadOnly, func(image *rbd.Image) (err error) {
@@ -471,11 +472,11 @@ func (p *pauses) onImage(ref rbdutil.ImageRef, open openFunc, do func(*rbd.Image
 	return errors.Join(do(image), image.Close())
 }
 
-// TestPausedAtEveryMessage stops a process that leads at messages that it sends to Ceph. Another
-// one takes over and finishes the operation, and a pod writes to the image. Then the first goes
-// on, and must not change anything any more.
+// TestPausedAtEveryMessage stops a leading process at messages that it sends to Ceph. Another
+// one takes over and completes the operation, and a pod writes to the image. Then the first
+// process continues, and must not change anything.
 //
-// PAUSES is at how many messages of each operation, 0 for all of them; PAUSE_SEED repeats the
+// PAUSES is the number of messages of each operation, 0 for all; PAUSE_SEED repeats their
 // choice.
 func TestPausedAtEveryMessage(t *testing.T) {
 	t.Parallel()
@@ -490,12 +491,12 @@ func TestPausedAtEveryMessage(t *testing.T) {
 	t.Logf("of %d processes that were stopped, %d were fenced, %d had not registered, %d had finished",
 		p.stopped.Load(), p.fenced.Load(), p.unregistered.Load(), p.finished.Load())
 	if p.fenced.Load() == 0 || p.fenced.Load() < p.stopped.Load()/3 {
-		t.Error("these are too few to have met every step")
+		t.Error("too few stops to interrupt each step")
 	}
-	p.wantNothingLeft(t)
+	p.wantEmpty(t)
 }
 
-// tryEvenly tries so many messages of each operation.
+// tryEvenly tries a number of messages of each operation, evenly distributed.
 func (p *pauses) tryEvenly(t *testing.T, points int) {
 	t.Helper()
 	seed := fromEnv(t, "PAUSE_SEED", int(time.Now().UnixNano()))
@@ -537,20 +538,20 @@ func fromEnv(t *testing.T, name string, otherwise int) int {
 	return n
 }
 
-// TestWithoutFencingAPauseLosesAClone shows that TestPausedAtEveryMessage can fail: with no
-// fencing, there is a message of making a clone at which a pause loses what the pod has written.
+// TestWithoutFencingAPauseLosesAClone shows that TestPausedAtEveryMessage can fail: without
+// fencing, a pause at some message of a clone's creation loses the data of the pod.
 func TestWithoutFencingAPauseLosesAClone(t *testing.T) {
 	t.Parallel()
 	p := newPausesIn(t, "unfenced-pauses")
 	p.fence = false
 	i := slices.IndexFunc(pausedOperations, func(op pausedOperation) bool { return op.clone })
 	messages := p.count(t, pausedOperations[i])
-	first := messages * 55 / 100 // Ceph makes the clone after about this message
+	first := messages * 55 / 100 // Ceph creates the clone after about this message
 	tried := someAtATime(func(n int) bool {
 		return first+n <= messages && p.lost.Load() == 0 && p.try(t, pausedOperations[i], first+n)
 	})
 	t.Logf("stopped from message %d to %d of %d", first+1, first+tried, messages)
 	if p.lost.Load() == 0 {
-		t.Error("nothing was lost")
+		t.Error("no pause lost data")
 	}
 }

@@ -8,10 +8,10 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-// recordText is the metadata value of an image's record; nil if there is none.
+// recordText is the metadata value of a record; nil if there is none.
 type recordText *string
 
-// readRecord reads the text of an image's record.
+// readRecord reads the record of an image.
 //
 // Similar to: rbd image-meta get POOL/IMAGE rbd-provisioner.ceph.com/image
 func readRecord(image *rbd.Image) (recordText, error) {
@@ -20,14 +20,14 @@ func readRecord(image *rbd.Image) (recordText, error) {
 	case 0:
 		return &text, err
 	case syscall.ENOENT:
-		// A missing key and a missing image are the same errno, but the image is open.
+		// ENOENT also means a missing image, but the image is open.
 		return nil, nil
 	default:
 		return nil, err
 	}
 }
 
-// writeRecord writes the text of an image's record, or removes it if that is nil.
+// writeRecord writes the record of an image, or removes it if the text is nil.
 //
 // Similar to: rbd image-meta set POOL/IMAGE rbd-provisioner.ceph.com/image VALUE
 func writeRecord(image *rbd.Image, text recordText) error {
@@ -41,13 +41,13 @@ func writeRecord(image *rbd.Image, text recordText) error {
 	return err
 }
 
-// encode returns the text of a record.
+// encode returns a record as a metadata value.
 func encode(record rbdutil.Record) recordText {
 	text := record.Encode()
 	return &text
 }
 
-// decode returns the record that the text is of.
+// decode parses a metadata value.
 func decode(text recordText) (rbdutil.Record, error) {
 	if text == nil {
 		return rbdutil.Record{}, nil

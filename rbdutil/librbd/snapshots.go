@@ -6,35 +6,39 @@ package librbd
 import "C"
 
 import (
+	"context"
+	"errors"
 	"syscall"
 	"unsafe"
 
 	"github.com/ceph/go-ceph/rados"
 	"github.com/ceph/go-ceph/rbd"
+
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-// snapshot is a snapshot of an image. Ceph moves one that is removed into a namespace of
-// its own first, under another name: there, too, it has here the name that it had.
-type snapshot struct {
+// snapshotInfo is a snapshot of an image. To remove a snapshot, Ceph first moves it to a
+// namespace of its own under another name. Here, it still has the original name.
+type snapshotInfo struct {
 	id      uint64
 	name    string
 	trashed bool
 }
 
-func snapshotsOf(image *rbd.Image) ([]snapshot, error) {
+func snapshotsOf(image *rbd.Image) ([]snapshotInfo, error) {
 	infos, err := image.GetSnapshotNames()
 	if err != nil {
 		return nil, err
 	}
-	var snapshots []snapshot
+	var snapshots []snapshotInfo
 	for _, info := range infos {
-		s := snapshot{id: info.Id, name: info.Name}
+		s := snapshotInfo{id: info.Id, name: info.Name}
 		namespace, err := image.GetSnapNamespaceType(info.Id)
 		if err == nil && namespace == rbd.SnapNamespaceTypeTrash {
 			s.trashed = true
 			s.name, err = image.GetSnapTrashNamespace(info.Id)
 		}
-		if err != nil && errnoOf(err) != syscall.ENOENT { // gone meanwhile
+		if err != nil && errnoOf(err) != syscall.ENOENT { // removed since
 			return nil, err
 		}
 		snapshots = append(snapshots, s)
@@ -42,15 +46,93 @@ func snapshotsOf(image *rbd.Image) ([]snapshot, error) {
 	return snapshots, nil
 }
 
-// removeTrashed removes a snapshot that was being removed when somebody was cut off. By
-// its name it cannot be reached any more, and go-ceph knows it by no other.
+// CreateSnapshot implements rbdutil.Store.
+//
+// Similar to: rbd snap create POOL/IMAGE@SNAPSHOT; rbd snap protect POOL/IMAGE@SNAPSHOT
+func (s *Store) CreateSnapshot(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef, name string) error {
+	// Not the whole image: many clones of it may be created at the same time.
+	op := operation{name: "snapshot-create", image: rbdutil.ImageRef{Pool: ref.Pool, Name: ref.Name + "@" + name}}
+	return s.do(ctx, op, c, func(_ *rados.Conn, pool *rados.IOContext) error {
+		image, err := rbd.OpenImage(pool, ref.Name, rbd.NoSnapshot)
+		if err != nil {
+			return openError(pool, ref, err)
+		}
+		defer closeImage(image)
+		if _, err := image.CreateSnapshot(name); err != nil && errnoOf(err) != syscall.EEXIST {
+			return imageError("create a snapshot of", ref, err)
+		}
+		snapshot := image.GetSnapshot(name)
+		// EBUSY: it is already protected, by an earlier attempt or another client.
+		if err := snapshot.Protect(); err != nil && errnoOf(err) != syscall.EBUSY {
+			return imageError("protect the snapshot of", ref, err)
+		}
+		return nil
+	})
+}
+
+// RemoveSnapshot implements rbdutil.Store.
+//
+// Similar to: rbd snap unprotect POOL/IMAGE@SNAPSHOT; rbd snap rm POOL/IMAGE@SNAPSHOT
+func (s *Store) RemoveSnapshot(ctx context.Context, c rbdutil.Cluster, snapshot rbdutil.SnapshotRef) error {
+	op := operation{name: "snapshot-remove", image: rbdutil.ImageRef{Pool: snapshot.Pool, Name: snapshot.ImageID + "@" + snapshot.Name}}
+	return s.do(ctx, op, c, func(_ *rados.Conn, pool *rados.IOContext) error { return removeSnapshot(pool, snapshot) })
+}
+
+// removeSnapshot removes a snapshot without clones. Ceph looks for clones in all pools.
+func removeSnapshot(pool *rados.IOContext, ref rbdutil.SnapshotRef) error {
+	image, err := rbd.OpenImageById(pool, ref.ImageID, rbd.NoSnapshot)
+	if err != nil {
+		if errnoOf(err) == syscall.ENOENT && !exists(pool, headerOf(ref.ImageID)) {
+			return nil
+		}
+		return removeSnapshotError(ref, err)
+	}
+	defer closeImage(image)
+	snapshots, err := snapshotsOf(image)
+	if err != nil {
+		return removeSnapshotError(ref, err)
+	}
+	for _, s := range snapshots {
+		switch {
+		case s.name != ref.Name:
+			continue
+		case s.trashed:
+			err = removeTrashedSnapshot(pool, ref.ImageID, s.id)
+		default:
+			err = unprotectAndRemove(image.GetSnapshot(s.name))
+		}
+		if err != nil {
+			return removeSnapshotError(ref, err)
+		}
+	}
+	return nil
+}
+
+// unprotectAndRemove removes a snapshot that may be protected, or may not exist.
+func unprotectAndRemove(snapshot *rbd.Snapshot) error {
+	protected, err := snapshot.IsProtected()
+	if err == nil && protected {
+		err = snapshot.Unprotect()
+	}
+	// EINVAL: it is not protected any more, as another client removes it, too.
+	if err == nil || errnoOf(err) == syscall.EINVAL {
+		err = snapshot.Remove()
+	}
+	if errnoOf(err) == syscall.ENOENT {
+		return nil
+	}
+	return err
+}
+
+// removeTrashedSnapshot removes a snapshot whose removal was interrupted. Its name does not
+// identify it any more, and go-ceph cannot remove a snapshot by its id.
 //
 // Similar to: rbd snap rm --snap-id ID POOL/IMAGE
-func removeTrashed(pool *rados.IOContext, imageID string, snapshotID uint64) error {
+func removeTrashedSnapshot(pool *rados.IOContext, imageID string, snapshotID uint64) error {
 	id := C.CString(imageID)
 	defer C.free(unsafe.Pointer(id))
 	var image C.rbd_image_t
-	if ret := C.rbd_open_by_id(C.rados_ioctx_t(pool.Pointer()), id, &image, nil); ret < 0 { //nolint:gocritic // of what cgo makes of it
+	if ret := C.rbd_open_by_id(C.rados_ioctx_t(pool.Pointer()), id, &image, nil); ret < 0 { //nolint:gocritic // in code that cgo generates
 		return syscall.Errno(-ret)
 	}
 	defer C.rbd_close(image)
@@ -58,4 +140,26 @@ func removeTrashed(pool *rados.IOContext, imageID string, snapshotID uint64) err
 		return syscall.Errno(-ret)
 	}
 	return nil
+}
+
+func removeSnapshotError(ref rbdutil.SnapshotRef, err error) error {
+	return wrap("remove snapshot "+ref.String(), err, map[syscall.Errno]error{
+		syscall.EBUSY: rbdutil.ErrHasClones,
+	})
+}
+
+// removeParentSnapshot removes the snapshot that an image was a clone of, if it is ours and
+// has no other clones.
+func removeParentSnapshot(conn *rados.Conn, parent *rbdutil.SnapshotRef) error {
+	if parent == nil {
+		return nil
+	}
+	if _, ours := rbdutil.CloneOf(parent.Name); !ours {
+		return nil
+	}
+	err := onPool(conn, parent.Pool, func(pool *rados.IOContext) error { return removeSnapshot(pool, *parent) })
+	if errors.Is(err, rbdutil.ErrHasClones) || errors.Is(err, rbdutil.ErrPoolNotFound) {
+		return nil
+	}
+	return err
 }

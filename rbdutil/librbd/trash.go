@@ -24,46 +24,29 @@ func (s *Store) MoveToTrash(ctx context.Context, c rbdutil.Cluster, seen rbdutil
 //
 // Similar to: rbd trash ls --all POOL
 func (s *Store) ListTrash(ctx context.Context, c rbdutil.Cluster, pool string) ([]rbdutil.TrashedImage, error) {
-	result := make(chan []rbdutil.TrashedImage, 1)
-	err := s.read(ctx, "trash-list", c, rbdutil.ImageRef{Pool: pool}, func(ioctx *rados.IOContext) error {
+	op := operation{name: "trash-list", image: rbdutil.ImageRef{Pool: pool}}
+	return read(ctx, s, op, c, func(_ *rados.Conn, ioctx *rados.IOContext) ([]rbdutil.TrashedImage, error) {
 		trashed, err := listTrash(ioctx)
-		if err != nil {
-			return wrap("list the trash of pool "+pool, err, nil)
-		}
-		result <- trashed
-		return nil
+		return trashed, wrap("list the trash of pool "+pool, err, nil)
 	})
-	if err != nil {
-		return nil, err
-	}
-	return <-result, nil
 }
 
 // GetTrashed implements rbdutil.Store.
 //
 // Similar to: rbd image-meta get --image-id ID --pool POOL KEY
 func (s *Store) GetTrashed(ctx context.Context, c rbdutil.Cluster, pool string, img rbdutil.TrashedImage) (rbdutil.Record, error) {
-	result := make(chan rbdutil.Record, 1)
-	ref := trashRef(pool, img)
-	err := s.read(ctx, "trash-get", c, ref, func(ioctx *rados.IOContext) error {
-		record, err := readTrashed(ioctx, ref, img.ID)
-		if err != nil {
-			return err
-		}
-		result <- record
-		return nil
+	op := operation{name: "trash-get", image: trashRef(pool, img)}
+	return read(ctx, s, op, c, func(_ *rados.Conn, ioctx *rados.IOContext) (rbdutil.Record, error) {
+		return readTrashed(ioctx, op.image, img.ID)
 	})
-	if err != nil {
-		return rbdutil.Record{}, err
-	}
-	return <-result, nil
 }
 
 // RemoveFromTrash implements rbdutil.Store.
 //
 // Similar to: rbd trash rm POOL/ID
 func (s *Store) RemoveFromTrash(ctx context.Context, c rbdutil.Cluster, pool string, img rbdutil.TrashedImage, maker rbdutil.Owner) error {
-	return s.onTrashed(ctx, "trash-remove", c, pool, img, func(conn *rados.Conn, entry trashEntry) error {
+	op := operation{name: "trash-remove", image: trashRef(pool, img), lengthy: true}
+	return s.onTrashed(ctx, op, c, img, func(conn *rados.Conn, entry trashEntry) error {
 		return entry.remove(conn, maker)
 	})
 }
@@ -72,17 +55,17 @@ func (s *Store) RemoveFromTrash(ctx context.Context, c rbdutil.Cluster, pool str
 //
 // Similar to: rbd trash restore POOL/ID; rbd image-meta set POOL/IMAGE KEY VALUE
 func (s *Store) Restore(ctx context.Context, c rbdutil.Cluster, pool string, img rbdutil.TrashedImage) error {
-	return s.onTrashed(ctx, "trash-restore", c, pool, img, func(_ *rados.Conn, entry trashEntry) error {
+	op := operation{name: "trash-restore", image: trashRef(pool, img)}
+	return s.onTrashed(ctx, op, c, img, func(_ *rados.Conn, entry trashEntry) error {
 		return entry.restore()
 	})
 }
 
-// onTrashed runs one operation that changes an image in the trash, on its entry as it is
-// then.
-func (s *Store) onTrashed(ctx context.Context, name string, c rbdutil.Cluster, pool string, img rbdutil.TrashedImage, fn func(*rados.Conn, trashEntry) error) error {
-	ref := trashRef(pool, img)
-	return s.do(ctx, operation{name: name, image: ref}, c, func(conn *rados.Conn, ioctx *rados.IOContext) error {
-		if err := s.checkMoved(conn, pool, img); err != nil {
+// onTrashed runs an operation that changes an image in the trash, with its current entry.
+func (s *Store) onTrashed(ctx context.Context, op operation, c rbdutil.Cluster, img rbdutil.TrashedImage, fn func(*rados.Conn, trashEntry) error) error {
+	ref := op.image
+	return s.do(ctx, op, c, func(conn *rados.Conn, ioctx *rados.IOContext) error {
+		if err := s.checkMoved(conn, ref.Pool, img); err != nil {
 			return err
 		}
 		now, err := findTrashed(ioctx, img.ID)
@@ -96,29 +79,29 @@ func (s *Store) onTrashed(ctx context.Context, name string, c rbdutil.Cluster, p
 	})
 }
 
-// checkMoved returns ErrInProgress while a call is under way that may be moving the image to
-// the trash, or back.
+// checkMoved returns ErrInProgress while an operation runs that may move the image to the
+// trash, or back.
 func (s *Store) checkMoved(conn *rados.Conn, pool string, img rbdutil.TrashedImage) error {
 	fsid, err := conn.GetFSID()
 	if err != nil {
 		return wrap("read the id of the cluster", err, nil)
 	}
-	end, ok := s.calls.begin(callKey{fsid, rbdutil.ImageRef{Pool: pool, Name: img.Name}}, false)
+	unlock, ok := s.guard.tryLock(guardKey{fsid, rbdutil.ImageRef{Pool: pool, Name: img.Name}}, false)
 	if !ok {
 		return fmt.Errorf("image %s/%s: %w", pool, img.Name, rbdutil.ErrInProgress)
 	}
-	end()
+	unlock()
 	return nil
 }
 
-// trashRef names an image in the trash. That is not a name that an image can have: a new
-// one of the old name is another image.
+// trashRef returns the reference of an image in the trash. An image cannot have such a name:
+// a new image with the old name is another one.
 func trashRef(pool string, img rbdutil.TrashedImage) rbdutil.ImageRef {
 	return rbdutil.ImageRef{Pool: pool, Name: "trash/" + img.ID}
 }
 
-// readTrashed reads the record of an image in the trash. One whose removal was interrupted
-// may have nothing left that could have a record, and nothing that could be lost.
+// readTrashed reads the record of an image in the trash. If its removal was interrupted, it
+// may have neither record nor data any more.
 func readTrashed(pool *rados.IOContext, ref rbdutil.ImageRef, id string) (rbdutil.Record, error) {
 	image, err := rbd.OpenImageByIdReadOnly(pool, id, rbd.NoSnapshot)
 	if err != nil {

@@ -22,7 +22,7 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/rbdtest/cephcli"
 )
 
-// trashTest is a pool with an image in it.
+// trashTest is a pool with an image.
 type trashTest struct {
 	ceph    cephcli.Admin
 	cluster rbdutil.Cluster
@@ -83,30 +83,30 @@ func TestAFailedMoveLeavesTheRecord(t *testing.T) {
 		t.Fatalf("error %v, want %v", err, rbdutil.ErrAccessDenied)
 	}
 	if got := s.ceph.Run(t, "rbd", "image-meta", "list", s.ref.String()); strings.Contains(got, rbdutil.MetaRecord) {
-		t.Errorf("an image without a record has one: %s", got)
+		t.Errorf("the image has the record %s, want none", got)
 	}
 }
 
-// TestAnImageThatThisClientHasOpenStays: a call of this client is writing to it.
-func TestAnImageThatThisClientHasOpenStays(t *testing.T) {
+// TestAnImageThatThisClientHasOpenIsNotMoved: another operation of this client writes to it.
+func TestAnImageThatThisClientHasOpenIsNotMoved(t *testing.T) {
 	t.Parallel()
 	s := newTrashTest(t, "open-elsewhere", rbdutil.Layering)
 	before := s.see(t)
 	type result struct {
 		snapshot, move error
 	}
-	// A snapshot takes the monitors a while, and is not a call on the same name.
+	// A snapshot takes the monitors up to a second, and does not lock the image.
 	for attempt := range 20 {
 		taken := make(chan error, 1)
 		go func() {
-			taken <- s.store.Snapshot(context.Background(), s.cluster, s.ref, fmt.Sprint("rbd-provisioner-for-", attempt))
+			taken <- s.store.CreateSnapshot(context.Background(), s.cluster, s.ref, fmt.Sprint("rbd-provisioner-for-", attempt))
 		}()
 		time.Sleep(20 * time.Millisecond)
 		got := result{move: s.store.MoveToTrash(t.Context(), s.cluster, before, before.Record, 0)}
 		got.snapshot = <-taken
 		if errors.Is(got.move, rbdutil.ErrInProgress) {
 			if now := s.see(t); now.Record.Encode() != before.Record.Encode() || got.snapshot != nil {
-				t.Errorf("the record is %s; snapshot: %v", now.Record.Encode(), got.snapshot)
+				t.Errorf("record %s, snapshot: %v", now.Record.Encode(), got.snapshot)
 			}
 			return
 		}
@@ -122,12 +122,12 @@ func TestAnImageThatThisClientHasOpenStays(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	t.Error("no move has met a snapshot")
+	t.Error("no move ran during the creation of a snapshot")
 }
 
-// TestAMountedImageGrows: the lock that the feature exclusive-lock sets for a client that
-// writes is not one that somebody has set on purpose.
-func TestAMountedImageGrows(t *testing.T) {
+// TestAMountedImageCanBeExpanded: the lock of the feature exclusive-lock, which a writing client
+// has, does not count as a lock.
+func TestAMountedImageCanBeExpanded(t *testing.T) {
 	t.Parallel()
 	s := newTrashTest(t, "mounted", rbdutil.Layering|rbdutil.ExclusiveLock)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -143,21 +143,21 @@ func TestAMountedImageGrows(t *testing.T) {
 	}
 	defer func() { cancel(); _ = writer.Wait() }()
 	for lines := bufio.NewScanner(out); lines.Scan() && !strings.Contains(lines.Text(), "SEC"); {
-		continue // it is opening the image
+		continue // the client is opening the image
 	}
 	var locks []struct{ ID string }
 	for deadline := time.Now().Add(20 * time.Second); len(locks) == 0 && time.Now().Before(deadline); {
 		s.ceph.JSON(t, &locks, "rbd", "lock", "ls", s.ref.String())
 	}
 	if len(locks) != 1 || !strings.HasPrefix(locks[0].ID, "auto ") {
-		t.Fatalf("the locks are %+v", locks)
+		t.Fatalf("locks %+v", locks)
 	}
 	img := s.see(t)
 	if err := s.store.Update(t.Context(), s.cluster, img, nil, 2*img.Size); err != nil {
 		t.Error(err)
 	}
 	if got := s.see(t); got.Size != 2*img.Size || len(got.Watchers) == 0 {
-		t.Errorf("it is %+v", got)
+		t.Errorf("image %+v", got)
 	}
 	if err := s.moveToTrash(t, s.cluster); !errors.Is(err, rbdutil.ErrImageInUse) {
 		t.Errorf("error %v, want %v", err, rbdutil.ErrImageInUse)
@@ -186,7 +186,7 @@ func TestATrashOfAnyLength(t *testing.T) {
 		}
 	}
 	if _, err := rbd.GetTrashList(pool); err == nil {
-		t.Error("go-ceph can list it now: its own function will do")
+		t.Error("go-ceph lists all entries now: use its function")
 	}
 	list, err := s.store.ListTrash(t.Context(), s.cluster, s.ref.Pool)
 	if err != nil || len(list) != entries+1 {
@@ -201,19 +201,19 @@ func TestATrashOfAnyLength(t *testing.T) {
 	}
 }
 
-// TestAnImageWhoseClonesCannotBeListed has a clone that is not there, as an interrupted
-// removal leaves it, and a snapshot of somebody else, for which the clones are listed.
+// TestAnImageWhoseClonesCannotBeListed has a clone that does not exist, as after an interrupted
+// removal, and a snapshot that is not ours, for which the clones are listed.
 func TestAnImageWhoseClonesCannotBeListed(t *testing.T) {
 	t.Parallel()
 	s := newTrashTest(t, "lost-clone", rbdutil.Layering)
-	if err := s.store.Snapshot(t.Context(), s.cluster, s.ref, "base"); err != nil {
+	if err := s.store.CreateSnapshot(t.Context(), s.cluster, s.ref, "base"); err != nil {
 		t.Fatal(err)
 	}
 	clone := rbdutil.ImageRef{Pool: s.ref.Pool, Name: "clone"}
 	if err := s.store.Clone(t.Context(), s.cluster, s.ref, "base", clone, rbdutil.Layout{Features: rbdutil.Layering}); err != nil {
 		t.Fatal(err)
 	}
-	// The pool lists them by their parent, as a number and so many strings with their length.
+	// The pool lists clones by parent, as a number and that many strings with their lengths.
 	pool := s.ioctx(t)
 	const object, lost = "rbd_children", "1e7f1e7f1e7f"
 	children, err := pool.GetAllOmapValues(object, "", "", 10)
@@ -228,7 +228,7 @@ func TestAnImageWhoseClonesCannotBeListed(t *testing.T) {
 		}
 	}
 	if img := s.see(t); len(img.Snapshots) != 1 || len(img.Clones) != 0 {
-		t.Errorf("it is %+v", img)
+		t.Errorf("image %+v", img)
 	}
 	if err := s.moveToTrash(t, s.cluster); !errors.Is(err, rbdutil.ErrHasSnapshots) {
 		t.Errorf("error %v, want %v", err, rbdutil.ErrHasSnapshots)
@@ -239,7 +239,7 @@ func TestAnImageWhoseClonesCannotBeListed(t *testing.T) {
 	}
 }
 
-// ioctx opens the pool as go-ceph does.
+// ioctx opens the pool.
 func (s trashTest) ioctx(t *testing.T) *rados.IOContext {
 	t.Helper()
 	conn, err := rados.NewConnWithUser(s.cluster.User)

@@ -1,5 +1,5 @@
-// Package rbdfake is a Ceph cluster in memory, for unit tests. It keeps the
-// contract of rbdutil/rbdtest, as real Ceph does, and fails where it is told to.
+// Package rbdfake is a Ceph cluster in memory, for unit tests. It fulfils the contract of
+// rbdutil/rbdtest, as Ceph does, and returns errors on demand.
 package rbdfake
 
 import (
@@ -12,44 +12,43 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-// defaultObjectSize is Ceph's own default, in bytes.
-const defaultObjectSize = 4 << 20
-
-// Features that are never asked for (include/rbd/features.h).
+// Features that cannot be requested (include/rbd/features.h).
 const (
 	dataPool  rbdutil.Features = 1 << 7
 	migrating rbdutil.Features = 1 << 9
 )
 
-// Ops are the names that hooks see.
+// The names of operations, as hooks get them.
 const (
 	OpCreate          = "create"
 	OpGet             = "get"
 	OpUpdate          = "update"
-	OpRemains         = "remains"
+	OpRemovePartial   = "remove-partial"
 	OpList            = "list"
-	OpWritten         = "written"
+	OpHasChanges      = "has-changes"
 	OpMoveToTrash     = "move-to-trash"
 	OpListTrash       = "list-trash"
 	OpGetTrashed      = "get-trashed"
 	OpRemoveFromTrash = "remove-from-trash"
 	OpRestore         = "restore"
-	OpSnapshot        = "snapshot"
-	OpRelease         = "release"
+	OpCreateSnapshot  = "create-snapshot"
+	OpRemoveSnapshot  = "remove-snapshot"
 	OpClone           = "clone"
-	OpDepth           = "depth"
+	OpCloneDepth      = "clone-depth"
 	OpFlatten         = "flatten"
 )
 
-// Ceph is a rbdutil.Store over maps. Its zero value has no pools; use New.
+// Ceph is an rbdutil.Store in memory. Its zero value has no pools; use New.
 type Ceph struct {
-	// Before, if set, runs before an operation; an error from it is the
-	// operation's, and nothing happens.
+	// Before, if set, runs before an operation. If it returns an error, the operation fails
+	// with it and has no effect.
 	Before func(ctx context.Context, op string, c rbdutil.Cluster, ref rbdutil.ImageRef) error
-	// After, if set, runs when an operation has taken effect; an error from it
-	// is the operation's, though the effect stays: a lost answer.
+	// After, if set, runs after the effect of an operation. If it returns an error, the
+	// operation fails with it in spite of its effect, as if the answer was lost.
 	After func(ctx context.Context, op string, c rbdutil.Cluster, ref rbdutil.ImageRef) error
-	// Now is the clock for the times of the trash; time.Now unless it is set.
+	// Limiter, if set, runs each operation with its hooks, or refuses it.
+	Limiter rbdutil.Limiter
+	// Now is the clock for the times in the trash; time.Now if it is not set.
 	Now func() time.Time
 
 	mu     sync.Mutex
@@ -64,23 +63,22 @@ type image struct {
 	written bool
 	// trashed and keepUntil are set while it is in the trash.
 	trashed, keepUntil time.Time
-	// migrationSource: it is in the trash as the source of a migration.
+	// migrationSource: the image is in the trash as the source of a migration.
 	migrationSource bool
-	// snapshots are those that were taken by Snapshot, and what they show.
+	// snapshots are those of CreateSnapshot.
 	snapshots map[string]*snapshot
-	// remains: the name is taken, but the image behind it never came to be or
-	// is gone, as after a crash of the client in the middle of it.
-	remains bool
+	// partial: there is only the name, as after an interrupted creation or removal.
+	partial bool
 }
 
-// snapshot is what an image was at one moment.
+// snapshot is the state of an image at its creation.
 type snapshot struct {
 	size uint64
-	// overwritten: the image was written to since.
+	// overwritten: the image was written to since then.
 	overwritten bool
 }
 
-// New returns a cluster with the pools given.
+// New returns a cluster with the pools.
 func New(pools ...string) *Ceph {
 	f := &Ceph{pools: map[string]bool{}, images: map[rbdutil.ImageRef]*image{}, trash: map[rbdutil.ImageRef]*image{}}
 	for _, p := range pools {
@@ -103,7 +101,7 @@ func (f *Ceph) Create(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageR
 		}
 		objectSize := layout.ObjectSize
 		if objectSize == 0 {
-			objectSize = defaultObjectSize
+			objectSize = rbdutil.DefaultObjectSize
 		}
 		f.images[ref] = &image{Image: rbdutil.Image{
 			ImageRef: ref, ID: f.newID(), Features: features, ObjectSize: objectSize,
@@ -133,15 +131,15 @@ func (f *Ceph) Get(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef)
 			return err
 		}
 		got = f.describe(img)
-		// These are read only when the image is about to be deleted.
+		// These are read only before the image is deleted.
 		got.Locks, got.Group, got.Mirrored = nil, "", false
 		return nil
 	})
 	return got, err
 }
 
-// describe returns a copy of an image. Its clones are looked for only where others than
-// us have taken snapshots.
+// describe returns a copy of an image. It has clones only if the image has snapshots that are
+// not ours.
 func (f *Ceph) describe(img *image) rbdutil.Image {
 	got := img.Image
 	got.Watchers = slices.Clone(img.Watchers)
@@ -168,7 +166,7 @@ func (f *Ceph) Update(ctx context.Context, c rbdutil.Cluster, seen rbdutil.Image
 		case !img.Same(seen):
 			return fmt.Errorf("update image %s: %w", ref, rbdutil.ErrChanged)
 		case size < img.Size:
-			return fmt.Errorf("resize image %s: %w: it would shrink", ref, rbdutil.ErrInvalid)
+			return fmt.Errorf("resize image %s: %w: the size cannot be reduced", ref, rbdutil.ErrInvalid)
 		case size > img.Size && len(img.Locks) > 0:
 			return fmt.Errorf("resize image %s: %w by %s", ref, rbdutil.ErrLocked, img.Locks[0])
 		}
@@ -181,14 +179,14 @@ func (f *Ceph) Update(ctx context.Context, c rbdutil.Cluster, seen rbdutil.Image
 	})
 }
 
-// RemoveRemains implements rbdutil.Store.
-func (f *Ceph) RemoveRemains(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef) error {
-	return f.do(ctx, OpRemains, c, ref, func() error {
+// RemovePartial implements rbdutil.Store.
+func (f *Ceph) RemovePartial(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef) error {
+	return f.do(ctx, OpRemovePartial, c, ref, func() error {
 		img := f.images[ref]
 		switch {
 		case img == nil:
 			return fmt.Errorf("remove image %s: %w", ref, rbdutil.ErrImageNotFound)
-		case !img.remains:
+		case !img.partial:
 			return fmt.Errorf("remove image %s: %w", ref, rbdutil.ErrImageExists)
 		}
 		delete(f.images, ref)
@@ -210,10 +208,10 @@ func (f *Ceph) List(ctx context.Context, c rbdutil.Cluster, pool string) ([]stri
 	return names, err
 }
 
-// Written implements rbdutil.Store.
-func (f *Ceph) Written(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef, since string) (bool, error) {
+// HasChanges implements rbdutil.Store.
+func (f *Ceph) HasChanges(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef, since string) (bool, error) {
 	var written bool
-	err := f.do(ctx, OpWritten, c, ref, func() error {
+	err := f.do(ctx, OpHasChanges, c, ref, func() error {
 		img, err := f.find(ref)
 		if err != nil {
 			return err
@@ -231,8 +229,17 @@ func (f *Ceph) Written(ctx context.Context, c rbdutil.Cluster, ref rbdutil.Image
 	return written, err
 }
 
-// do runs one operation between its hooks.
+// do runs one operation, unless the limiter refuses it.
 func (f *Ceph) do(ctx context.Context, op string, c rbdutil.Cluster, ref rbdutil.ImageRef, effect func() error) error {
+	if f.Limiter == nil {
+		return f.run(ctx, op, c, ref, effect)
+	}
+	lengthy := op == OpRemoveFromTrash || op == OpHasChanges || op == OpFlatten
+	return f.Limiter.Run(ctx, c, ref.Pool, lengthy, func() error { return f.run(ctx, op, c, ref, effect) })
+}
+
+// run runs one operation between its hooks.
+func (f *Ceph) run(ctx context.Context, op string, c rbdutil.Cluster, ref rbdutil.ImageRef, effect func() error) error {
 	if f.Before != nil {
 		if err := f.Before(ctx, op, c, ref); err != nil {
 			return err
@@ -275,7 +282,7 @@ func (f *Ceph) newID() string {
 
 func (f *Ceph) find(ref rbdutil.ImageRef) (*image, error) {
 	img := f.images[ref]
-	if img == nil || img.remains {
+	if img == nil || img.partial {
 		return nil, fmt.Errorf("open image %s: %w", ref, rbdutil.ErrImageNotFound)
 	}
 	return img, nil

@@ -8,9 +8,9 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-// Snapshot implements rbdutil.Store.
-func (f *Ceph) Snapshot(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef, name string) error {
-	return f.do(ctx, OpSnapshot, c, ref, func() error {
+// CreateSnapshot implements rbdutil.Store.
+func (f *Ceph) CreateSnapshot(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef, name string) error {
+	return f.do(ctx, OpCreateSnapshot, c, ref, func() error {
 		img, err := f.find(ref)
 		if err != nil {
 			return err
@@ -27,18 +27,18 @@ func (f *Ceph) Snapshot(ctx context.Context, c rbdutil.Cluster, ref rbdutil.Imag
 	})
 }
 
-// Release implements rbdutil.Store.
-func (f *Ceph) Release(ctx context.Context, c rbdutil.Cluster, ref rbdutil.SnapshotRef) error {
-	return f.do(ctx, OpRelease, c, rbdutil.ImageRef{Pool: ref.Pool, Name: ref.ImageID}, func() error {
+// RemoveSnapshot implements rbdutil.Store.
+func (f *Ceph) RemoveSnapshot(ctx context.Context, c rbdutil.Cluster, ref rbdutil.SnapshotRef) error {
+	return f.do(ctx, OpRemoveSnapshot, c, rbdutil.ImageRef{Pool: ref.Pool, Name: ref.ImageID}, func() error {
 		if img := f.byID(ref.Pool, ref.ImageID); img != nil {
-			return f.release(img, ref.Name)
+			return f.removeSnapshot(img, ref.Name)
 		}
 		return nil
 	})
 }
 
-// release removes a snapshot that was taken by Snapshot.
-func (f *Ceph) release(img *image, name string) error {
+// removeSnapshot removes a snapshot that was taken by CreateSnapshot.
+func (f *Ceph) removeSnapshot(img *image, name string) error {
 	if len(f.clonesOf(rbdutil.SnapshotRef{Pool: img.Pool, ImageID: img.ID, Name: name})) > 0 {
 		return fmt.Errorf("release snapshot %s@%s: %w", img.ImageRef, name, rbdutil.ErrHasClones)
 	}
@@ -72,10 +72,10 @@ func (f *Ceph) Clone(ctx context.Context, c rbdutil.Cluster, parent rbdutil.Imag
 	})
 }
 
-// Depth implements rbdutil.Store.
-func (f *Ceph) Depth(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef) (int, error) {
+// CloneDepth implements rbdutil.Store.
+func (f *Ceph) CloneDepth(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef) (int, error) {
 	depth := 0
-	err := f.do(ctx, OpDepth, c, ref, func() error {
+	err := f.do(ctx, OpCloneDepth, c, ref, func() error {
 		img, err := f.find(ref)
 		for err == nil && img != nil && img.Parent != nil {
 			depth++
@@ -100,7 +100,7 @@ func (f *Ceph) Flatten(ctx context.Context, c rbdutil.Cluster, ref rbdutil.Image
 	})
 }
 
-// byID finds an image, in the trash or not.
+// byID finds an image, in the trash or outside.
 func (f *Ceph) byID(pool, id string) *image {
 	if img := f.trash[rbdutil.ImageRef{Pool: pool, Name: id}]; img != nil {
 		return img
@@ -114,11 +114,11 @@ func (f *Ceph) byID(pool, id string) *image {
 }
 
 // clonesOf lists the clones of a snapshot, as POOL/NAME.
-func (f *Ceph) clonesOf(snapshot rbdutil.SnapshotRef) []string {
+func (f *Ceph) clonesOf(parent rbdutil.SnapshotRef) []string {
 	var clones []string
 	for _, images := range []map[rbdutil.ImageRef]*image{f.images, f.trash} {
 		for _, img := range images {
-			if img.Parent != nil && *img.Parent == snapshot {
+			if img.Parent != nil && *img.Parent == parent {
 				clones = append(clones, img.String())
 			}
 		}

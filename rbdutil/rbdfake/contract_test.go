@@ -31,7 +31,7 @@ func TestContract(t *testing.T) {
 			change(t, ref, func(i *rbdutil.Image) { i.Clones = append(i.Clones, clone.String()) })
 		},
 		Group: on(ceph.Group), Lock: on(ceph.Lock), Mirror: on(ceph.Mirror), TrashByHand: on(ceph.TrashByHand),
-		LeaveRemains: on(ceph.LeaveRemains),
+		LeavePartial: on(ceph.LeavePartial),
 		Migrate: func(t *testing.T, ref rbdutil.ImageRef) rbdutil.ImageRef {
 			to, err := ceph.Migrate(ref)
 			if err != nil {
@@ -47,7 +47,7 @@ func TestContract(t *testing.T) {
 	})
 }
 
-// on makes a step of the harness of what somebody does to an image.
+// on returns a function of the harness that calls a method of the fake.
 func on(do func(rbdutil.ImageRef) error) func(*testing.T, rbdutil.ImageRef) {
 	return func(t *testing.T, ref rbdutil.ImageRef) {
 		t.Helper()
@@ -55,4 +55,13 @@ func on(do func(rbdutil.ImageRef) error) func(*testing.T, rbdutil.ImageRef) {
 			t.Fatal(err)
 		}
 	}
+}
+
+func TestLimiter(t *testing.T) {
+	t.Parallel()
+	rbdtest.RunLimited(t, func(limiter rbdutil.Limiter) rbdutil.Store {
+		ceph := rbdfake.New("kube")
+		ceph.Limiter = limiter
+		return ceph
+	})
 }

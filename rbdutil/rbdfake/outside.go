@@ -9,7 +9,7 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-// What others do to the cluster while the code under test is not looking.
+// What other clients do to the cluster.
 
 // AddPool creates a pool.
 func (f *Ceph) AddPool(name string) {
@@ -32,12 +32,12 @@ func (f *Ceph) DeletePool(name string) {
 	}
 }
 
-// Put stores an image as somebody else made it.
+// Put stores an image that another client created.
 func (f *Ceph) Put(img rbdutil.Image) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if img.ObjectSize == 0 {
-		img.ObjectSize = defaultObjectSize
+		img.ObjectSize = rbdutil.DefaultObjectSize
 	}
 	if img.ID == "" {
 		img.ID = f.newID()
@@ -45,12 +45,12 @@ func (f *Ceph) Put(img rbdutil.Image) {
 	f.images[img.ImageRef] = &image{Image: img}
 }
 
-// Change lets the caller alter an image that is there.
+// Change changes an existing image.
 func (f *Ceph) Change(ref rbdutil.ImageRef, change func(*rbdutil.Image)) error {
 	return f.change(ref, func(img *image) { change(&img.Image) })
 }
 
-// change alters an image that is there, with what rbdutil.Image does not show.
+// change changes an existing image, with the fields that rbdutil.Image does not have.
 func (f *Ceph) change(ref rbdutil.ImageRef, change func(*image)) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -62,7 +62,7 @@ func (f *Ceph) change(ref rbdutil.ImageRef, change func(*image)) error {
 	return nil
 }
 
-// Write puts data into an image, as a node does that has mounted it.
+// Write writes data to an image, as a node does that has mounted it.
 func (f *Ceph) Write(ref rbdutil.ImageRef) error {
 	return f.change(ref, func(img *image) {
 		img.written = true
@@ -72,17 +72,17 @@ func (f *Ceph) Write(ref rbdutil.ImageRef) error {
 	})
 }
 
-// SetRecord sets the text of the image's record (`rbd image-meta set`).
+// SetRecord sets the metadata value of the image's record (`rbd image-meta set`).
 func (f *Ceph) SetRecord(ref rbdutil.ImageRef, value string) error {
 	return f.change(ref, func(img *image) { img.Record, img.RecordError = rbdutil.DecodeRecord(value) })
 }
 
-// Group makes an image the member of a group (`rbd group image add`).
+// Group adds an image to a group (`rbd group image add`).
 func (f *Ceph) Group(ref rbdutil.ImageRef) error {
 	return f.change(ref, func(img *image) { img.Group = ref.Name + "-group" })
 }
 
-// Lock sets a lock on an image (`rbd lock add`).
+// Lock adds a lock to an image (`rbd lock add`).
 func (f *Ceph) Lock(ref rbdutil.ImageRef) error {
 	return f.change(ref, func(img *image) { img.Locks = append(img.Locks, "maintenance client.4242") })
 }
@@ -93,7 +93,7 @@ func (f *Ceph) Mirror(ref rbdutil.ImageRef) error {
 }
 
 // Migrate prepares the migration of an image to another name, and returns that name
-// (`rbd migration prepare`). The source goes to the trash and has no name any more.
+// (`rbd migration prepare`). The source is moved to the trash and loses its name.
 func (f *Ceph) Migrate(ref rbdutil.ImageRef) (rbdutil.ImageRef, error) {
 	to := rbdutil.ImageRef{Pool: ref.Pool, Name: ref.Name + "-migrated"}
 	return to, f.change(ref, func(img *image) {
@@ -112,7 +112,7 @@ func (f *Ceph) TrashByHand(ref rbdutil.ImageRef) error {
 	return f.change(ref, func(img *image) { f.moveToTrash(img, 0) })
 }
 
-// ExpireTrash lets the time pass for which images of that name are kept in the trash.
+// ExpireTrash lets the entries of that name in the trash expire.
 func (f *Ceph) ExpireTrash(name string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -123,16 +123,16 @@ func (f *Ceph) ExpireTrash(name string) {
 	}
 }
 
-// LeaveRemains takes an image away but leaves its name behind, as a client does
-// that dies in the middle of creating or removing it.
-func (f *Ceph) LeaveRemains(ref rbdutil.ImageRef) error {
+// LeavePartial replaces an image by its name only, as a client leaves it that is killed during
+// a creation or removal.
+func (f *Ceph) LeavePartial(ref rbdutil.ImageRef) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.images[ref] = &image{Image: rbdutil.Image{ImageRef: ref}, remains: true}
+	f.images[ref] = &image{Image: rbdutil.Image{ImageRef: ref}, partial: true}
 	return nil
 }
 
-// Names lists all images and remains as POOL/NAME, sorted, as `rbd ls` would.
+// Names lists all images, including partial ones, as POOL/NAME, sorted.
 func (f *Ceph) Names() []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -50,7 +50,7 @@ func (f *Ceph) ListTrash(ctx context.Context, c rbdutil.Cluster, pool string) ([
 	return trashed, err
 }
 
-// inTrash is the entry of an image in the trash.
+// inTrash returns the entry of an image in the trash.
 func (img *image) inTrash(key rbdutil.ImageRef) rbdutil.TrashedImage {
 	return rbdutil.TrashedImage{
 		ID: key.Name, Name: img.Name, Trashed: img.trashed, KeepUntil: img.keepUntil, Migrating: img.migrationSource,
@@ -89,7 +89,7 @@ func (f *Ceph) RemoveFromTrash(ctx context.Context, c rbdutil.Cluster, pool stri
 			return err
 		}
 		for name := range img.snapshots {
-			if err := f.release(img, name); err != nil {
+			if err := f.removeSnapshot(img, name); err != nil {
 				return fmt.Errorf("remove image %s from the trash: %w", key, err)
 			}
 		}
@@ -97,12 +97,12 @@ func (f *Ceph) RemoveFromTrash(ctx context.Context, c rbdutil.Cluster, pool stri
 			return fmt.Errorf("remove image %s from the trash: %w", key, rbdutil.ErrHasSnapshots)
 		}
 		delete(f.trash, key)
-		f.releaseParent(img)
+		f.removeParentSnapshot(img)
 		return nil
 	})
 }
 
-// checkRemovable returns an error if an image in the trash is to stay there.
+// checkRemovable returns an error if an image in the trash must not be removed.
 func (f *Ceph) checkRemovable(key rbdutil.ImageRef, img *image, maker rbdutil.Owner) error {
 	switch {
 	case img.migrationSource, img.RecordError != nil, !img.Record.DeletedBy(maker, img.inTrash(key)):
@@ -117,9 +117,9 @@ func (f *Ceph) checkRemovable(key rbdutil.ImageRef, img *image, maker rbdutil.Ow
 	return nil
 }
 
-// releaseParent removes the snapshot that the image was a clone of, unless it has other
-// clones or its image is gone.
-func (f *Ceph) releaseParent(img *image) {
+// removeParentSnapshot removes the snapshot that the image was a clone of, unless it has other
+// clones.
+func (f *Ceph) removeParentSnapshot(img *image) {
 	if img.Parent == nil {
 		return
 	}
@@ -127,7 +127,7 @@ func (f *Ceph) releaseParent(img *image) {
 		return
 	}
 	if parent := f.byID(img.Parent.Pool, img.Parent.ImageID); parent != nil {
-		_ = f.release(parent, img.Parent.Name)
+		_ = f.removeSnapshot(parent, img.Parent.Name)
 	}
 }
 
@@ -160,7 +160,7 @@ func (f *Ceph) findTrashed(key rbdutil.ImageRef) (*image, error) {
 	return img, nil
 }
 
-// TrashedNames lists what is in the trash as POOL/NAME, sorted.
+// TrashedNames lists the images in the trash as POOL/NAME, sorted.
 func (f *Ceph) TrashedNames() []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -1,5 +1,5 @@
-// Package rbdtest holds the contract of rbdutil.Store, and of rbdutil.Images over
-// it, as a test that runs over the fake and over real Ceph alike.
+// Package rbdtest is the contract of rbdutil.Store, and of rbdutil.Images over it, as a
+// test that runs on the fake and on Ceph.
 package rbdtest
 
 import (
@@ -14,21 +14,21 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-// Harness is a Ceph, real or not, on which the contract is tried.
+// Harness is a Ceph cluster, or a fake, on which the contract is tested.
 type Harness struct {
 	Store   rbdutil.Store
 	Cluster rbdutil.Cluster
-	// Pool is an RBD pool that the test may fill; DataPool one for data objects.
+	// Pool is an RBD pool for the test, DataPool one for data objects.
 	Pool, DataPool string
-	// Watch holds the image open as a node does that mounts it, until stopped.
+	// Watch opens the image as a node that mounts it does, until stop is called.
 	Watch func(t *testing.T, ref rbdutil.ImageRef) (stop func())
-	// Write puts some data into the image, as a node does that has mounted it.
+	// Write writes some data to the image, as a node does that has mounted it.
 	Write func(t *testing.T, ref rbdutil.ImageRef)
-	// Snapshot takes a snapshot of the image.
+	// Snapshot creates a snapshot of the image.
 	Snapshot func(t *testing.T, ref rbdutil.ImageRef, name string)
-	// Clone makes a clone of a snapshot.
+	// Clone creates a clone of a snapshot.
 	Clone func(t *testing.T, ref rbdutil.ImageRef, snapshot string, clone rbdutil.ImageRef)
-	// Group makes the image the member of a group.
+	// Group adds the image to a group.
 	Group func(t *testing.T, ref rbdutil.ImageRef)
 	// Lock sets a lock on the image.
 	Lock func(t *testing.T, ref rbdutil.ImageRef)
@@ -38,17 +38,17 @@ type Harness struct {
 	Migrate func(t *testing.T, ref rbdutil.ImageRef) (to rbdutil.ImageRef)
 	// TrashByHand moves the image to the trash as an administrator does.
 	TrashByHand func(t *testing.T, ref rbdutil.ImageRef)
-	// SetRecord sets the text of the image's record, as an administrator does.
+	// SetRecord sets the metadata value of the record, as an administrator does.
 	SetRecord func(t *testing.T, ref rbdutil.ImageRef, value string)
-	// LeaveRemains makes a name without an image behind it, as a client leaves it
-	// that dies in the middle of creating or removing.
-	LeaveRemains func(t *testing.T, ref rbdutil.ImageRef)
+	// LeavePartial creates a name without an image, as a client leaves it that is killed
+	// during a creation or removal.
+	LeavePartial func(t *testing.T, ref rbdutil.ImageRef)
 }
 
-// timeout bounds each case: real Ceph on a busy machine takes its time.
+// timeout bounds each case: Ceph on a busy machine is slow.
 const timeout = 60 * time.Second
 
-// Run runs the whole contract, each case on an image name of its own.
+// Run runs the whole contract, each case with its own image name.
 func Run(t *testing.T, h Harness) {
 	for _, cases := range []map[string]testCase{storeCases(), imagesCases()} {
 		for name, run := range cases {
@@ -60,79 +60,79 @@ func Run(t *testing.T, h Harness) {
 	}
 }
 
-// testCase is one row of the contract, on an image name of its own.
+// testCase is one case of the contract.
 type testCase func(t *testing.T, h Harness, ref rbdutil.ImageRef)
 
-// storeCases are about rbdutil.Store.
+// storeCases test rbdutil.Store.
 func storeCases() map[string]testCase {
 	return map[string]testCase{
-		"create makes an empty image of the layout asked for":           createMakesLayout,
-		"create puts data objects into the data pool":                   createWithDataPool,
-		"create names the pool that is missing":                         createMissingPool,
-		"create names the data pool that is missing":                    createMissingDataPool,
-		"create refuses a name that is taken":                           createTaken,
-		"get names what is missing":                                     getMissing,
-		"get shows watchers and snapshots":                              getShowsHolders,
-		"update: record and size are set, and again nothing changes":    updateSets,
-		"update: an image never shrinks":                                updateNeverShrinks,
-		"update: a missing image or pool is named":                      updateMissing,
-		"update: an image with a lock is not resized":                   updateLocked,
-		"a change is made only to the image that was seen":              changedSinceSeen,
-		"a record that cannot be parsed is not taken for none":          recordUnreadable,
-		"a clone has the record of its source at first":                 cloneHasRecord,
-		"clones are shown, and named when one deletes what they are of": clonesShown,
-		"remains are not an image, take the name, and can go":           remains,
-		"trash: an image has no name there, and its maker removes it":   trashAndRemove,
-		"trash: an image that somebody holds is not moved there":        trashHeld,
-		"trash: a missing image or pool is named":                       trashMissing,
-		"trash: an image is kept for the time asked for":                trashKeeps,
-		"trash: images that others have moved there stay":               trashOfOthers,
-		"trash: a move that is finished later is still its maker's":     trashFinishedLater,
-		"trash: a missing entry is not found":                           removeMissing,
-		"trash: an image with snapshots is not removed":                 removeSnapshots,
-		"restore: name, data and record are as before":                  restoreBrings,
-		"restore: a name that another image has is not taken":           restoreTaken,
-		"restore: an image without a record has none again":             restoreRecordless,
-		"migration: neither source nor target can be removed":           migrationStays,
-		"list names the images of the pool":                             listNames,
-		"list of a missing pool says so":                                listMissing,
-		"written tells an empty image from one with data":               writtenTells,
-		"written of a missing image says so":                            writtenMissing,
+		"create makes an empty image of the requested layout":               createMakesLayout,
+		"create puts data objects into the data pool":                       createWithDataPool,
+		"create names the pool that is missing":                             createMissingPool,
+		"create names the data pool that is missing":                        createMissingDataPool,
+		"create refuses a name that is taken":                               createTaken,
+		"get names what is missing":                                         getMissing,
+		"get shows watchers and snapshots":                                  getShowsHolders,
+		"update: record and size are set, and a repetition has no effect":   updateSets,
+		"update: an image never shrinks":                                    updateNeverShrinks,
+		"update: a missing image or pool is named":                          updateMissing,
+		"update: an image with a lock is not resized":                       updateLocked,
+		"only the image that was seen is changed":                           changedSinceSeen,
+		"a record that cannot be parsed is reported":                        recordUnreadable,
+		"a clone has the record of its source at first":                     cloneHasRecord,
+		"get shows clones, and delete names them":                           clonesShown,
+		"a partial image is not found, occupies its name, and is removable": partialImage,
+		"trash: an image has no name there, and its maker removes it":       trashAndRemove,
+		"trash: an image with a holder is not moved there":                  trashWithHolders,
+		"trash: a missing image or pool is named":                           trashMissing,
+		"trash: an image is kept for the requested time":                    trashKeeps,
+		"trash: images that others moved there are not removed":             trashOfOthers,
+		"trash: a move that is completed later still belongs to its maker":  trashFinishedLater,
+		"trash: a missing entry is not found":                               removeMissing,
+		"trash: an image with snapshots is not removed":                     removeWithSnapshots,
+		"restore: name, data and record are as before":                      restoreImage,
+		"restore: the name of another image is not used":                    restoreTaken,
+		"restore: an image without a record has none after it":              restoreRecordless,
+		"migration: neither source nor target can be removed":               migrationStays,
+		"list names the images of the pool":                                 listNames,
+		"list of a missing pool fails":                                      listMissing,
+		"has-changes distinguishes an empty image from one with data":       hasChangesReports,
+		"has-changes of a missing image fails":                              hasChangesMissing,
 	}
 }
 
-// imagesCases are about rbdutil.Images.
+// imagesCases test rbdutil.Images.
 func imagesCases() map[string]testCase {
 	return map[string]testCase{
-		"images: the trash is emptied for its maker only":                removeDeleted,
-		"images: ensure twice is one image":                              ensureTwice,
-		"images: ensure finishes what was cut short at any step":         ensureResumes,
-		"images: ensure leaves somebody else's image alone":              ensureForeign,
-		"images: ensure says how its own image does not fit":             ensureMismatch,
-		"images: ensure replaces an unfinished image that misfits":       ensureReplacesUnfinished,
-		"images: delete twice is success":                                deleteTwice,
-		"images: delete takes remains away":                              deleteRemains,
-		"images: delete spares what is not the volume's":                 deleteForeign,
-		"images: delete spares an image in use until it is free":         deleteInUse,
-		"images: delete names the snapshots":                             deleteSnapshots,
-		"images: delete in a missing pool is no success":                 deleteMissingPool,
-		"images: reclaim takes away what became no volume":               reclaimTakesAway,
-		"images: reclaim spares what may be somebody's":                  reclaimSpares,
-		"images: a clone is made once, with a snapshot of its own":       cloneIsOne,
-		"images: a clone may be larger than its source":                  cloneLarger,
-		"images: a clone that cannot be is refused":                      cloneRefused,
-		"images: a clone of a mounted image, or only of one that is not": cloneOfMounted,
-		"images: a clone leaves somebody else's image alone":             cloneForeign,
-		"images: a clone outlives its source, and both go in the end":    cloneOutlivesSource,
-		"images: clones of clones are not deeper than bearable":          cloneDepth,
-		"images: a source has no more snapshots than bearable":           cloneMany,
-		"images: a clone is finished that was cut short at any step":     cloneResumes,
-		"images: a clone that was cut short leaves nothing behind":       cloneReclaimed,
-		"images: a clone that was a volume stays":                        cloneKept,
-		"images: a clone of another cluster stays":                       cloneElsewhere,
-		"images: snapshots that are of use stay":                         releaseSpares,
-		"images: the snapshot for a clone stays while the clone is held": releaseAfterTheClone,
-		"images: grow never shrinks, and only what is expected":          growOnly,
+		"images: only the maker's images are removed from the trash":           removeDeleted,
+		"images: ensure twice is one image":                                    ensureTwice,
+		"images: ensure completes an image after an interruption at any step":  ensureResumes,
+		"images: ensure does not change an image of another owner":             ensureForeign,
+		"images: ensure names the mismatch of its own image":                   ensureMismatch,
+		"images: ensure replaces an incomplete image that does not match":      ensureReplacesIncomplete,
+		"images: delete twice is success":                                      deleteTwice,
+		"images: delete removes a partial image":                               deletePartial,
+		"images: delete keeps an image of another volume":                      deleteForeign,
+		"images: delete keeps an image while it is in use":                     deleteInUse,
+		"images: delete names the snapshots":                                   deleteSnapshots,
+		"images: delete in a missing pool fails":                               deleteMissingPool,
+		"images: images that became no volume are removed":                     removeOrphans,
+		"images: images that may be in use are not removed as orphans":         keepNonOrphans,
+		"images: a clone is created once, with its own snapshot":               cloneIsOne,
+		"images: a clone may be larger than its source":                        cloneLarger,
+		"images: an impossible clone is refused":                               cloneRefused,
+		"images: a mounted image is cloned, unless the spec forbids it":        cloneOfMounted,
+		"images: a clone does not replace an image of another owner":           cloneForeign,
+		"images: a clone outlives its source, and both are removed at the end": cloneOutlivesSource,
+		"images: the depth of clones is limited":                               cloneDepth,
+		"images: the snapshots of a source are limited":                        cloneManyTimes,
+		"images: a clone is completed after an interruption at any step":       cloneResumes,
+		"images: an interrupted clone is removed completely":                   cloneOrphaned,
+		"images: a complete clone is not removed as an orphan":                 cloneKept,
+		"images: a clone of another cluster is not changed":                    cloneElsewhere,
+		"images: snapshots in use are not removed":                             snapshotsKept,
+		"images: the snapshot of a partial clone is kept while it is in use":   snapshotKeptForClone,
+		"images: expand never shrinks, and checks the precondition":            expandOnly,
 	}
 }
 
@@ -156,7 +156,7 @@ func createWithDataPool(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	must(t, h.Store.Create(ctxOf(t), h.Cluster, ref, rbdutil.Layout{Features: rbdutil.Layering, DataPool: h.DataPool}))
 	got := get(t, h, ref).Features
 	if got.String() != "layering,data-pool" || got.Requested() != rbdutil.Layering {
-		t.Errorf("features %s, want layering,data-pool, of which layering was asked for", got)
+		t.Errorf("features %s, want layering,data-pool, and only layering as requested", got)
 	}
 }
 
@@ -192,11 +192,11 @@ func getShowsHolders(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	img := get(t, h, ref)
 	equal(t, []string{"before-upgrade"}, img.Snapshots)
 	if len(img.Watchers) != 1 || img.Watchers[0] == "" {
-		t.Errorf("watchers %q, want the one address", img.Watchers)
+		t.Errorf("watchers %q, want one address", img.Watchers)
 	}
 	stop()
 	if img := get(t, h, ref); len(img.Watchers) != 0 {
-		t.Errorf("watchers %q after the last is gone: looking at an image must not hold it", img.Watchers)
+		t.Errorf("watchers %q after the last has closed: reading an image must not add a watcher", img.Watchers)
 	}
 }
 
@@ -208,38 +208,38 @@ func clonesShown(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	clone := rbdutil.ImageRef{Pool: ref.Pool, Name: ref.Name + "-clone"}
 	h.Clone(t, ref, "base", clone)
 	equal(t, []string{clone.String()}, get(t, h, ref).Clones)
-	err = rbdutil.NewImages(h.Store).Delete(ctxOf(t), h.Cluster, ref, expectationOf(spec), 0)
+	err = rbdutil.NewImages(h.Store).Delete(ctxOf(t), h.Cluster, ref, preconditionOf(spec), 0)
 	wantErr(t, err, rbdutil.ErrHasSnapshots)
-	if want := ref.String() + " has base, of which " + clone.String() + " are clones"; !strings.Contains(err.Error(), want) {
-		t.Errorf("error %v does not say: %s", err, want)
+	if want := ref.String() + " has base with the clones " + clone.String(); !strings.Contains(err.Error(), want) {
+		t.Errorf("error %v, want one with %q", err, want)
 	}
 }
 
-func remains(t *testing.T, h Harness, ref rbdutil.ImageRef) {
-	h.LeaveRemains(t, ref)
+func partialImage(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+	h.LeavePartial(t, ref)
 	_, err := h.Store.Get(ctxOf(t), h.Cluster, ref)
 	wantErr(t, err, rbdutil.ErrImageNotFound)
 	wantErr(t, h.Store.Create(ctxOf(t), h.Cluster, ref, plain), rbdutil.ErrImageExists)
-	must(t, h.Store.RemoveRemains(ctxOf(t), h.Cluster, ref))
+	must(t, h.Store.RemovePartial(ctxOf(t), h.Cluster, ref))
 	equal(t, rbdutil.TrashedImage{}, trashedAs(t, h, ref))
-	wantErr(t, h.Store.RemoveRemains(ctxOf(t), h.Cluster, ref), rbdutil.ErrImageNotFound)
+	wantErr(t, h.Store.RemovePartial(ctxOf(t), h.Cluster, ref), rbdutil.ErrImageNotFound)
 	must(t, h.Store.Create(ctxOf(t), h.Cluster, ref, plain))
-	wantErr(t, h.Store.RemoveRemains(ctxOf(t), h.Cluster, ref), rbdutil.ErrImageExists)
+	wantErr(t, h.Store.RemovePartial(ctxOf(t), h.Cluster, ref), rbdutil.ErrImageExists)
 	get(t, h, ref)
 	ref.Pool = "no-such-pool"
-	wantErr(t, h.Store.RemoveRemains(ctxOf(t), h.Cluster, ref), rbdutil.ErrPoolNotFound)
+	wantErr(t, h.Store.RemovePartial(ctxOf(t), h.Cluster, ref), rbdutil.ErrPoolNotFound)
 }
 
 var plain = rbdutil.Layout{Features: rbdutil.Layering}
 
-// see returns an image as the store shows it.
+// see returns an image as the store returns it.
 func see(t *testing.T, h Harness, ref rbdutil.ImageRef) rbdutil.Image {
 	t.Helper()
 	img, err := h.Store.Get(ctxOf(t), h.Cluster, ref)
 	if err != nil {
 		t.Fatal(err)
 	}
-	// None and empty are the same to everybody.
+	// A nil and an empty list mean the same.
 	for _, list := range []*[]string{&img.Watchers, &img.Snapshots, &img.Clones} {
 		if len(*list) == 0 {
 			*list = nil
@@ -251,7 +251,7 @@ func see(t *testing.T, h Harness, ref rbdutil.ImageRef) rbdutil.Image {
 	return img
 }
 
-// get returns it without its id, which is Ceph's own choice.
+// get returns an image without its id, which Ceph chooses.
 func get(t *testing.T, h Harness, ref rbdutil.ImageRef) rbdutil.Image {
 	t.Helper()
 	img := see(t, h, ref)
@@ -259,7 +259,7 @@ func get(t *testing.T, h Harness, ref rbdutil.ImageRef) rbdutil.Image {
 	return img
 }
 
-// update changes an image as it is.
+// update changes the current image.
 func update(t *testing.T, h Harness, ref rbdutil.ImageRef, record *rbdutil.Record, size uint64) {
 	t.Helper()
 	must(t, h.Store.Update(ctxOf(t), h.Cluster, see(t, h, ref), record, size))

@@ -19,8 +19,8 @@ func specOf(ref rbdutil.ImageRef) rbdutil.ImageSpec {
 	}
 }
 
-func expectationOf(spec rbdutil.ImageSpec) rbdutil.Expectation {
-	return rbdutil.Expectation{Owner: rbdutil.Owner{
+func preconditionOf(spec rbdutil.ImageSpec) rbdutil.Precondition {
+	return rbdutil.Precondition{Owner: rbdutil.Owner{
 		VolumeName: spec.Owner.VolumeName, Provisioner: spec.Owner.Provisioner, ClusterID: spec.Owner.ClusterID,
 	}}
 }
@@ -41,25 +41,25 @@ func ensureTwice(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 
 func ensureResumes(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	spec := specOf(ref)
-	spec.Name += "-remains"
-	h.LeaveRemains(t, spec.ImageRef)
+	spec.Name += "-partial"
+	h.LeavePartial(t, spec.ImageRef)
 	_, err := rbdutil.NewImages(h.Store).Ensure(ctxOf(t), h.Cluster, spec)
 	must(t, err)
 	equal(t, spec.Owner, get(t, h, spec.ImageRef).Owner())
 
 	for steps := 0; ; steps++ {
 		spec.Name = ref.Name + "-" + string(rune('a'+steps))
-		_, err := rbdutil.NewImages(&cutter{h.Store, steps}).Ensure(ctxOf(t), h.Cluster, spec)
-		finished := err == nil
-		if !finished {
-			wantErr(t, err, errCut)
+		_, err := rbdutil.NewImages(&interrupter{h.Store, steps}).Ensure(ctxOf(t), h.Cluster, spec)
+		complete := err == nil
+		if !complete {
+			wantErr(t, err, errInterrupted)
 		}
 		_, err = rbdutil.NewImages(h.Store).Ensure(ctxOf(t), h.Cluster, spec)
 		must(t, err)
 		got := get(t, h, spec.ImageRef)
 		equal(t, spec.Size, got.Size)
 		equal(t, spec.Owner, got.Owner())
-		if finished {
+		if complete {
 			return
 		}
 	}
@@ -68,7 +68,7 @@ func ensureResumes(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 func ensureForeign(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	images, spec := rbdutil.NewImages(h.Store), specOf(ref)
 
-	// No owner, but a size: somebody may have written to it.
+	// No owner, but a size: it may have been written to.
 	must(t, h.Store.Create(ctxOf(t), h.Cluster, ref, plain))
 	update(t, h, ref, nil, spec.Size)
 	before := get(t, h, ref)
@@ -76,11 +76,11 @@ func ensureForeign(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	wantErr(t, err, rbdutil.ErrForeignImage)
 	equal(t, before, get(t, h, ref))
 
-	// Another owner, finished or not.
+	// Another owner, complete or not.
 	for _, size := range []uint64{0, spec.Size} {
 		spec.Name += "-x"
 		other := spec
-		other.Owner.ClaimUID, other.Size = "somebody-else", size
+		other.Owner.ClaimUID, other.Size = "another", size
 		_, err := images.Ensure(ctxOf(t), h.Cluster, other)
 		must(t, err)
 		before := get(t, h, spec.ImageRef)
@@ -110,11 +110,11 @@ func ensureMismatch(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	}
 }
 
-func ensureReplacesUnfinished(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+func ensureReplacesIncomplete(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	spec := specOf(ref)
-	unfinished := spec
-	unfinished.Size = 0
-	_, err := rbdutil.NewImages(h.Store).Ensure(ctxOf(t), h.Cluster, unfinished)
+	incomplete := spec
+	incomplete.Size = 0
+	_, err := rbdutil.NewImages(h.Store).Ensure(ctxOf(t), h.Cluster, incomplete)
 	must(t, err)
 	spec.Features |= rbdutil.ExclusiveLock
 	_, err = rbdutil.NewImages(h.Store).Ensure(ctxOf(t), h.Cluster, spec)
@@ -127,40 +127,40 @@ func deleteTwice(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	_, err := images.Ensure(ctxOf(t), h.Cluster, spec)
 	must(t, err)
 	for range 2 {
-		must(t, images.Delete(ctxOf(t), h.Cluster, ref, expectationOf(spec), 0))
+		must(t, images.Delete(ctxOf(t), h.Cluster, ref, preconditionOf(spec), 0))
 		_, err = h.Store.Get(ctxOf(t), h.Cluster, ref)
 		wantErr(t, err, rbdutil.ErrImageNotFound)
 	}
 }
 
-func deleteRemains(t *testing.T, h Harness, ref rbdutil.ImageRef) {
-	h.LeaveRemains(t, ref)
-	must(t, rbdutil.NewImages(h.Store).Delete(ctxOf(t), h.Cluster, ref, expectationOf(specOf(ref)), 0))
-	must(t, h.Store.Create(ctxOf(t), h.Cluster, ref, plain)) // the name is free again
+func deletePartial(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+	h.LeavePartial(t, ref)
+	must(t, rbdutil.NewImages(h.Store).Delete(ctxOf(t), h.Cluster, ref, preconditionOf(specOf(ref)), 0))
+	must(t, h.Store.Create(ctxOf(t), h.Cluster, ref, plain)) // the name is free
 }
 
 func deleteForeign(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	images, spec := rbdutil.NewImages(h.Store), specOf(ref)
 	_, err := images.Ensure(ctxOf(t), h.Cluster, spec)
 	must(t, err)
-	for name, expect := range map[string]rbdutil.Expectation{
-		"another volume":                       {Owner: rbdutil.Owner{VolumeName: "pvc-other", ClusterID: "here"}},
-		"the same name in another cluster":     {Owner: rbdutil.Owner{VolumeName: "pvc-1e7f", ClusterID: "elsewhere"}},
-		"another volume, though unknown is ok": {Owner: rbdutil.Owner{VolumeName: "pvc-other"}, AllowUnknown: true},
+	for name, precondition := range map[string]rbdutil.Precondition{
+		"another volume":                    {Owner: rbdutil.Owner{VolumeName: "pvc-other", ClusterID: "here"}},
+		"the same name in another cluster":  {Owner: rbdutil.Owner{VolumeName: "pvc-1e7f", ClusterID: "elsewhere"}},
+		"another volume, with AllowUnknown": {Owner: rbdutil.Owner{VolumeName: "pvc-other"}, AllowUnknown: true},
 	} {
-		if err := images.Delete(ctxOf(t), h.Cluster, ref, expect, 0); !errors.Is(err, rbdutil.ErrForeignImage) {
+		if err := images.Delete(ctxOf(t), h.Cluster, ref, precondition, 0); !errors.Is(err, rbdutil.ErrForeignImage) {
 			t.Errorf("%s: %v, want %v", name, err, rbdutil.ErrForeignImage)
 		}
 	}
 	equal(t, spec.Owner, get(t, h, ref).Owner())
 
-	ref.Name += "-nameless"
+	ref.Name += "-unrecorded"
 	must(t, h.Store.Create(ctxOf(t), h.Cluster, ref, plain))
-	wantErr(t, images.Delete(ctxOf(t), h.Cluster, ref, expectationOf(spec), 0), rbdutil.ErrForeignImage)
+	wantErr(t, images.Delete(ctxOf(t), h.Cluster, ref, preconditionOf(spec), 0), rbdutil.ErrForeignImage)
 	get(t, h, ref)
-	expect := expectationOf(spec)
-	expect.AllowUnknown = true
-	must(t, images.Delete(ctxOf(t), h.Cluster, ref, expect, 0))
+	precondition := preconditionOf(spec)
+	precondition.AllowUnknown = true
+	must(t, images.Delete(ctxOf(t), h.Cluster, ref, precondition, 0))
 }
 
 func deleteInUse(t *testing.T, h Harness, ref rbdutil.ImageRef) {
@@ -168,10 +168,10 @@ func deleteInUse(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	_, err := images.Ensure(ctxOf(t), h.Cluster, spec)
 	must(t, err)
 	stop := h.Watch(t, ref)
-	wantErr(t, images.Delete(ctxOf(t), h.Cluster, ref, expectationOf(spec), 0), rbdutil.ErrImageInUse)
+	wantErr(t, images.Delete(ctxOf(t), h.Cluster, ref, preconditionOf(spec), 0), rbdutil.ErrImageInUse)
 	get(t, h, ref)
 	stop()
-	must(t, images.Delete(ctxOf(t), h.Cluster, ref, expectationOf(spec), 0))
+	must(t, images.Delete(ctxOf(t), h.Cluster, ref, preconditionOf(spec), 0))
 }
 
 func deleteSnapshots(t *testing.T, h Harness, ref rbdutil.ImageRef) {
@@ -179,17 +179,17 @@ func deleteSnapshots(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	_, err := images.Ensure(ctxOf(t), h.Cluster, spec)
 	must(t, err)
 	h.Snapshot(t, ref, "monday")
-	wantErr(t, images.Delete(ctxOf(t), h.Cluster, ref, expectationOf(spec), 0), rbdutil.ErrHasSnapshots)
+	wantErr(t, images.Delete(ctxOf(t), h.Cluster, ref, preconditionOf(spec), 0), rbdutil.ErrHasSnapshots)
 	equal(t, []string{"monday"}, get(t, h, ref).Snapshots)
 }
 
 func deleteMissingPool(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	ref.Pool = "no-such-pool"
-	err := rbdutil.NewImages(h.Store).Delete(ctxOf(t), h.Cluster, ref, expectationOf(specOf(ref)), 0)
+	err := rbdutil.NewImages(h.Store).Delete(ctxOf(t), h.Cluster, ref, preconditionOf(specOf(ref)), 0)
 	wantErr(t, err, rbdutil.ErrPoolNotFound)
 }
 
-// uniqueName returns an image name that no other test, nor an earlier run, has.
+// uniqueName returns an image name that no other test or earlier run uses.
 func uniqueName(t *testing.T) string {
 	t.Helper()
 	var b [8]byte

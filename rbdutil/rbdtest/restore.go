@@ -7,7 +7,7 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-func restoreBrings(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+func restoreImage(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	must(t, h.Store.Create(ctxOf(t), h.Cluster, ref, plain))
 	record := recordOf(ref)
 	update(t, h, ref, &record, 8*rbdutil.MiB)
@@ -21,10 +21,10 @@ func restoreBrings(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 		equal(t, rbdutil.TrashedImage{}, trashedAs(t, h, ref))
 		wantErr(t, h.Store.Restore(ctxOf(t), h.Cluster, ref.Pool, trashed), rbdutil.ErrImageNotFound)
 	}
-	written, err := h.Store.Written(ctxOf(t), h.Cluster, ref, "")
+	written, err := h.Store.HasChanges(ctxOf(t), h.Cluster, ref, "")
 	must(t, err)
 	if !written {
-		t.Error("its data is gone")
+		t.Error("the data is lost")
 	}
 }
 
@@ -52,8 +52,8 @@ func restoreRecordless(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	equal(t, before, see(t, h, ref))
 }
 
-// migrationStays prepares a migration: the data is in the source, which is in the trash,
-// and the target needs it.
+// migrationStays prepares a migration: the source is in the trash, and the target needs its
+// data.
 func migrationStays(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	must(t, h.Store.Create(ctxOf(t), h.Cluster, ref, plain))
 	record := recordOf(ref)
@@ -64,7 +64,7 @@ func migrationStays(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	wantErr(t, err, rbdutil.ErrImageNotFound)
 	trashed := trashedAs(t, h, ref)
 	if trashed.ID != source.ID || !trashed.Migrating {
-		t.Errorf("the source is in the trash as %+v", trashed)
+		t.Errorf("the entry of the source is %+v", trashed)
 	}
 	wantErr(t, h.Store.RemoveFromTrash(ctxOf(t), h.Cluster, ref.Pool, trashed, maker), rbdutil.ErrForeignImage)
 	wantErr(t, h.Store.Restore(ctxOf(t), h.Cluster, ref.Pool, trashed), rbdutil.ErrMigrating)

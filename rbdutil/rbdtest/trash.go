@@ -10,22 +10,22 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-// maker is who moves images to the trash here.
+// maker is the owner that moves images to the trash here.
 var maker = rbdutil.Owner{Provisioner: "ceph.com/rbd", ClusterID: "here"}
 
-// deleted is the record of an image that the maker deletes now.
+// deleted returns the record of an image that the maker deletes now.
 func deleted(record rbdutil.Record) rbdutil.Record {
 	return record.WithDeletion(maker, rbdutil.Deletion{Time: time.Now()})
 }
 
-// moveToTrash moves an image to the trash as it is.
+// moveToTrash moves the current image to the trash.
 func moveToTrash(t *testing.T, h Harness, ref rbdutil.ImageRef, keep time.Duration) error {
 	t.Helper()
 	img := see(t, h, ref)
 	return h.Store.MoveToTrash(ctxOf(t), h.Cluster, img, deleted(img.Record), keep)
 }
 
-// trashedAs returns the image in the trash that had the name, or none.
+// trashedAs returns the entry of the image that had the name, or an empty one.
 func trashedAs(t *testing.T, h Harness, ref rbdutil.ImageRef) rbdutil.TrashedImage {
 	t.Helper()
 	trashed, err := h.Store.ListTrash(ctxOf(t), h.Cluster, ref.Pool)
@@ -44,8 +44,8 @@ type Trash interface {
 	RemoveFromTrash(ctx context.Context, c rbdutil.Cluster, pool string, img rbdutil.TrashedImage, maker rbdutil.Owner) error
 }
 
-// EmptyTrash removes what the maker has moved to the pool's trash, of that which had a
-// name that begins like this one.
+// EmptyTrash removes the images that the maker moved to the pool's trash, if their names have
+// the prefix.
 func EmptyTrash(ctx context.Context, trash Trash, c rbdutil.Cluster, prefix rbdutil.ImageRef, maker rbdutil.Owner) error {
 	for {
 		images, err := trash.ListTrash(ctx, c, prefix.Pool)
@@ -67,7 +67,7 @@ func EmptyTrash(ctx context.Context, trash Trash, c rbdutil.Cluster, prefix rbdu
 				errs = append(errs, err)
 			}
 		}
-		// What was removed may have been the last clone of another.
+		// A removed image may have been the last clone of another one.
 		if removed == 0 || len(errs) > 0 {
 			return errors.Join(errs...)
 		}
@@ -100,11 +100,11 @@ func trashAndRemove(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	equal(t, rbdutil.TrashedImage{}, trashedAs(t, h, ref))
 	_, err = h.Store.GetTrashed(ctxOf(t), h.Cluster, ref.Pool, trashed)
 	wantErr(t, err, rbdutil.ErrImageNotFound)
-	get(t, h, ref) // the new one is not the old one
+	get(t, h, ref) // the new image of that name
 }
 
-// trashHeld has an image with each kind of holder. It stays as it is.
-func trashHeld(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+// trashWithHolders has an image with each kind of holder. It is not changed.
+func trashWithHolders(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	for name, test := range map[string]struct {
 		hold func(t *testing.T, ref rbdutil.ImageRef)
 		want error
@@ -118,7 +118,7 @@ func trashHeld(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 		"clone": {func(t *testing.T, ref rbdutil.ImageRef) {
 			h.Snapshot(t, ref, "base")
 			h.Clone(t, ref, "base", rbdutil.ImageRef{Pool: ref.Pool, Name: ref.Name + "-clone"})
-		}, rbdutil.ErrHasSnapshots, "-clone are clones"},
+		}, rbdutil.ErrHasSnapshots, "has base with the clones REF-clone"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for suffix, features := range map[string]rbdutil.Features{
@@ -132,8 +132,9 @@ func trashHeld(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 				before := see(t, h, ref)
 				err := moveToTrash(t, h, ref, time.Hour)
 				wantErr(t, err, test.want)
-				if !strings.Contains(err.Error(), test.says) || !strings.Contains(err.Error(), ref.String()) {
-					t.Errorf("error %v does not say: %s %s", err, ref, test.says)
+				says := strings.ReplaceAll(test.says, "REF", ref.String())
+				if !strings.Contains(err.Error(), says) || !strings.Contains(err.Error(), ref.String()) {
+					t.Errorf("error %v, want one with %q and %q", err, ref, says)
 				}
 				equal(t, before, see(t, h, ref))
 				equal(t, rbdutil.TrashedImage{}, trashedAs(t, h, ref))
@@ -157,7 +158,7 @@ func trashKeeps(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	must(t, moveToTrash(t, h, ref, keep-time.Second/2)) // rounded up
 	trashed := trashedAs(t, h, ref)
 	if kept := trashed.KeepUntil.Sub(trashed.Trashed); kept != keep && kept != keep-time.Second/2 {
-		t.Errorf("it is kept for %s, from %s until %s", kept, trashed.Trashed, trashed.KeepUntil)
+		t.Errorf("the image is kept for %s, from %s until %s", kept, trashed.Trashed, trashed.KeepUntil)
 	}
 	remove := func() error {
 		return h.Store.RemoveFromTrash(ctxOf(t), h.Cluster, ref.Pool, trashed, maker)
@@ -170,12 +171,12 @@ func trashKeeps(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	}
 	must(t, err)
 	if after := time.Since(start); after < keep-time.Second/2 {
-		t.Errorf("it was removed after %s already", after)
+		t.Errorf("the image was removed after %s already", after)
 	}
 	equal(t, rbdutil.TrashedImage{}, trashedAs(t, h, ref))
 }
 
-// trashOfOthers has images that somebody else has moved to the trash, and may want back.
+// trashOfOthers has images that an administrator moved to the trash, and may restore.
 func trashOfOthers(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	old := recordOf(ref).WithDeletion(maker, rbdutil.Deletion{Time: time.Now().Add(-10 * time.Minute)})
 	inUse := recordOf(ref)
@@ -203,14 +204,14 @@ func trashOfOthers(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	}
 }
 
-// trashFinishedLater has records of moves that were interrupted and are finished after a
-// while: the entry has the time from before or after that.
+// trashFinishedLater has records of interrupted moves that are completed later: the entry has
+// the time of the first or of the second part.
 func trashFinishedLater(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	now := time.Now().UTC().Truncate(time.Second)
 	before, after := now.Add(-10*time.Minute), now.Add(10*time.Minute)
 	for name, d := range map[string]rbdutil.Deletion{
-		"not yet": {Time: after, Began: &now},
-		"already": {Time: now, Began: &before},
+		"first part":  {Time: after, Began: &now},
+		"second part": {Time: now, Began: &before},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ref := rbdutil.ImageRef{Pool: ref.Pool, Name: uniqueName(t)}
@@ -232,7 +233,7 @@ func removeMissing(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	wantErr(t, err, rbdutil.ErrImageNotFound)
 }
 
-func removeSnapshots(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+func removeWithSnapshots(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	must(t, h.Store.Create(ctxOf(t), h.Cluster, ref, plain))
 	h.Snapshot(t, ref, "keep")
 	record := deleted(recordOf(ref))
@@ -245,8 +246,8 @@ func removeDeleted(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	images, spec := rbdutil.NewImages(h.Store), specOf(ref)
 	_, err := images.Ensure(ctxOf(t), h.Cluster, spec)
 	must(t, err)
-	must(t, images.Delete(ctxOf(t), h.Cluster, ref, expectationOf(spec), 0))
-	// Somebody has put another one there, and may want it back.
+	must(t, images.Delete(ctxOf(t), h.Cluster, ref, preconditionOf(spec), 0))
+	// An administrator moved another image there, and may restore it.
 	kept := rbdutil.ImageRef{Pool: ref.Pool, Name: ref.Name + "-kept"}
 	must(t, h.Store.Create(ctxOf(t), h.Cluster, kept, plain))
 	h.TrashByHand(t, kept)
@@ -254,13 +255,13 @@ func removeDeleted(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	elsewhere.ClusterID = "elsewhere"
 	must(t, EmptyTrash(ctxOf(t), images, h.Cluster, ref, elsewhere))
 	if trashedAs(t, h, ref).ID == "" {
-		t.Error("it was removed for somebody else")
+		t.Error("the image was removed by another maker")
 	}
 	must(t, EmptyTrash(ctxOf(t), images, h.Cluster, ref, spec.Owner))
 	if trashedAs(t, h, ref).ID != "" {
-		t.Error("it is still in the trash")
+		t.Error("the image is still in the trash")
 	}
 	if trashedAs(t, h, kept).ID == "" {
-		t.Error("what somebody else has put into the trash was removed")
+		t.Error("the image of the administrator was removed")
 	}
 }

@@ -7,7 +7,7 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-// recordOf is a record with every field set that an image in use has.
+// recordOf returns a record with all fields that an image in use may have.
 func recordOf(ref rbdutil.ImageRef) rbdutil.Record {
 	owner := specOf(ref).Owner
 	owner.ClaimName = `ünï ☃ "quoted"`
@@ -24,7 +24,7 @@ func recordOf(ref rbdutil.ImageRef) rbdutil.Record {
 func updateSets(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	must(t, h.Store.Create(ctxOf(t), h.Cluster, ref, plain))
 	record := recordOf(ref)
-	// A new image has an id that its maker does not know.
+	// The caller does not know the id of a new image.
 	must(t, h.Store.Update(ctxOf(t), h.Cluster, rbdutil.Image{ImageRef: ref}, &record, 5*rbdutil.MiB))
 	for range 2 {
 		img := get(t, h, ref)
@@ -66,13 +66,13 @@ func updateLocked(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 		err := h.Store.Update(ctxOf(t), h.Cluster, before, &record, 6*rbdutil.MiB)
 		wantErr(t, err, rbdutil.ErrLocked)
 		if want := "by maintenance client."; !strings.Contains(err.Error(), want) {
-			t.Errorf("error %v does not say: %s", err, want)
+			t.Errorf("error %v, want one with %q", err, want)
 		}
 		equal(t, before, see(t, h, ref))
 	}
 }
 
-// changedSinceSeen changes an image after it was seen. Then nothing is done to it.
+// changedSinceSeen changes an image after it was seen. The store then refuses its own change.
 func changedSinceSeen(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	for name, change := range map[string]func(t *testing.T, ref rbdutil.ImageRef){
 		"id": func(t *testing.T, ref rbdutil.ImageRef) {
@@ -86,8 +86,8 @@ func changedSinceSeen(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 			record.VolumeName = "pvc-another"
 			update(t, h, ref, &record, 8*rbdutil.MiB)
 		},
-		"record, to none that can be parsed": func(t *testing.T, ref rbdutil.ImageRef) { h.SetRecord(t, ref, "{") },
-		"size":                               func(t *testing.T, ref rbdutil.ImageRef) { update(t, h, ref, nil, 9*rbdutil.MiB) },
+		"record, to one that cannot be parsed": func(t *testing.T, ref rbdutil.ImageRef) { h.SetRecord(t, ref, "{") },
+		"size":                                 func(t *testing.T, ref rbdutil.ImageRef) { update(t, h, ref, nil, 9*rbdutil.MiB) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			ref := rbdutil.ImageRef{Pool: ref.Pool, Name: uniqueName(t)}
@@ -110,7 +110,7 @@ func recordUnreadable(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 		h.SetRecord(t, ref, text)
 		img := see(t, h, ref)
 		if img.RecordError == nil {
-			t.Errorf("the record %q is taken for %s", text, img.Record.Encode())
+			t.Errorf("the record %q is parsed as %s", text, img.Record.Encode())
 		}
 		equal(t, rbdutil.Record{}, img.Record)
 	}
@@ -119,14 +119,14 @@ func recordUnreadable(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	_, err := h.Store.GetTrashed(ctxOf(t), h.Cluster, ref.Pool, trashed)
 	wantErr(t, err, rbdutil.ErrForeignImage)
 	wantErr(t, h.Store.RemoveFromTrash(ctxOf(t), h.Cluster, ref.Pool, trashed, maker), rbdutil.ErrForeignImage)
-	// Who restores it gets it as it was.
+	// Restore does not change the record.
 	must(t, h.Store.Restore(ctxOf(t), h.Cluster, ref.Pool, trashed))
 	if see(t, h, ref).RecordError == nil {
-		t.Error("the record that could not be parsed is gone")
+		t.Error("the record that could not be parsed was removed")
 	}
 }
 
-// recordIn returns the record of an image, which must name its id, without that.
+// recordIn checks the image id in the record of an image, and returns the record without it.
 func recordIn(t *testing.T, img rbdutil.Image) rbdutil.Record {
 	t.Helper()
 	if img.ID != "" && img.Record.ImageID != img.ID {
@@ -140,18 +140,18 @@ func withoutID(record rbdutil.Record) rbdutil.Record {
 	return record
 }
 
-// cloneHasRecord is what makes a clone without a record of its own look like its source.
+// cloneHasRecord checks that Ceph copies the record of the source into a clone.
 func cloneHasRecord(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	must(t, h.Store.Create(ctxOf(t), h.Cluster, ref, plain))
 	record := recordOf(ref)
 	update(t, h, ref, &record, 8*rbdutil.MiB)
-	must(t, h.Store.Snapshot(ctxOf(t), h.Cluster, ref, "one"))
+	must(t, h.Store.CreateSnapshot(ctxOf(t), h.Cluster, ref, "one"))
 	clone := rbdutil.ImageRef{Pool: ref.Pool, Name: ref.Name + "-clone"}
 	must(t, h.Store.Clone(ctxOf(t), h.Cluster, ref, "one", clone, plain))
 	img := see(t, h, clone)
 	equal(t, record, withoutID(img.Record))
 	if img.Record.ImageID != img.Parent.ImageID {
-		t.Errorf("the record that Ceph has copied from image %s names image %q", img.Parent.ImageID, img.Record.ImageID)
+		t.Errorf("the record copied from image %s names image %q", img.Parent.ImageID, img.Record.ImageID)
 	}
 	own := rbdutil.Record{Owner: rbdutil.Owner{ClaimUID: "another"}}
 	must(t, h.Store.Update(ctxOf(t), h.Cluster, img, &own, 9*rbdutil.MiB))
@@ -159,11 +159,11 @@ func cloneHasRecord(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	equal(t, record, recordIn(t, get(t, h, ref)))
 }
 
-// wantSame wants an image to be as it was. Errors differ in nothing but their address.
+// wantSame checks that an image is unchanged. Record errors differ only by their address.
 func wantSame(t *testing.T, want, got rbdutil.Image) {
 	t.Helper()
 	if (want.RecordError == nil) != (got.RecordError == nil) {
-		t.Errorf("the record cannot be read: %v, wanted: %v", got.RecordError, want.RecordError)
+		t.Errorf("record error %v, want %v", got.RecordError, want.RecordError)
 	}
 	want.RecordError, got.RecordError = nil, nil
 	equal(t, want, got)

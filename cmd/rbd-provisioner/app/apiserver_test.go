@@ -20,13 +20,13 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// apiServer is as much of a Kubernetes API server as one claim takes. Real clients
-// talk to it, so that what they are set up with is tried, too.
+// apiServer implements what one claim needs of a Kubernetes API server. Tests use it with real clients, so
+// that the configuration of the clients is tested.
 type apiServer struct {
 	*httptest.Server
-	// volumes are told when they are created.
+	// volumes receives each volume that is created.
 	volumes chan *corev1.PersistentVolume
-	// requests as the server sees them: by whom, with bodies of what type.
+	// The user agents and the content types of all requests.
 	agents, types sync.Map
 
 	mu    sync.Mutex
@@ -49,7 +49,7 @@ func newAPIServer(t *testing.T) *apiServer {
 			if r.URL.Query().Get("watch") != "" {
 				w.Header().Set("Content-Type", "application/json")
 				_ = http.NewResponseController(w).Flush()
-				<-r.Context().Done() // and nothing ever happens
+				<-r.Context().Done() // there are no events
 				return
 			}
 			answer(t, w, http.StatusOK, list)
@@ -100,24 +100,24 @@ func (s *apiServer) serveLease(t *testing.T) http.HandlerFunc {
 	}
 }
 
-// loseLease makes every request for the lease fail once it was taken.
+// loseLease makes all requests for the lease fail after it was acquired.
 func (s *apiServer) loseLease() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.loses = true
 }
 
-// holder says who has the lease.
+// holder returns the holder of the lease.
 func (s *apiServer) holder() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.lease == nil {
-		return "nobody ever"
+		return "no lease"
 	}
 	return ptr.Deref(s.lease.Spec.HolderIdentity, "")
 }
 
-// read decodes a body of any type that a client may send.
+// read decodes the body, whatever its content type.
 func (s *apiServer) read(t *testing.T, r *http.Request) apiruntime.Object {
 	s.types.Store(r.Header.Get("Content-Type"), true)
 	body, err := io.ReadAll(r.Body)
@@ -131,7 +131,7 @@ func (s *apiServer) read(t *testing.T, r *http.Request) apiruntime.Object {
 	return object
 }
 
-// answer sends the object, whose type it fills in.
+// answer sends the object and sets its type.
 func answer(t *testing.T, w http.ResponseWriter, code int, object apiruntime.Object) {
 	object = object.DeepCopyObject()
 	kinds, _, err := scheme.Scheme.ObjectKinds(object)

@@ -1,301 +1,37 @@
 package app
 
 import (
-	"context"
-	"encoding/json"
 	"errors"
-	"slices"
-	"strconv"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
-	"time"
-
-	"github.com/google/go-cmp/cmp"
-	"github.com/google/go-cmp/cmp/cmpopts"
-	coordinationv1 "k8s.io/api/coordination/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/client-go/kubernetes/fake"
-	clienttesting "k8s.io/client-go/testing"
-	"k8s.io/client-go/tools/leaderelection/resourcelock"
-	"k8s.io/client-go/tools/record"
-	"k8s.io/utils/ptr"
-
-	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-// replicaOfLease is what one process has of the lease: its lock and the record of its clients.
-type replicaOfLease struct {
-	*leaseLock
-	*registry
-	counted map[string]int
-	events  *record.FakeRecorder
-	reasons <-chan error
-}
-
-func newReplicaOfLease(t *testing.T, client *fake.Clientset, identity string) *replicaOfLease {
-	t.Helper()
-	reasons := make(chan error, 10)
-	r := &replicaOfLease{counted: map[string]int{}, events: record.NewFakeRecorder(10), reasons: reasons}
-	r.leaseLock = &leaseLock{
-		leases: client.CoordinationV1().Leases("rbd"), namespace: "rbd", name: "ceph.com-rbd", identity: identity,
-		validFor: time.Hour, turn: make(chan struct{}, 1), exit: func(reason error) { reasons <- reason },
-	}
-	r.registry = &registry{lock: r.leaseLock, events: r.events, count: func(result string, n int) { r.counted[result] += n }}
-	t.Cleanup(r.stopLeading)
-	return r
-}
-
-// versioned has the fake API server refuse changes of what is not the latest version, as a real one does.
-func versioned(client *fake.Clientset) {
-	version := 0
-	client.PrependReactor("update", "leases", func(action clienttesting.Action) (bool, runtime.Object, error) {
-		lease := action.(clienttesting.UpdateAction).GetObject().(*coordinationv1.Lease)
-		now, err := client.Tracker().Get(action.GetResource(), lease.Namespace, lease.Name)
-		if err == nil && now.(*coordinationv1.Lease).ResourceVersion != lease.ResourceVersion {
-			err = apierrors.NewConflict(coordinationv1.Resource("leases"), lease.Name, errors.New("it has changed"))
-		}
-		version++
-		lease.ResourceVersion = strconv.Itoa(version)
-		return err != nil, &coordinationv1.Lease{}, err
-	})
-}
-
-// take takes the lease, or renews it, as client-go does.
-func (r *replicaOfLease) take(t *testing.T) {
-	t.Helper()
-	record := resourcelock.LeaderElectionRecord{HolderIdentity: r.identity, LeaseDurationSeconds: 15, RenewTime: metav1.Now()}
-	if _, _, err := r.Get(t.Context()); apierrors.IsNotFound(err) {
-		if err := r.Create(t.Context(), record); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	if err := r.Update(t.Context(), record); err != nil {
-		t.Fatal(err)
+func TestAMissingKubeconfigIsAnError(t *testing.T) {
+	t.Parallel()
+	opts := testOptions()
+	opts.Kubeconfig = filepath.Join(t.TempDir(), "lost")
+	if _, err := newClients(opts); err == nil || !errors.Is(err, os.ErrNotExist) ||
+		!strings.HasPrefix(err.Error(), "configure the Kubernetes client (outside a cluster, set --kubeconfig): ") {
+		t.Errorf("error %v", err)
 	}
 }
 
-// register records a client and wants those to be fenced.
-func (r *replicaOfLease) register(t *testing.T, client rbdutil.Client, want ...rbdutil.Client) {
-	t.Helper()
-	stale, err := r.Register(t.Context(), client)
+func TestWorkAndLeaseHaveSeparateRateLimits(t *testing.T) {
+	t.Parallel()
+	opts := testOptions()
+	opts.Master = "http://127.0.0.1:1"
+	opts.KubeAPIQPS = 3
+	clients, err := newClients(opts)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(want, stale, anyOrder, cmpopts.EquateEmpty()); diff != "" {
-		t.Errorf("clients to be fenced (-want +got):\n%s", diff)
+	work, lease := clients.work.CoreV1().RESTClient().GetRateLimiter(), clients.lease.CoordinationV1().RESTClient().GetRateLimiter()
+	if work == lease || work.QPS() != 3 || lease.QPS() == 3 {
+		t.Errorf("the work could delay renewals of the lease: %v, %v requests per second", work.QPS(), lease.QPS())
 	}
-}
-
-var anyOrder = cmpopts.SortSlices(func(a, b rbdutil.Client) bool { return a.Address < b.Address })
-
-// wantRecorded wants the clients in the lease's annotation.
-func wantRecorded(t *testing.T, client *fake.Clientset, want ...rbdutil.Client) {
-	t.Helper()
-	lease, err := client.CoordinationV1().Leases("rbd").Get(context.Background(), "ceph.com-rbd", metav1.GetOptions{})
-	if err != nil {
-		t.Fatal(err)
+	if other := clients.work.StorageV1().RESTClient().GetRateLimiter(); other != work {
+		t.Error("the rate limit is per API group, want one for all groups")
 	}
-	var got []rbdutil.Client
-	if text := lease.Annotations["rbd-provisioner.ceph.com/ceph-clients"]; text != "" {
-		if err := json.Unmarshal([]byte(text), &got); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if diff := cmp.Diff(want, got, anyOrder, cmpopts.EquateEmpty()); diff != "" {
-		t.Errorf("clients in the lease (-want +got):\n%s", diff)
-	}
-}
-
-// writes counts the requests that change something.
-func writes(client *fake.Clientset) int {
-	return len(slices.DeleteFunc(client.Actions(), func(a clienttesting.Action) bool { return a.GetVerb() == "get" }))
-}
-
-func clientAt(address string) rbdutil.Client {
-	return rbdutil.Client{FSID: "one", Address: address + ":0/1", Timeout: time.Hour}
-}
-
-func TestClientsOfAllEarlierLeadersAreFenced(t *testing.T) {
-	t.Parallel()
-	api := fake.NewSimpleClientset()
-	versioned(api)
-	a, b, c := newReplicaOfLease(t, api, "a"), newReplicaOfLease(t, api, "b"), newReplicaOfLease(t, api, "c")
-	elsewhere := rbdutil.Client{FSID: "two", Address: "10.0.0.1:0/2", Timeout: time.Hour}
-	a.take(t)
-	a.register(t, clientAt("10.0.0.1"))
-	a.register(t, elsewhere)
-	wantRecorded(t, api, clientAt("10.0.0.1"), elsewhere)
-	// b dies before it has fenced a.
-	b.take(t)
-	wantRecorded(t, api, clientAt("10.0.0.1"), elsewhere)
-	b.register(t, clientAt("10.0.0.2"), clientAt("10.0.0.1"))
-	c.take(t)
-	c.register(t, clientAt("10.0.0.3"), clientAt("10.0.0.1"), clientAt("10.0.0.2"))
-	c.Fenced([]rbdutil.Client{clientAt("10.0.0.1"), clientAt("10.0.0.2")})
-	c.register(t, clientAt("10.0.0.4"))
-	wantRecorded(t, api, clientAt("10.0.0.3"), clientAt("10.0.0.4"), elsewhere)
-	if c.counted["fenced"] != 2 {
-		t.Errorf("counted: %v", c.counted)
-	}
-	if _, err := a.Register(t.Context(), clientAt("10.0.0.5")); !errors.Is(err, errLeaseLost) {
-		t.Errorf("one that does not lead any more registers: %v", err)
-	}
-	if reason := await(t, "the exit of a", a.reasons); !strings.Contains(reason.Error(), `held by "c"`) {
-		t.Error(reason)
-	}
-	wantRecorded(t, api, clientAt("10.0.0.3"), clientAt("10.0.0.4"), elsewhere)
-}
-
-func TestNobodyRegistersWithoutTheLease(t *testing.T) {
-	t.Parallel()
-	api := fake.NewSimpleClientset(othersLease())
-	r := newReplicaOfLease(t, api, "a")
-	if _, err := r.Register(t.Context(), clientAt("10.0.0.1")); !errors.Is(err, errNotLeading) {
-		t.Errorf("error %v, want %v", err, errNotLeading)
-	}
-	if len(api.Actions()) > 0 {
-		t.Errorf("requests: %v", api.Actions())
-	}
-}
-
-func TestOnlyARegistrationWritesTheLease(t *testing.T) {
-	t.Parallel()
-	api := fake.NewSimpleClientset()
-	r := newReplicaOfLease(t, api, "a")
-	r.take(t)
-	r.register(t, clientAt("10.0.0.1"))
-	r.register(t, clientAt("10.0.0.2"))
-	before := writes(api)
-	r.Closed(clientAt("10.0.0.1"), true)
-	r.Closed(clientAt("10.0.0.2"), false)
-	r.Fenced([]rbdutil.Client{clientAt("10.0.0.2")})
-	if got := writes(api); got != before {
-		t.Errorf("%d writes", got-before)
-	}
-	r.take(t)
-	wantRecorded(t, api)
-	if got := writes(api); got != before+1 {
-		t.Errorf("%d writes for a renewal", got-before)
-	}
-}
-
-func TestAConnectionThatWasDroppedIsFencedByTheNext(t *testing.T) {
-	t.Parallel()
-	api := fake.NewSimpleClientset()
-	r := newReplicaOfLease(t, api, "a")
-	r.take(t)
-	r.register(t, clientAt("10.0.0.1"))
-	r.Closed(clientAt("10.0.0.1"), false)
-	r.register(t, clientAt("10.0.0.2"), clientAt("10.0.0.1"))
-	// Not fenced, because Ceph did not answer, say.
-	r.Closed(clientAt("10.0.0.2"), true)
-	r.register(t, clientAt("10.0.0.3"), clientAt("10.0.0.1"))
-	wantRecorded(t, api, clientAt("10.0.0.1"), clientAt("10.0.0.3"))
-	// A new connection with the address of an old one must not fence itself.
-	r.register(t, clientAt("10.0.0.1"))
-}
-
-func TestALeaseThatIsGivenBackNamesWhatWasNotClosed(t *testing.T) {
-	t.Parallel()
-	api := fake.NewSimpleClientset()
-	a, b := newReplicaOfLease(t, api, "a"), newReplicaOfLease(t, api, "b")
-	a.take(t)
-	a.register(t, clientAt("10.0.0.1"))
-	a.register(t, clientAt("10.0.0.2"))
-	a.Closed(clientAt("10.0.0.1"), true)
-	if err := a.release(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if got := holder(t, api); got != "" {
-		t.Errorf("the lease is held by %q", got)
-	}
-	wantRecorded(t, api, clientAt("10.0.0.2"))
-	b.take(t)
-	b.register(t, clientAt("10.0.0.3"), clientAt("10.0.0.2"))
-}
-
-func TestARegistrationThatFailsIsNotRecorded(t *testing.T) {
-	t.Parallel()
-	api := fake.NewSimpleClientset()
-	r := newReplicaOfLease(t, api, "a")
-	r.take(t)
-	fail := errors.New("the API server is gone")
-	onLeases(api, "update", func() error { return fail })
-	if _, err := r.Register(t.Context(), clientAt("10.0.0.1")); !errors.Is(err, fail) {
-		t.Errorf("error %v, want %v", err, fail)
-	}
-	fail = nil
-	r.take(t)
-	wantRecorded(t, api)
-}
-
-func TestARegistrationIsRepeatedAfterAConflict(t *testing.T) {
-	t.Parallel()
-	api := fake.NewSimpleClientset()
-	r := newReplicaOfLease(t, api, "a")
-	r.take(t)
-	conflicts := 2
-	onLeases(api, "update", func() error {
-		if conflicts--; conflicts < 0 {
-			return nil
-		}
-		return apierrors.NewConflict(coordinationv1.Resource("leases"), "ceph.com-rbd", errors.New("it has changed"))
-	})
-	r.register(t, clientAt("10.0.0.1"))
-	wantRecorded(t, api, clientAt("10.0.0.1"))
-}
-
-func TestWithoutTheRightToFenceTheTimeoutIsWaitedFor(t *testing.T) {
-	t.Parallel()
-	api := fake.NewSimpleClientset()
-	a, b := newReplicaOfLease(t, api, "a"), newReplicaOfLease(t, api, "b")
-	short := rbdutil.Client{FSID: "one", Address: "10.0.0.2:0/1"} // whose requests end at once
-	a.take(t)
-	a.register(t, clientAt("10.0.0.1"))
-	a.register(t, short)
-	b.take(t)
-	b.register(t, clientAt("10.0.0.3"), clientAt("10.0.0.1"), short)
-	reason := errors.New("permission denied")
-	stale := []rbdutil.Client{clientAt("10.0.0.1"), short}
-	for range 2 {
-		if err := b.Refused(stale, reason); !errors.Is(err, rbdutil.ErrNotFenced) || !strings.Contains(err.Error(), "permission denied") {
-			t.Errorf("error %v, want %v", err, rbdutil.ErrNotFenced)
-		}
-	}
-	if b.counted["refused"] != 2 {
-		t.Errorf("counted: %v", b.counted)
-	}
-	// Once, with what helps.
-	event := await(t, "the event", b.events.Events)
-	if !strings.HasPrefix(event, "Warning FencingRefused ") || !strings.Contains(event, "mon 'profile rbd'") || len(b.events.Events) > 0 {
-		t.Errorf("event %q, and %d more", event, len(b.events.Events))
-	}
-	b.take(t)
-	wantRecorded(t, api, clientAt("10.0.0.1"), clientAt("10.0.0.3"))
-	// An hour later.
-	b.clients.mu.Lock()
-	waiting := b.clients.records[keyOf(clientAt("10.0.0.1"))]
-	waiting.stale = waiting.stale.Add(-time.Hour)
-	b.clients.records[keyOf(clientAt("10.0.0.1"))] = waiting
-	b.clients.mu.Unlock()
-	if err := b.Refused(stale, reason); err != nil {
-		t.Errorf("error %v after the timeout", err)
-	}
-	b.take(t)
-	wantRecorded(t, api, clientAt("10.0.0.3"))
-}
-
-func TestAnAnnotationThatCannotBeReadKeepsNobodyFromLeading(t *testing.T) {
-	t.Parallel()
-	lease := othersLease()
-	lease.Spec.HolderIdentity = ptr.To("")
-	lease.Annotations = map[string]string{annClients: "edited by hand"}
-	api := fake.NewSimpleClientset(lease)
-	r := newReplicaOfLease(t, api, "a")
-	r.take(t)
-	r.register(t, clientAt("10.0.0.1"))
-	wantRecorded(t, api, clientAt("10.0.0.1"))
 }

@@ -19,28 +19,24 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/component-base/metrics/legacyregistry"
 
+	"github.com/rbd-provisioner/rbd-provisioner/cmd/rbd-provisioner/app/library"
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/rbdfake"
 )
 
-// The whole controller, put together as Run does it: the library and its queues, our
-// options for it, the caches and the drainer, over a Ceph and an API server in memory.
-//
-// None of these tests runs beside others: each new library writes to client-go's
-// global scheme.
-
+// cluster runs all controllers as Run does, with a fake Ceph and a fake API server. Its tests do not run
+// in parallel, because each new library writes to the global scheme of client-go.
 type cluster struct {
 	client  *fake.Clientset
 	ceph    *rbdfake.Ceph
 	volumes watch.Interface
 	events  chan *corev1.Event
-	watched chan string // the resources of which somebody has begun to watch
-	// orphanGrace is that of replicas to come; 0 for no sweeping.
+	watched chan string // the resources for which a watch has started
+	// orphanGrace is the option of new controllers. 0 disables the removal of orphans.
 	orphanGrace time.Duration
 }
 
-// newCluster is a cluster without a controller, with a class, its secret and the
-// objects given.
+// newCluster returns a cluster with a class, its secret and the given objects. No controller is running.
 func newCluster(t *testing.T, objects ...apiruntime.Object) *cluster {
 	t.Helper()
 	c := &cluster{
@@ -61,7 +57,7 @@ func newCluster(t *testing.T, objects ...apiruntime.Object) *cluster {
 	c.client.PrependReactor("create", "events", func(action clienttesting.Action) (bool, apiruntime.Object, error) {
 		event := action.(clienttesting.CreateAction).GetObject().(*corev1.Event)
 		if strings.Contains(event.Message, exampleKey[:12]) {
-			t.Errorf("an event shows the key: %s", event.Message)
+			t.Errorf("an event contains the key: %s", event.Message)
 		}
 		c.events <- event.DeepCopy()
 		return false, nil, nil
@@ -69,67 +65,76 @@ func newCluster(t *testing.T, objects ...apiruntime.Object) *cluster {
 	return c
 }
 
-// newReplica is a replica with one worker.
-func (c *cluster) newReplica(t *testing.T) *replica {
+// newControllers returns controllers with one worker.
+func (c *cluster) newControllers(t *testing.T) *controllers {
 	t.Helper()
 	opts := testOptions()
 	opts.RetryIntervalStart, opts.RetryIntervalMax, opts.WorkerThreads = time.Millisecond, 4*time.Millisecond, 1
 	opts.OrphanGrace = c.orphanGrace
 	events := newEvents(t.Context(), c.client, opts.ProvisionerName)
 	t.Cleanup(events.shutdown)
-	return newReplica(t.Context(), opts, parts{
+	return newControllers(t.Context(), opts, deps{
 		c.client, testInformers(t, c.client, opts.ResyncPeriod), rbdutil.NewImages(c.ceph), events.recorder, newMetrics(),
 	})
 }
 
-// lead runs a replica until it is stopped or the test ends. It returns what does its
-// work, too.
-func (c *cluster) lead(t *testing.T) (work *drainer, stop func()) {
+// lead runs the controllers until stop is called or the test ends.
+func (c *cluster) lead(t *testing.T) (inFlight *library.InFlight, stop func()) {
 	t.Helper()
-	r := c.newReplica(t)
+	r := c.newControllers(t)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	r.informers.start(ctx)
-	// What is created between a cache's list and its watch is lost on a fake API server.
+	// The fake API server loses objects that are created between list and watch.
 	for range 4 {
 		await(t, "the caches to watch", c.watched)
 	}
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		if err := r.lead(ctx); err != nil {
+		if err := r.run(ctx); err != nil {
 			t.Error(err)
 		}
 	}()
 	stop = sync.OnceFunc(func() {
 		cancel()
-		await(t, "the controller to stop", ended)
+		await(t, "the controllers to stop", ended)
 		r.informers.factory.Shutdown()
 		awaitQuiet(t)
 	})
 	t.Cleanup(stop)
-	return r.work, stop
+	return r.inFlight, stop
 }
 
-// awaitQuiet returns when nothing of a library runs any more, which does not wait for
-// its own workers. The next one writes to client-go's global scheme, which workers read.
+// awaitDraining returns when new operations are rejected.
+func awaitDraining(inFlight *library.InFlight) {
+	for {
+		end, ok := inFlight.Begin()
+		if !ok {
+			return
+		}
+		end()
+		runtime.Gosched()
+	}
+}
+
+// awaitQuiet waits for the workers of the library, because the library does not wait for them. They read
+// the global scheme of client-go, which the next library writes.
 func awaitQuiet(t *testing.T) {
 	t.Helper()
 	stacks := make([]byte, 1<<20)
 	deadline := time.Now().Add(patience)
 	for bytes.Contains(stacks[:runtime.Stack(stacks, true)], []byte("sig-storage-lib-external-provisioner/v10/controller.")) {
 		if time.Now().After(deadline) {
-			t.Fatal("the library does not come to an end")
+			t.Fatal("the library does not end")
 		}
 		runtime.Gosched()
 	}
-	// The last that a worker does is to observe how long it took. Whoever looks at
-	// that comes after it, in the eyes of the race detector too.
+	// Workers write metrics last. Reading them synchronises with the workers, also for the race detector.
 	if _, err := legacyregistry.DefaultGatherer.Gather(); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// claim creates a claim.
 func (c *cluster) claim(t *testing.T, claim *corev1.PersistentVolumeClaim) {
 	t.Helper()
 	if _, err := c.client.CoreV1().PersistentVolumeClaims(claim.Namespace).Create(t.Context(), claim, metav1.CreateOptions{}); err != nil {
@@ -137,7 +142,7 @@ func (c *cluster) claim(t *testing.T, claim *corev1.PersistentVolumeClaim) {
 	}
 }
 
-// awaitVolume waits for the next change of a volume, which must be of that type.
+// awaitVolume waits for the next event of a volume, which must have the given type.
 func (c *cluster) awaitVolume(t *testing.T, want watch.EventType, uid types.UID) *corev1.PersistentVolume {
 	t.Helper()
 	for {
@@ -153,8 +158,8 @@ func (c *cluster) awaitVolume(t *testing.T, want watch.EventType, uid types.UID)
 	}
 }
 
-// awaitServed waits for the claim's volume and for the event that comes after it, with
-// which the library has done all that it does for a claim.
+// awaitServed waits for the volume of the claim and for the event after it, which is the last action of
+// the library for a claim.
 func (c *cluster) awaitServed(t *testing.T, uid types.UID) *corev1.PersistentVolume {
 	t.Helper()
 	volume := c.awaitVolume(t, watch.Added, uid)
@@ -164,7 +169,7 @@ func (c *cluster) awaitServed(t *testing.T, uid types.UID) *corev1.PersistentVol
 	return volume
 }
 
-// awaitEvent waits for an event of that reason.
+// awaitEvent waits for an event with the reason.
 func (c *cluster) awaitEvent(t *testing.T, reason string) *corev1.Event {
 	t.Helper()
 	for {
@@ -174,7 +179,7 @@ func (c *cluster) awaitEvent(t *testing.T, reason string) *corev1.Event {
 	}
 }
 
-// release does what the controller manager does when a volume's claim is gone.
+// release changes the volume as the controller manager does after the claim was deleted.
 func (c *cluster) release(t *testing.T, volume *corev1.PersistentVolume) {
 	t.Helper()
 	volume = volume.DeepCopy()

@@ -12,28 +12,26 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/utils/ptr"
-	"sigs.k8s.io/sig-storage-lib-external-provisioner/v10/controller"
 
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/rbdfake"
 )
 
-// patience bounds what a test waits for. It is there for tests that fail only.
+// patience limits the waits of a test. It matters only for tests that fail.
 const patience = 30 * time.Second
 
-// await wants something from the channel.
 func await[T any](t *testing.T, what string, from <-chan T) T {
 	t.Helper()
 	select {
 	case got := <-from:
 		return got
 	case <-time.After(patience):
-		t.Fatalf("waited in vain for %s", what)
+		t.Fatalf("timed out waiting for %s", what)
 		panic("unreachable") //nolint:forbidigo // Fatalf has ended the test
 	}
 }
 
-// A key as `ceph-authtool --gen-print-key` prints it, in use nowhere.
+// A key from `ceph-authtool --gen-print-key` that is not used by any cluster.
 const exampleKey = "AQAZ3WpnAAAAABAAyyBqS9+2rC4JdGtDVIlpUQ=="
 
 func exampleSecret() *corev1.Secret {
@@ -56,7 +54,7 @@ func exampleClass() *storagev1.StorageClass {
 	}
 }
 
-// exampleClaim is a claim that the controller manager has handed to us.
+// exampleClaim is a claim that the controller manager has assigned to this provisioner.
 func exampleClaim(uid types.UID) *corev1.PersistentVolumeClaim {
 	return &corev1.PersistentVolumeClaim{
 		ObjectMeta: metav1.ObjectMeta{
@@ -73,11 +71,6 @@ func exampleClaim(uid types.UID) *corev1.PersistentVolumeClaim {
 	}
 }
 
-func exampleOptions(uid types.UID) controller.ProvisionOptions {
-	return controller.ProvisionOptions{StorageClass: exampleClass(), PVName: "pvc-" + string(uid), PVC: exampleClaim(uid)}
-}
-
-// testInformers are the informers of a client.
 func testInformers(t *testing.T, client kubernetes.Interface, resync time.Duration) *informers {
 	t.Helper()
 	i, err := newInformers(client, resync)
@@ -87,8 +80,8 @@ func testInformers(t *testing.T, client kubernetes.Interface, resync time.Durati
 	return i
 }
 
-// blocking makes every operation of that name wait until the test lets it go on. It
-// returns what tells that one has arrived, and what lets all go on.
+// blocking makes every operation of that name wait until proceed is called. It reports each operation in
+// arrived.
 func blocking(ceph *rbdfake.Ceph, op string) (arrived <-chan struct{}, proceed func()) {
 	arrivals, gate := make(chan struct{}, 100), make(chan struct{})
 	ceph.Before = func(_ context.Context, this string, _ rbdutil.Cluster, _ rbdutil.ImageRef) error {

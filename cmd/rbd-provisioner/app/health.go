@@ -7,27 +7,29 @@ import (
 	"strings"
 	"time"
 
-	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+	"github.com/rbd-provisioner/rbd-provisioner/cmd/rbd-provisioner/app/leadership"
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/poollimit"
 )
 
-// check is one named condition of health.
+// check is one named health check.
 type check struct {
 	name string
 	run  func(*http.Request) error
 }
 
-// degraded is an error of a check that is told, and yet leaves the process ready.
+// degraded is an error of a check that is reported, but does not make the process unready.
 type degraded struct{ error }
 
-// health sorts checks by what follows from a failure: a process that is not live is
-// restarted, one that is not ready is left to become so.
+// health has the checks of liveness and readiness. A process that is not live is restarted. A process
+// that is not ready is not restarted.
 type health struct {
 	live, ready []check
 }
 
-// install serves /livez and /readyz (all their checks, listed with ?verbose or when
-// there is something to tell), each
-// check by itself below /healthz/, and /healthz as /livez.
+// install adds these paths:
+//   - /livez, /readyz: all their checks. They are listed with ?verbose, or if a check returns an error.
+//   - /healthz: the same as /livez.
+//   - /healthz/NAME: one check.
 func (h health) install(mux *http.ServeMux) {
 	mux.HandleFunc("/livez", serveChecks(h.live))
 	mux.HandleFunc("/healthz", serveChecks(h.live))
@@ -41,14 +43,14 @@ func serveChecks(checks []check) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		var report strings.Builder
 		failed := false
-		_, tell := r.URL.Query()["verbose"]
+		_, list := r.URL.Query()["verbose"]
 		for _, c := range checks {
 			err := c.run(r)
 			switch {
 			case err == nil:
 				fmt.Fprintf(&report, "[+]%s ok\n", c.name)
 			case errors.As(err, new(degraded)):
-				tell = true
+				list = true
 				fmt.Fprintf(&report, "[-]%s degraded: %v\n", c.name, err)
 			default:
 				failed = true
@@ -61,7 +63,7 @@ func serveChecks(checks []check) http.HandlerFunc {
 		case failed:
 			w.WriteHeader(http.StatusServiceUnavailable)
 			_, _ = fmt.Fprint(w, report.String())
-		case tell:
+		case list:
 			_, _ = fmt.Fprint(w, report.String())
 		default:
 			_, _ = fmt.Fprint(w, "ok")
@@ -69,18 +71,23 @@ func serveChecks(checks []check) http.HandlerFunc {
 	}
 }
 
-// cephCheck tells which pools do not answer. It fails when none does that anybody has
-// asked for lately: there is nothing then that this process could do.
-func cephCheck(bulkhead *rbdutil.Bulkhead) check {
+// leaderElectionCheck has the name that external-provisioner uses.
+func leaderElectionCheck(elector *leadership.Elector) check {
+	return check{name: "leader-election", run: elector.Check}
+}
+
+// cephCheck lists the pools that do not respond. It fails if no recently used pool responds, because this
+// process cannot do anything then.
+func cephCheck(limiter *poollimit.Limiter) check {
 	return check{name: "ceph", run: func(*http.Request) error {
-		silent, answering := bulkhead.Silent()
-		if len(silent) == 0 {
+		outages, answering := limiter.Outages()
+		if len(outages) == 0 {
 			return nil
 		}
 		var texts []string
-		for _, s := range silent {
+		for _, o := range outages {
 			texts = append(texts, fmt.Sprintf("%s, pool %s as client.%s: %v, for %s",
-				s.Monitors, s.Pool, s.User, s.Err, time.Since(s.Since).Round(time.Second)))
+				o.Monitors, o.Pool, o.User, o.Err, time.Since(o.Since).Round(time.Second)))
 		}
 		err := errors.New(strings.Join(texts, "; "))
 		if answering {

@@ -13,13 +13,12 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// httpServer serves metrics and health, on every replica whether it leads or not.
+// httpServer serves metrics and health. It runs on all replicas, not only on the leader.
 type httpServer struct {
-	server *http.Server // nil: none
+	server *http.Server // nil: disabled
 }
 
-// startHTTP listens before it returns, so that a port that is taken is a failure to
-// start and not a line in the log.
+// startHTTP listens before it returns, so that the process does not start if the port is in use.
 func startHTTP(ctx context.Context, opts *Options, metrics prometheus.Gatherer, health health) (*httpServer, error) {
 	if opts.HTTPEndpoint == "" {
 		return &httpServer{}, nil
@@ -40,12 +39,12 @@ func startHTTP(ctx context.Context, opts *Options, metrics prometheus.Gatherer, 
 		mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
 	}
 	server := &http.Server{Addr: listener.Addr().String(), Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
-	// Serve returns when the server is shut down, which is the only error to expect.
+	// Serve returns an error only after the shutdown.
 	go func() { _ = server.Serve(listener) }()
 	return &httpServer{server: server}, nil
 }
 
-// stop lets requests that run come to an end.
+// stop waits until running requests have ended, for at most 2 s.
 func (s *httpServer) stop(ctx context.Context) {
 	if s.server == nil {
 		return
@@ -53,6 +52,6 @@ func (s *httpServer) stop(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
 	if err := s.server.Shutdown(ctx); err != nil {
-		klog.FromContext(ctx).Error(err, "Closing the HTTP server")
+		klog.FromContext(ctx).Error(err, "Failed to shut down the HTTP server")
 	}
 }

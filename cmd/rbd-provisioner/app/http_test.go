@@ -15,11 +15,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/rbd-provisioner/rbd-provisioner/cmd/rbd-provisioner/app/leadership"
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/poollimit"
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/rbdfake"
 )
 
-// serve starts the server on any port and returns what it answers with.
+// serve starts the server on a free port and returns its handler.
 func serve(t *testing.T, opts *Options, health health) http.Handler {
 	t.Helper()
 	opts.HTTPEndpoint = "127.0.0.1:0"
@@ -53,31 +55,31 @@ func TestHealth(t *testing.T) {
 	t.Parallel()
 	healthy := health{live: []check{passing("lease")}, ready: []check{passing("caches"), passing("store")}}
 	starting := health{live: healthy.live, ready: []check{failing("caches", "Nodes have not been listed yet"), passing("store")}}
-	limping := health{live: healthy.live, ready: []check{passing("caches"), degrading("store", "one of two is silent")}}
-	stuck := health{live: []check{failing("lease", "it ran out")}, ready: healthy.ready}
+	degradedPool := health{live: healthy.live, ready: []check{passing("caches"), degrading("store", "one of two does not respond")}}
+	expired := health{live: []check{failing("lease", "it has expired")}, ready: healthy.ready}
 	for name, test := range map[string]struct {
 		health health
 		path   string
 		code   int
 		body   string
 	}{
-		"alive":                                    {healthy, "/livez", 200, "ok"},
-		"alive, in full":                           {healthy, "/livez?verbose", 200, "[+]lease ok\n"},
-		"alive, by its old name":                   {healthy, "/healthz?verbose", 200, "[+]lease ok\n"},
-		"ready":                                    {healthy, "/readyz", 200, "ok"},
-		"ready, in full":                           {healthy, "/readyz?verbose", 200, "[+]caches ok\n[+]store ok\n"},
-		"one check":                                {healthy, "/healthz/caches", 200, "ok"},
-		"one check, in full":                       {healthy, "/healthz/lease?verbose", 200, "[+]lease ok\n"},
-		"a check that there is not":                {healthy, "/healthz/weather", 404, "404 page not found\n"},
-		"not ready says why":                       {starting, "/readyz", 503, "[-]caches failed: Nodes have not been listed yet\n[+]store ok\n"},
-		"not ready says the same in full":          {starting, "/readyz?verbose", 503, "[-]caches failed: Nodes have not been listed yet\n[+]store ok\n"},
-		"not ready is no reason to be restarted":   {starting, "/livez", 200, "ok"},
-		"the one check fails":                      {starting, "/healthz/caches", 503, "[-]caches failed: Nodes have not been listed yet\n"},
-		"the other check does not":                 {starting, "/healthz/store", 200, "ok"},
-		"degraded is ready, and says why":          {limping, "/readyz", 200, "[+]caches ok\n[-]store degraded: one of two is silent\n"},
-		"not alive says why":                       {stuck, "/livez", 503, "[-]lease failed: it ran out\n"},
-		"not alive, by its old name":               {stuck, "/healthz", 503, "[-]lease failed: it ran out\n"},
-		"not alive and ready are different things": {stuck, "/readyz", 200, "ok"},
+		"live":                               {healthy, "/livez", 200, "ok"},
+		"live, verbose":                      {healthy, "/livez?verbose", 200, "[+]lease ok\n"},
+		"healthz is livez":                   {healthy, "/healthz?verbose", 200, "[+]lease ok\n"},
+		"ready":                              {healthy, "/readyz", 200, "ok"},
+		"ready, verbose":                     {healthy, "/readyz?verbose", 200, "[+]caches ok\n[+]store ok\n"},
+		"one check":                          {healthy, "/healthz/caches", 200, "ok"},
+		"one check, verbose":                 {healthy, "/healthz/lease?verbose", 200, "[+]lease ok\n"},
+		"an unknown check":                   {healthy, "/healthz/weather", 404, "404 page not found\n"},
+		"not ready":                          {starting, "/readyz", 503, "[-]caches failed: Nodes have not been listed yet\n[+]store ok\n"},
+		"not ready, verbose":                 {starting, "/readyz?verbose", 503, "[-]caches failed: Nodes have not been listed yet\n[+]store ok\n"},
+		"not ready, but live":                {starting, "/livez", 200, "ok"},
+		"one check fails":                    {starting, "/healthz/caches", 503, "[-]caches failed: Nodes have not been listed yet\n"},
+		"another check does not fail":        {starting, "/healthz/store", 200, "ok"},
+		"degraded is ready, with the reason": {degradedPool, "/readyz", 200, "[+]caches ok\n[-]store degraded: one of two does not respond\n"},
+		"not live":                           {expired, "/livez", 503, "[-]lease failed: it has expired\n"},
+		"healthz of not live":                {expired, "/healthz", 503, "[-]lease failed: it has expired\n"},
+		"not live, but ready":                {expired, "/readyz", 200, "ok"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -92,7 +94,7 @@ func TestHealth(t *testing.T) {
 	}
 }
 
-func TestProfilesAreServedOnlyWhereTheyAreAskedFor(t *testing.T) {
+func TestProfilesAreServedOnlyIfEnabled(t *testing.T) {
 	t.Parallel()
 	for _, path := range []string{"/debug/pprof/", "/debug/pprof/cmdline", "/debug/pprof/symbol", "/debug/pprof/goroutine?debug=1"} {
 		for enabled, want := range map[bool]int{false: 404, true: 200} {
@@ -123,7 +125,7 @@ func TestMetricsAreServedAtTheirPath(t *testing.T) {
 	}
 }
 
-func TestTheServerListensBeforeItIsNeeded(t *testing.T) {
+func TestAPortInUseIsAnError(t *testing.T) {
 	t.Parallel()
 	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -134,11 +136,11 @@ func TestTheServerListensBeforeItIsNeeded(t *testing.T) {
 	opts.HTTPEndpoint = listener.Addr().String()
 	_, err = startHTTP(t.Context(), opts, prometheus.NewRegistry(), health{})
 	if err == nil || !strings.HasPrefix(err.Error(), "serve metrics and health (--http-endpoint): listen tcp 127.0.0.1:") {
-		t.Fatalf("error %v on a port that is taken", err)
+		t.Fatalf("error %v, the port is in use", err)
 	}
 }
 
-func TestTheServerAnswersUntilItIsStopped(t *testing.T) {
+func TestTheServerRespondsUntilItIsStopped(t *testing.T) {
 	t.Parallel()
 	opts := testOptions()
 	opts.HTTPEndpoint = "127.0.0.1:0"
@@ -159,11 +161,11 @@ func TestTheServerAnswersUntilItIsStopped(t *testing.T) {
 	server.stop(t.Context())
 	if response, err := client.Get(url); err == nil {
 		_ = response.Body.Close()
-		t.Error("it still answers after it was stopped")
+		t.Error("the server responds after the stop")
 	}
 }
 
-func TestNoServerWhereNoneIsAskedFor(t *testing.T) {
+func TestNoServerWithoutAnEndpoint(t *testing.T) {
 	t.Parallel()
 	opts := testOptions()
 	opts.HTTPEndpoint = ""
@@ -172,6 +174,15 @@ func TestNoServerWhereNoneIsAskedFor(t *testing.T) {
 		t.Fatal(err)
 	}
 	server.stop(t.Context())
+}
+
+// TestTheLeaderElectionCheckHasItsName: external-provisioner uses the same path.
+func TestTheLeaderElectionCheckHasItsName(t *testing.T) {
+	t.Parallel()
+	handler := serve(t, testOptions(), health{live: []check{leaderElectionCheck(&leadership.Elector{})}})
+	if code, body := get(handler, "/healthz/leader-election"); code != 200 || body != "ok" {
+		t.Errorf("%d %q, want 200 ok", code, body)
+	}
 }
 
 func TestCephHealth(t *testing.T) {
@@ -183,27 +194,28 @@ func TestCephHealth(t *testing.T) {
 		}
 		return nil
 	}
-	bulkhead := rbdutil.NewBulkhead(ceph, 1, time.Hour)
-	ask := func(monitor string) {
-		_, _ = bulkhead.List(t.Context(), rbdutil.Cluster{Monitors: []string{monitor, "b"}, User: "kube"}, "kube")
+	limiter := poollimit.New(1, time.Hour)
+	ceph.Limiter = limiter
+	list := func(monitor string) {
+		_, _ = ceph.List(t.Context(), rbdutil.Cluster{Monitors: []string{monitor, "b"}, User: "kube"}, "kube")
 	}
-	handler := serve(t, testOptions(), health{ready: []check{cephCheck(bulkhead)}})
-	const silence = "dead,b, pool kube as client.kube: Ceph cluster cannot be reached, for 0s\n"
+	handler := serve(t, testOptions(), health{ready: []check{cephCheck(limiter)}})
+	const outage = "dead,b, pool kube as client.kube: Ceph cluster cannot be reached, for 0s\n"
 	for _, step := range []struct {
-		ask  string
-		code int
-		body string
+		monitor string
+		code    int
+		body    string
 	}{
 		{"", 200, "ok"},
-		{"dead", 503, "[-]ceph failed: " + silence},
-		{"alive", 200, "[-]ceph degraded: " + silence},
+		{"dead", 503, "[-]ceph failed: " + outage},
+		{"alive", 200, "[-]ceph degraded: " + outage},
 	} {
-		if step.ask != "" {
-			ask(step.ask)
+		if step.monitor != "" {
+			list(step.monitor)
 		}
 		code, body := get(handler, "/readyz")
 		if code != step.code || body != step.body {
-			t.Errorf("after %q was asked: %d %q, want %d %q", step.ask, code, body, step.code, step.body)
+			t.Errorf("after a call of %q: %d %q, want %d %q", step.monitor, code, body, step.code, step.body)
 		}
 	}
 }

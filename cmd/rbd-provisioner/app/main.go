@@ -1,5 +1,5 @@
-// Package app is the program around the provisioner: options, clients, leader
-// election, metrics and health, and the order in which they start and stop.
+// Package app is the program around the provisioner: options, clients, metrics and health, and the order
+// in which its parts start and stop.
 package app
 
 import (
@@ -20,26 +20,26 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-// Store is a Ceph client that the program closes at its end.
+// Store is a Ceph client. The program closes it before it ends.
 type Store interface {
 	rbdutil.Store
 	Close()
 }
 
-// StoreOptions are what the program tells its Ceph client; see librbd.Options.
+// StoreOptions are the options of the Ceph client. See librbd.Options.
 type StoreOptions struct {
 	Timeout            time.Duration
 	IdleTimeout        time.Duration
 	Observe            func(operation string) func(error)
 	ConnectionsChanged func(n int)
 	Clients            rbdutil.Clients
+	Limiter            rbdutil.Limiter
 	Blocklisted        func(error)
 }
 
-// Main runs the program with the arguments given, until SIGTERM or SIGINT, and
-// returns its exit code: 0 after a clean stop, 1 after a failure, 2 for arguments
-// that make no sense. It calls exit in place of returning when another process may
-// lead already, so that nothing is done any more.
+// Main runs the program until SIGTERM or SIGINT. It returns the exit code: 0 after a clean stop, 1 after a
+// failure, 2 for invalid arguments. If another process may lead already, it calls exit instead of
+// returning, so that all operations end immediately.
 func Main(args []string, stdout, stderr io.Writer, newStore func(StoreOptions) Store, exit func(code int)) int {
 	opts := NewOptions()
 	flags := opts.Flags()
@@ -49,7 +49,7 @@ func Main(args []string, stdout, stderr io.Writer, newStore func(StoreOptions) S
 		printHelp(stdout, flags)
 		return 0
 	case err != nil:
-		_, _ = fmt.Fprintf(stderr, "%v\nrbd-provisioner --help lists the flags\n", err)
+		_, _ = fmt.Fprintf(stderr, "%v\nfor the list of flags, run rbd-provisioner --help\n", err)
 		return 2
 	case opts.Version:
 		_, _ = fmt.Fprintln(stdout, "rbd-provisioner", version)
@@ -63,13 +63,13 @@ func Main(args []string, stdout, stderr io.Writer, newStore func(StoreOptions) S
 		_, _ = fmt.Fprintln(stderr, err)
 		return 2
 	}
-	klog.SetLogFilter(hideBodies{})
+	klog.SetLogFilter(bodyRedactor{})
 	defer logs.FlushLogs()
 
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	if err := Run(ctx, opts, newStore, exit); err != nil {
-		klog.FromContext(ctx).Error(err, "Stopped by a failure")
+		klog.FromContext(ctx).Error(err, "Failed to run")
 		return 1
 	}
 	return 0
@@ -79,7 +79,7 @@ func Main(args []string, stdout, stderr io.Writer, newStore func(StoreOptions) S
 func parse(flags cliflag.NamedFlagSets, args []string) error {
 	all := pflag.NewFlagSet("rbd-provisioner", pflag.ContinueOnError)
 	all.SetNormalizeFunc(cliflag.WordSepNormalizeFunc)
-	all.Usage = func() {} // the caller prints the help
+	all.Usage = func() {} // Main prints the help
 	all.SortFlags = false
 	for _, name := range flags.Order {
 		all.AddFlagSet(flags.FlagSets[name])
@@ -88,17 +88,17 @@ func parse(flags cliflag.NamedFlagSets, args []string) error {
 		return err
 	}
 	if all.NArg() > 0 {
-		return fmt.Errorf("unexpected argument %q: there are flags only", all.Arg(0))
+		return fmt.Errorf("unexpected argument %q: only flags are supported", all.Arg(0))
 	}
 	return nil
 }
 
 func printHelp(w io.Writer, flags cliflag.NamedFlagSets) {
-	_, _ = fmt.Fprintln(w, `rbd-provisioner watches claims of its StorageClasses, makes a Ceph RBD image for
-each and hands it back as a PersistentVolume with an in-tree rbd source.
+	_, _ = fmt.Fprintln(w, `rbd-provisioner provisions PersistentVolumeClaims of its StorageClasses. For each claim, it
+creates a Ceph RBD image and a PersistentVolume with an in-tree rbd source.
 
 Usage:
   rbd-provisioner [flags]`)
-	const columns = 0 // as wide as it is, so that the documentation does not depend on a terminal
+	const columns = 0 // no line breaks, so that the documentation does not depend on the terminal
 	cliflag.PrintSections(w, flags, columns)
 }

@@ -1,7 +1,6 @@
 package app
 
 import (
-	"errors"
 	"runtime"
 	"time"
 
@@ -12,13 +11,13 @@ import (
 	_ "k8s.io/component-base/metrics/prometheus/workqueue"               // workqueue_*
 	librarymetrics "sigs.k8s.io/sig-storage-lib-external-provisioner/v10/controller/metrics"
 
-	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+	"github.com/rbd-provisioner/rbd-provisioner/provisioner"
 )
 
-// namespace begins the names of our own metrics.
+// namespace is the prefix of the metrics of this program.
 const namespace = "rbd_provisioner"
 
-// metrics of Ceph, beside those of the library and of client-go.
+// metrics has the metrics of Ceph, of the library and of client-go.
 type metrics struct {
 	library   librarymetrics.Metrics
 	registry  prometheus.Gatherer
@@ -34,39 +33,39 @@ func newMetrics() *metrics {
 		library: librarymetrics.New("controller"),
 		durations: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Namespace: namespace, Name: "ceph_operation_duration_seconds",
-			Help:    "How long operations on images took inside Ceph, by operation and result.",
+			Help:    "Duration of operations in Ceph, by operation and result.",
 			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 600},
 		}, []string{"operation", "result"}),
 		inFlight: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Namespace: namespace, Name: "ceph_operations_in_flight",
-			Help: "Operations on images that are inside Ceph now, also those whose claim is not waiting any more.",
+			Help: "Number of operations that are running in Ceph, including those whose caller has timed out.",
 		}, []string{"operation"}),
 		conns: prometheus.NewGauge(prometheus.GaugeOpts{
 			Namespace: namespace, Name: "ceph_connections",
-			Help: "Connections to Ceph clusters, one for each set of monitors, user and key in use.",
+			Help: "Number of connections to Ceph clusters, one for each combination of monitors, user and key.",
 		}),
 	}
 	m.orphans = prometheus.NewGauge(prometheus.GaugeOpts{
 		Namespace: namespace, Name: "orphaned_images",
-		Help: "Images that hold data and have neither claim nor volume. They are kept; events OrphanedImage name them.",
+		Help: "Number of images with data, but without a claim and a volume. They are not removed. Events OrphanedImage name them.",
 	})
 	m.fenced = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: namespace, Name: "fenced_clients_total",
-		Help: "Connections of earlier leaders, and dropped ones of this process, that Ceph has blocklisted (fenced) or was not allowed to (refused).",
+		Help: "Total number of Ceph clients of earlier leaders, and of dropped connections of this process, by result: fenced (blocklisted) or refused (missing capability).",
 	}, []string{"result"})
 	for _, result := range []string{"fenced", "refused"} {
 		m.fenced.WithLabelValues(result)
 	}
 	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{
-		Namespace: namespace, Name: "build_info", Help: "1, with the versions of this program and of Go as labels.",
+		Namespace: namespace, Name: "build_info", Help: "Always 1. The labels are the versions of this program and of Go.",
 	}, []string{"version", "go_version"})
 	build.WithLabelValues(version, runtime.Version()).Set(1)
 
-	// A registry of our own, so that tests can make as many as they like. What
-	// Kubernetes' packages count is in theirs, with the Go runtime and the process.
+	// Not the default registry, so that each test can create its own metrics. The legacy registry has the
+	// metrics of the Kubernetes packages, the Go runtime and the process.
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(m.durations, m.inFlight, m.conns, m.orphans, m.fenced, build,
-		// The library registers its own only where it also serves them.
+		// The library registers its metrics only if it serves them.
 		m.library.PersistentVolumeClaimProvisionTotal,
 		m.library.PersistentVolumeClaimProvisionFailedTotal,
 		m.library.PersistentVolumeClaimProvisionDurationSeconds,
@@ -78,13 +77,13 @@ func newMetrics() *metrics {
 	return m
 }
 
-// observe counts one operation, from its start to its return from Ceph.
+// observe measures one operation in Ceph. The caller must call the returned function at its end.
 func (m *metrics) observe(operation string) func(error) {
 	start := time.Now()
 	m.inFlight.WithLabelValues(operation).Inc()
 	return func(err error) {
 		m.inFlight.WithLabelValues(operation).Dec()
-		m.durations.WithLabelValues(operation, resultOf(err)).Observe(time.Since(start).Seconds())
+		m.durations.WithLabelValues(operation, provisioner.Result(err)).Observe(time.Since(start).Seconds())
 	}
 }
 
@@ -94,46 +93,4 @@ func (m *metrics) orphansChanged(n int) { m.orphans.Set(float64(n)) }
 
 func (m *metrics) clientsFenced(result string, n int) {
 	m.fenced.WithLabelValues(result).Add(float64(n))
-}
-
-// resultOf is a short name for what came of an operation.
-func resultOf(err error) string {
-	if err == nil {
-		return "ok"
-	}
-	for _, known := range []struct {
-		err  error
-		name string
-	}{
-		{rbdutil.ErrImageExists, "image_exists"},
-		{rbdutil.ErrImageNotFound, "image_not_found"},
-		{rbdutil.ErrImageInUse, "image_in_use"},
-		{rbdutil.ErrHasSnapshots, "has_snapshots"},
-		{rbdutil.ErrInGroup, "in_group"},
-		{rbdutil.ErrLocked, "locked"},
-		{rbdutil.ErrMirrored, "mirrored"},
-		{rbdutil.ErrMigrating, "migrating"},
-		{rbdutil.ErrChanged, "changed"},
-		{rbdutil.ErrInProgress, "in_progress"},
-		{rbdutil.ErrNotEmpty, "not_empty"},
-		{rbdutil.ErrForeignImage, "foreign_image"},
-		{rbdutil.ErrHasClones, "has_clones"},
-		{rbdutil.ErrNotExpired, "not_expired"},
-		{rbdutil.ErrPoolNotFound, "pool_not_found"},
-		{rbdutil.ErrDataPoolNotFound, "pool_not_found"},
-		{rbdutil.ErrAccessDenied, "denied"},
-		{rbdutil.ErrInvalidKey, "denied"},
-		{rbdutil.ErrUnreachable, "unreachable"},
-		{rbdutil.ErrUnknownMonitor, "unreachable"},
-		{rbdutil.ErrConnectionLost, "unreachable"},
-		{rbdutil.ErrBlocklisted, "blocklisted"},
-		{rbdutil.ErrNotFenced, "not_fenced"},
-		{rbdutil.ErrTimeout, "timeout"},
-		{rbdutil.ErrNoSpace, "no_space"},
-	} {
-		if errors.Is(err, known.err) {
-			return known.name
-		}
-	}
-	return "error"
 }

@@ -13,10 +13,11 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"k8s.io/client-go/util/workqueue"
 
+	"github.com/rbd-provisioner/rbd-provisioner/provisioner"
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-// used are metrics of which each has a value, so that none is left out.
+// used returns metrics with a value each, because metrics without a value are not gathered.
 func used() *metrics {
 	m := newMetrics()
 	m.observe("create")(nil)
@@ -30,7 +31,7 @@ func used() *metrics {
 	return m
 }
 
-// families are the metrics whose name begins so, with a value each.
+// families gathers the metrics with one of the prefixes.
 func families(t *testing.T, g prometheus.Gatherer, prefixes ...string) []*dto.MetricFamily {
 	t.Helper()
 	all, err := g.Gather()
@@ -59,9 +60,9 @@ func TestMetricsAreDocumented(t *testing.T) {
 	golden(t, "metrics.txt", []byte(list.String()))
 }
 
-func TestMetricsOfOthersAreServedToo(t *testing.T) {
+func TestMetricsOfKubernetesPackagesAreServed(t *testing.T) {
 	t.Parallel()
-	// Each of them has a value once it has been used, here by its name alone.
+	// The metrics of a queue exist only after it was used.
 	queue := workqueue.NewNamedRateLimitingQueue(workqueue.DefaultControllerRateLimiter(), "claims")
 	queue.Add("1e7f")
 	queue.ShutDown()
@@ -72,9 +73,9 @@ func TestMetricsOfOthersAreServedToo(t *testing.T) {
 	}
 }
 
-func TestOurMetricsFollowPrometheusRules(t *testing.T) {
+func TestMetricsFollowPrometheusRules(t *testing.T) {
 	t.Parallel()
-	problems, err := testutil.GatherAndLint(ours{used().registry})
+	problems, err := testutil.GatherAndLint(ownMetrics{used().registry})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,17 +84,17 @@ func TestOurMetricsFollowPrometheusRules(t *testing.T) {
 	}
 }
 
-// ours are the metrics that are not somebody else's to name.
-type ours struct{ prometheus.Gatherer }
+// ownMetrics gathers the metrics that this program names.
+type ownMetrics struct{ prometheus.Gatherer }
 
-func (o ours) Gather() ([]*dto.MetricFamily, error) {
+func (o ownMetrics) Gather() ([]*dto.MetricFamily, error) {
 	all, err := o.Gatherer.Gather()
 	return slices.DeleteFunc(all, func(f *dto.MetricFamily) bool {
 		return !strings.HasPrefix(f.GetName(), "rbd_provisioner_")
 	}), err
 }
 
-func TestOperationsAreCountedFromStartToReturn(t *testing.T) {
+func TestOperationsAreMeasured(t *testing.T) {
 	t.Parallel()
 	m := newMetrics()
 	wantInFlight := func(want float64) {
@@ -143,7 +144,7 @@ func TestOrphansAreCounted(t *testing.T) {
 	}
 }
 
-func TestResultsHaveShortNames(t *testing.T) {
+func TestResultLabels(t *testing.T) {
 	t.Parallel()
 	for want, errs := range map[string][]error{
 		"ok":              {nil},
@@ -172,8 +173,8 @@ func TestResultsHaveShortNames(t *testing.T) {
 			if err != nil {
 				err = fmt.Errorf("create image kube/x: %w", err)
 			}
-			if got := resultOf(err); got != want {
-				t.Errorf("resultOf(%v) = %q, want %q", err, got, want)
+			if got := provisioner.Result(err); got != want {
+				t.Errorf("Result(%v) = %q, want %q", err, got, want)
 			}
 		}
 	}

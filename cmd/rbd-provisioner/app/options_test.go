@@ -6,75 +6,77 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/rbd-provisioner/rbd-provisioner/cmd/rbd-provisioner/app/leadership"
 )
 
 func TestValidateOptions(t *testing.T) {
 	t.Parallel()
 	const (
-		foreign  = "this name belongs to a provisioner of Kubernetes or of ceph-csi, which would take our volumes for its own"
-		path     = "must be a plain path such as /metrics, and not one of health or profiles"
+		foreign  = "must not be the name of a provisioner of Kubernetes or ceph-csi, which would manage the same volumes"
+		path     = "must be a plain path such as /metrics, and not a path of health or profiles"
 		endpoint = "must be host:port or :port"
 		renewal  = "must be at least 400ms, and more than 1.2 times --leader-election-retry-period"
-		duration = "must be whole seconds, and at least 200ms more than --leader-election-renew-deadline and --leader-election-retry-period together"
+		duration = "must be whole seconds, and at least 200ms more than --leader-election-renew-deadline plus --leader-election-retry-period"
 	)
 	for name, test := range map[string]struct {
 		change func(*Options)
-		want   string // FLAG: VALUE: WHY, or how it begins, with … at the end
+		want   string // FLAG: VALUE: WHY, or its beginning with … at the end
 	}{
 		"the defaults": {func(*Options) {}, ""},
 
-		"a name of its own":           {func(o *Options) { o.ProvisionerName = "example.com/rbd-fast" }, ""},
-		"a name without a domain":     {func(o *Options) { o.ProvisionerName = "rbd" }, ""},
-		"an empty name":               {func(o *Options) { o.ProvisionerName = "" }, `--provisioner-name: Invalid value: "": name part must be non-empty…`},
-		"a name with two slashes":     {func(o *Options) { o.ProvisionerName = "a/b/c" }, `--provisioner-name: Invalid value: "a/b/c": a qualified name must consist of…`},
-		"a name with a blank":         {func(o *Options) { o.ProvisionerName = "ceph.com/my rbd" }, `--provisioner-name: Invalid value: "ceph.com/my rbd": name part must consist of…`},
-		"the in-tree plugin's name":   {func(o *Options) { o.ProvisionerName = "kubernetes.io/rbd" }, `--provisioner-name: Invalid value: "kubernetes.io/rbd": ` + foreign},
-		"any name of Kubernetes":      {func(o *Options) { o.ProvisionerName = "kubernetes.io/ceph" }, `--provisioner-name: Invalid value: "kubernetes.io/ceph": ` + foreign},
-		"ceph-csi's name":             {func(o *Options) { o.ProvisionerName = "rbd.csi.ceph.com" }, `--provisioner-name: Invalid value: "rbd.csi.ceph.com": ` + foreign},
-		"a name that no lease has":    {func(o *Options) { o.ProvisionerName = "ceph.com/RBD_fast" }, `--provisioner-name: Invalid value: "ceph.com/RBD_fast": with --leader-election, "-" for "/" must make it the name of a lease: a lowercase RFC 1123 subdomain…`},
-		"such a name without a lease": {func(o *Options) { o.ProvisionerName, o.LeaderElection.Enabled = "ceph.com/RBD_fast", false }, ""},
+		"another name":                         {func(o *Options) { o.ProvisionerName = "example.com/rbd-fast" }, ""},
+		"a name without a domain":              {func(o *Options) { o.ProvisionerName = "rbd" }, ""},
+		"an empty name":                        {func(o *Options) { o.ProvisionerName = "" }, `--provisioner-name: Invalid value: "": name part must be non-empty…`},
+		"a name with two slashes":              {func(o *Options) { o.ProvisionerName = "a/b/c" }, `--provisioner-name: Invalid value: "a/b/c": a qualified name must consist of…`},
+		"a name with a blank":                  {func(o *Options) { o.ProvisionerName = "ceph.com/my rbd" }, `--provisioner-name: Invalid value: "ceph.com/my rbd": name part must consist of…`},
+		"the in-tree plugin's name":            {func(o *Options) { o.ProvisionerName = "kubernetes.io/rbd" }, `--provisioner-name: Invalid value: "kubernetes.io/rbd": ` + foreign},
+		"any name of Kubernetes":               {func(o *Options) { o.ProvisionerName = "kubernetes.io/ceph" }, `--provisioner-name: Invalid value: "kubernetes.io/ceph": ` + foreign},
+		"ceph-csi's name":                      {func(o *Options) { o.ProvisionerName = "rbd.csi.ceph.com" }, `--provisioner-name: Invalid value: "rbd.csi.ceph.com": ` + foreign},
+		"a name that is not valid for a lease": {func(o *Options) { o.ProvisionerName = "ceph.com/RBD_fast" }, `--provisioner-name: Invalid value: "ceph.com/RBD_fast": with --leader-election, the name with "-" for "/" must be a valid lease name: a lowercase RFC 1123 subdomain…`},
+		"the same name without a lease":        {func(o *Options) { o.ProvisionerName, o.LeaderElection.Enabled = "ceph.com/RBD_fast", false }, ""},
 
-		"no worker":                     {func(o *Options) { o.WorkerThreads = 0 }, "--worker-threads: Invalid value: 0: must be at least 1"},
-		"less than no worker":           {func(o *Options) { o.WorkerThreads = -1 }, "--worker-threads: Invalid value: -1: must be at least 1"},
-		"the shortest timeout":          {func(o *Options) { o.Timeout = 2 * time.Second }, ""},
-		"too short a timeout":           {func(o *Options) { o.Timeout = time.Second }, `--timeout: Invalid value: "1s": must be at least 2s`},
-		"no pause":                      {func(o *Options) { o.RetryIntervalStart = 0 }, `--retry-interval-start: Invalid value: "0s": must be positive`},
-		"one pause for all":             {func(o *Options) { o.RetryIntervalStart, o.RetryIntervalMax = time.Minute, time.Minute }, ""},
-		"pauses that get shorter":       {func(o *Options) { o.RetryIntervalMax = time.Millisecond }, `--retry-interval-max: Invalid value: "1ms": must not be less than --retry-interval-start`},
-		"no resync":                     {func(o *Options) { o.ResyncPeriod = 0 }, ""},
-		"orphans are never removed":     {func(o *Options) { o.OrphanGrace = 0 }, ""},
-		"orphans before they are there": {func(o *Options) { o.OrphanGrace = -time.Second }, `--orphan-grace: Invalid value: "-1s": must not be negative`},
-		"a resync in the past":          {func(o *Options) { o.ResyncPeriod = -time.Second }, `--resync-period: Invalid value: "-1s": must not be negative`},
-		"no requests":                   {func(o *Options) { o.KubeAPIQPS = 0 }, "--kube-api-qps: Invalid value: 0: must be greater than 0"},
-		"no requests at once":           {func(o *Options) { o.KubeAPIBurst = 0 }, "--kube-api-burst: Invalid value: 0: must be at least 1"},
-		"no HTTP server":                {func(o *Options) { o.HTTPEndpoint = "" }, ""},
-		"an HTTP server on one address": {func(o *Options) { o.HTTPEndpoint = "[::1]:8080" }, ""},
-		"an HTTP server without a port": {func(o *Options) { o.HTTPEndpoint = "localhost" }, `--http-endpoint: Invalid value: "localhost": ` + endpoint},
-		"a port without its colon":      {func(o *Options) { o.HTTPEndpoint = "8080" }, `--http-endpoint: Invalid value: "8080": ` + endpoint},
-		"metrics further down":          {func(o *Options) { o.MetricsPath = "/rbd/metrics.txt" }, ""},
-		"no path of metrics":            {func(o *Options) { o.MetricsPath = "" }, `--metrics-path: Invalid value: "": ` + path},
-		"metrics without a slash":       {func(o *Options) { o.MetricsPath = "metrics" }, `--metrics-path: Invalid value: "metrics": ` + path},
-		"metrics with a blank":          {func(o *Options) { o.MetricsPath = "/my metrics" }, `--metrics-path: Invalid value: "/my metrics": ` + path},
-		"metrics that match all":        {func(o *Options) { o.MetricsPath = "/{any}" }, `--metrics-path: Invalid value: "/{any}": ` + path},
-		"metrics in place of health":    {func(o *Options) { o.MetricsPath = "/livez" }, `--metrics-path: Invalid value: "/livez": ` + path},
-		"metrics in place of one check": {func(o *Options) { o.MetricsPath = "/healthz/informers" }, `--metrics-path: Invalid value: "/healthz/informers": ` + path},
-		"metrics in place of profiles":  {func(o *Options) { o.MetricsPath = "/debug/pprof/heap" }, `--metrics-path: Invalid value: "/debug/pprof/heap": ` + path},
-		"a lease in no namespace":       {func(o *Options) { o.LeaderElection.Namespace = "" }, `--leader-election-namespace: Invalid value: "": must not be empty`},
-		"no pause between renewals":     {func(o *Options) { o.LeaderElection.RetryPeriod = 0 }, `--leader-election-retry-period: Invalid value: "0s": must be positive`},
-		"renewals that end too early":   {func(o *Options) { o.LeaderElection.RenewDeadline = 600 * time.Millisecond }, `--leader-election-renew-deadline: Invalid value: "600ms": ` + renewal},
-		"no time for an answer": {func(o *Options) {
+		"no worker":                          {func(o *Options) { o.WorkerThreads = 0 }, "--worker-threads: Invalid value: 0: must be at least 1"},
+		"a negative number of workers":       {func(o *Options) { o.WorkerThreads = -1 }, "--worker-threads: Invalid value: -1: must be at least 1"},
+		"the shortest timeout":               {func(o *Options) { o.Timeout = 2 * time.Second }, ""},
+		"a timeout that is too short":        {func(o *Options) { o.Timeout = time.Second }, `--timeout: Invalid value: "1s": must be at least 2s`},
+		"no retry delay":                     {func(o *Options) { o.RetryIntervalStart = 0 }, `--retry-interval-start: Invalid value: "0s": must be positive`},
+		"a constant retry delay":             {func(o *Options) { o.RetryIntervalStart, o.RetryIntervalMax = time.Minute, time.Minute }, ""},
+		"a maximum below the start":          {func(o *Options) { o.RetryIntervalMax = time.Millisecond }, `--retry-interval-max: Invalid value: "1ms": must not be less than --retry-interval-start`},
+		"no resync":                          {func(o *Options) { o.ResyncPeriod = 0 }, ""},
+		"orphans are never removed":          {func(o *Options) { o.OrphanGrace = 0 }, ""},
+		"a negative orphan grace":            {func(o *Options) { o.OrphanGrace = -time.Second }, `--orphan-grace: Invalid value: "-1s": must not be negative`},
+		"a negative resync period":           {func(o *Options) { o.ResyncPeriod = -time.Second }, `--resync-period: Invalid value: "-1s": must not be negative`},
+		"no requests":                        {func(o *Options) { o.KubeAPIQPS = 0 }, "--kube-api-qps: Invalid value: 0: must be greater than 0"},
+		"no burst":                           {func(o *Options) { o.KubeAPIBurst = 0 }, "--kube-api-burst: Invalid value: 0: must be at least 1"},
+		"no HTTP server":                     {func(o *Options) { o.HTTPEndpoint = "" }, ""},
+		"an HTTP server on one address":      {func(o *Options) { o.HTTPEndpoint = "[::1]:8080" }, ""},
+		"an HTTP server without a port":      {func(o *Options) { o.HTTPEndpoint = "localhost" }, `--http-endpoint: Invalid value: "localhost": ` + endpoint},
+		"a port without its colon":           {func(o *Options) { o.HTTPEndpoint = "8080" }, `--http-endpoint: Invalid value: "8080": ` + endpoint},
+		"a path with two elements":           {func(o *Options) { o.MetricsPath = "/rbd/metrics.txt" }, ""},
+		"an empty path":                      {func(o *Options) { o.MetricsPath = "" }, `--metrics-path: Invalid value: "": ` + path},
+		"a path without a slash":             {func(o *Options) { o.MetricsPath = "metrics" }, `--metrics-path: Invalid value: "metrics": ` + path},
+		"a path with a blank":                {func(o *Options) { o.MetricsPath = "/my metrics" }, `--metrics-path: Invalid value: "/my metrics": ` + path},
+		"a path with a wildcard":             {func(o *Options) { o.MetricsPath = "/{any}" }, `--metrics-path: Invalid value: "/{any}": ` + path},
+		"a path of health":                   {func(o *Options) { o.MetricsPath = "/livez" }, `--metrics-path: Invalid value: "/livez": ` + path},
+		"a path of one check":                {func(o *Options) { o.MetricsPath = "/healthz/informers" }, `--metrics-path: Invalid value: "/healthz/informers": ` + path},
+		"a path of profiles":                 {func(o *Options) { o.MetricsPath = "/debug/pprof/heap" }, `--metrics-path: Invalid value: "/debug/pprof/heap": ` + path},
+		"an empty namespace of the lease":    {func(o *Options) { o.LeaderElection.Namespace = "" }, `--leader-election-namespace: Invalid value: "": must not be empty`},
+		"no retry period":                    {func(o *Options) { o.LeaderElection.RetryPeriod = 0 }, `--leader-election-retry-period: Invalid value: "0s": must be positive`},
+		"a renew deadline that is too short": {func(o *Options) { o.LeaderElection.RenewDeadline = 600 * time.Millisecond }, `--leader-election-renew-deadline: Invalid value: "600ms": ` + renewal},
+		"no time for a response": {func(o *Options) {
 			o.LeaderElection.RenewDeadline, o.LeaderElection.RetryPeriod = 300*time.Millisecond, time.Millisecond
 		}, `--leader-election-renew-deadline: Invalid value: "300ms": ` + renewal},
-		"a lease as long as its renewal": {func(o *Options) { o.LeaderElection.LeaseDuration = 10 * time.Second }, `--leader-election-lease-duration: Invalid value: "10s": ` + duration},
-		"a loss that is noticed too late": {func(o *Options) {
+		"a lease duration equal to the renew deadline": {func(o *Options) { o.LeaderElection.LeaseDuration = 10 * time.Second }, `--leader-election-lease-duration: Invalid value: "10s": ` + duration},
+		"a loss that would be noticed too late": {func(o *Options) {
 			o.LeaderElection.LeaseDuration, o.LeaderElection.RetryPeriod = 11*time.Second, 900*time.Millisecond
 		}, `--leader-election-lease-duration: Invalid value: "11s": ` + duration},
-		"the shortest lease": {func(o *Options) {
+		"the shortest lease duration": {func(o *Options) {
 			o.LeaderElection.LeaseDuration, o.LeaderElection.RetryPeriod = 11*time.Second, 800*time.Millisecond
 		}, ""},
-		"a lease that ends within a second": {func(o *Options) { o.LeaderElection.LeaseDuration = 15500 * time.Millisecond }, `--leader-election-lease-duration: Invalid value: "15.5s": ` + duration},
-		"no lease, whatever it says": {func(o *Options) {
-			o.LeaderElection = LeaderElectionOptions{Enabled: false}
+		"a lease duration with a fraction of a second": {func(o *Options) { o.LeaderElection.LeaseDuration = 15500 * time.Millisecond }, `--leader-election-lease-duration: Invalid value: "15.5s": ` + duration},
+		"no leader election": {func(o *Options) {
+			o.LeaderElection = leadership.Options{Enabled: false}
 		}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -95,18 +97,18 @@ func TestValidateOptions(t *testing.T) {
 	}
 }
 
-// testOptions are the defaults, whatever the environment of the test.
+// testOptions are the defaults, independent of the environment of the test.
 func testOptions() *Options {
 	opts := NewOptions()
 	opts.ProvisionerName, opts.Kubeconfig, opts.LeaderElection.Namespace = "ceph.com/rbd", "", "rbd"
 	return opts
 }
 
-func TestAllErrorsOfTheOptionsAreReportedAtOnce(t *testing.T) {
+func TestAllInvalidOptionsAreReported(t *testing.T) {
 	t.Parallel()
 	opts := &Options{
 		ProvisionerName: "kubernetes.io/rbd", ResyncPeriod: -1, RetryIntervalMax: -1, HTTPEndpoint: "x",
-		LeaderElection: LeaderElectionOptions{Enabled: true},
+		LeaderElection: leadership.Options{Enabled: true},
 	}
 	var flags []string
 	for _, err := range opts.Validate() {
@@ -119,11 +121,11 @@ func TestAllErrorsOfTheOptionsAreReportedAtOnce(t *testing.T) {
 		"--leader-election-lease-duration",
 	}
 	if diff := cmp.Diff(want, flags); diff != "" {
-		t.Errorf("mistakes in (-want +got):\n%s", diff)
+		t.Errorf("invalid flags (-want +got):\n%s", diff)
 	}
 }
 
-func TestTheEnvironmentSetsDefaultsAndFlagsComeFirst(t *testing.T) {
+func TestFlagsOverrideTheEnvironment(t *testing.T) {
 	cleanEnvironment(t)
 	opts := NewOptions()
 	if opts.ProvisionerName != "ceph.com/rbd" || opts.Kubeconfig != "" || opts.LeaderElection.Namespace != "default" {
@@ -166,32 +168,12 @@ func TestEveryFlagSetsItsOption(t *testing.T) {
 		RetryIntervalStart: 3 * time.Second, RetryIntervalMax: 4 * time.Second, ResyncPeriod: 5 * time.Second,
 		OrphanGrace: 14 * time.Second, PredecessorIdentities: []string{"rbd-1", "rbd-2", "rbd-3"},
 		Kubeconfig: "k", Master: "m", KubeAPIQPS: 6.5, KubeAPIBurst: 7,
-		LeaderElection: LeaderElectionOptions{
+		LeaderElection: leadership.Options{
 			Namespace: "n", LeaseDuration: 8 * time.Second, RenewDeadline: 9 * time.Second, RetryPeriod: 10 * time.Second,
 		},
 		HTTPEndpoint: ":11", MetricsPath: "/12", EnablePprof: true, Version: true,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("options (-want +got):\n%s", diff)
-	}
-}
-
-// TestALossIsNoticedBeforeAnotherLeads checks the bound for what Validate accepts.
-func TestALossIsNoticedBeforeAnotherLeads(t *testing.T) {
-	t.Parallel()
-	for _, renewDeadline := range []time.Duration{400 * time.Millisecond, 8 * time.Second, 10 * time.Second, time.Minute} {
-		for _, retryPeriod := range []time.Duration{time.Millisecond, 500 * time.Millisecond, 5 * time.Second} {
-			for seconds := range 120 {
-				opts := testOptions()
-				le := &opts.LeaderElection
-				le.LeaseDuration, le.RenewDeadline, le.RetryPeriod = time.Duration(seconds)*time.Second, renewDeadline, retryPeriod
-				if len(opts.Validate()) > 0 {
-					continue
-				}
-				if le.lossNoticed() >= le.LeaseDuration || le.requestTimeout() < minRequestTimeout {
-					t.Errorf("%+v: noticed after %s, with %s for a request", le, le.lossNoticed(), le.requestTimeout())
-				}
-			}
-		}
 	}
 }

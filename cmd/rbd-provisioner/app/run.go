@@ -6,31 +6,31 @@ import (
 	"sync"
 	"time"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/wait"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/klog/v2"
 
+	"github.com/rbd-provisioner/rbd-provisioner/cmd/rbd-provisioner/app/leadership"
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/poollimit"
 )
 
-// idleTimeout is how long a connection to Ceph is kept without use.
+// idleTimeout is the time after which an unused connection to Ceph is closed.
 const idleTimeout = 10 * time.Minute
 
-// How much of the work may be for one pool: as many operations at a time as keep a
-// healthy one busy, and how long others wait for it without an answer.
+// Limits of each pool, so that one pool does not block the others.
 const (
-	poolLimit    = 16
-	poolPatience = 2 * time.Second
+	poolLimit   = 16              // concurrent operations: enough to use a healthy pool fully
+	poolMaxWait = 2 * time.Second // how long operations wait for a pool that does not respond
 )
 
-// Run provisions and deletes until ctx is done, and then stops in order: no new
-// work, an end to what runs, the connections closed, the lease given back. Its error
-// is a failure to start or to lead. It calls exit when the lease was lost.
+// Run provisions and deletes volumes until ctx is done. Then it stops in this order:
+//  1. It rejects new operations and waits for running operations.
+//  2. It closes the connections to Ceph.
+//  3. It releases the lease.
+//
+// Its error is a failure to start or to lead. It calls exit if the lease is lost.
 func Run(ctx context.Context, opts *Options, newStore func(StoreOptions) Store, exit func(code int)) error {
 	logger := klog.FromContext(ctx)
-	logger.Info("Starting", "provisioner", opts.ProvisionerName, "version", version)
+	logger.Info("Started rbd-provisioner", "provisioner", opts.ProvisionerName, "version", version)
 	clients, err := newClients(opts)
 	if err != nil {
 		return err
@@ -38,31 +38,31 @@ func Run(ctx context.Context, opts *Options, newStore func(StoreOptions) Store, 
 	metrics := newMetrics()
 	events := newEvents(ctx, clients.work, opts.ProvisionerName)
 	defer events.shutdown()
-	atOnce := &exiter{exit: exit}
-	elector, err := newElector(opts, clients.lease, atOnce.now)
+	exiter := leadership.NewExiter(exit)
+	elector, err := leadership.New(&opts.LeaderElection, opts.ProvisionerName, clients.lease, exiter.Exit)
 	if err != nil {
 		return err
 	}
+	limiter := poollimit.New(poolLimit, poolMaxWait)
 	store := newStore(StoreOptions{
-		// Ceph gives up before the claim is told that it has not answered, so that
-		// the claim is told why.
+		// Calls of Ceph time out before the operation does, so that the event contains the error of Ceph.
 		Timeout: opts.Timeout / 2, IdleTimeout: idleTimeout,
 		Observe: metrics.observe, ConnectionsChanged: metrics.connectionsChanged,
-		Clients:     elector.clients(events.recorder, metrics.clientsFenced),
-		Blocklisted: func(err error) { atOnce.now(blocklistedError(err)) },
+		Limiter:     limiter,
+		Clients:     elector.CephClients(events.recorder, metrics.clientsFenced),
+		Blocklisted: func(err error) { exiter.Exit(blocklistedError(err)) },
 	})
 	closeStore := sync.OnceFunc(store.Close)
 	defer closeStore()
-	bulkhead := rbdutil.NewBulkhead(store, poolLimit, poolPatience)
-	images := rbdutil.NewImages(bulkhead)
+	images := rbdutil.NewImages(store)
 
 	informers, err := newInformers(clients.work, opts.ResyncPeriod)
 	if err != nil {
 		return err
 	}
 	server, err := startHTTP(ctx, opts, metrics.registry, health{
-		live:  []check{elector.check()},
-		ready: []check{informers.check(), cephCheck(bulkhead)},
+		live:  []check{leaderElectionCheck(elector)},
+		ready: []check{informers.check(), cephCheck(limiter)},
 	})
 	if err != nil {
 		return err
@@ -70,54 +70,26 @@ func Run(ctx context.Context, opts *Options, newStore func(StoreOptions) Store, 
 	defer server.stop(ctx)
 
 	if opts.ClusterID == "" {
-		id, err := clusterID(ctx, clients.work, refusalGrace)
+		id, err := clusterID(ctx, clients.work, forbiddenGracePeriod)
 		switch {
 		case ctx.Err() != nil:
-			return nil // told to stop while waiting
+			return nil // stopped while waiting
 		case err != nil:
 			return err
 		}
 		opts.ClusterID = id
 	}
-	// Before the informers start: the library adds an index to them.
-	replica := newReplica(ctx, opts, parts{clients.work, informers, images, events.recorder, metrics})
+	// The informers must not be started before, because the library adds an index to them.
+	controllers := newControllers(ctx, opts, deps{clients.work, informers, images, events.recorder, metrics})
 	informers.start(ctx)
-	return elector.run(ctx, func(ctx context.Context) error {
-		defer closeStore() // before the lease is given back
-		return replica.lead(ctx)
+	return elector.Run(ctx, func(ctx context.Context) error {
+		defer closeStore() // before the lease is released
+		return controllers.run(ctx)
 	})
 }
 
-// blocklistedError says why Ceph refuses this process. With new connections, it would go on beside
-// the process that has fenced it, so it exits.
+// blocklistedError explains why Ceph rejects this process. The process must exit: with new connections,
+// it would change images at the same time as the process that has fenced it.
 func blocklistedError(err error) error {
-	return fmt.Errorf("%w: another process has taken over and fenced this one, or an administrator has; `ceph osd blocklist ls` lists the addresses", err)
-}
-
-// refusalGrace is how long an API server may refuse us that has just been started: it
-// answers before it has read who may do what.
-const refusalGrace = 30 * time.Second
-
-// clusterID returns what is commonly taken for a cluster's id. It waits for an API
-// server that cannot be reached yet, and for the time of grace for one that refuses.
-func clusterID(ctx context.Context, client kubernetes.Interface, grace time.Duration) (string, error) {
-	const pause = 2 * time.Second
-	var id string
-	begun := time.Now()
-	err := wait.PollUntilContextCancel(ctx, pause, true, func(ctx context.Context) (bool, error) {
-		namespace, err := client.CoreV1().Namespaces().Get(ctx, metav1.NamespaceSystem, metav1.GetOptions{})
-		switch {
-		case apierrors.IsForbidden(err) && time.Since(begun) < grace:
-			klog.FromContext(ctx).Error(err, "Waiting for the Kubernetes API server to allow it")
-			return false, nil
-		case apierrors.IsForbidden(err), apierrors.IsNotFound(err), apierrors.IsUnauthorized(err):
-			return false, fmt.Errorf("read the UID of namespace %s (or give --cluster-id): %w", metav1.NamespaceSystem, err)
-		case err != nil:
-			klog.FromContext(ctx).Error(err, "Waiting for the Kubernetes API server")
-			return false, nil
-		}
-		id = string(namespace.UID)
-		return true, nil
-	})
-	return id, err
+	return fmt.Errorf("%w: a new leader has fenced this process, or an administrator has blocklisted it: list the addresses with `ceph osd blocklist ls`", err)
 }

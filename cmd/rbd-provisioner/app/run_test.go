@@ -18,8 +18,7 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/rbdfake"
 )
 
-// reportingStore is a Ceph in memory that says what it was set up with and what it
-// holds when the program closes it.
+// reportingStore is a fake Ceph. When the program closes it, it prints its options and its images.
 type reportingStore struct {
 	*rbdfake.Ceph
 	options StoreOptions
@@ -27,6 +26,7 @@ type reportingStore struct {
 
 func newReportingStore(o StoreOptions) Store {
 	s := &reportingStore{rbdfake.New("kube"), o}
+	s.Limiter = o.Limiter
 	if os.Getenv(asBlocklisted) != "" {
 		s.Before = func(_ context.Context, op string, _ rbdutil.Cluster, _ rbdutil.ImageRef) error {
 			if op == rbdfake.OpCreate {
@@ -38,7 +38,7 @@ func newReportingStore(o StoreOptions) Store {
 	return s
 }
 
-// asBlocklisted, in the environment, has the Ceph in memory refuse the program as a blocklisted one.
+// asBlocklisted is an environment variable that makes the fake Ceph reject the program as blocklisted.
 const asBlocklisted = "RBD_PROVISIONER_TEST_BLOCKLISTED"
 
 func (s *reportingStore) Close() {
@@ -50,7 +50,7 @@ func (s *reportingStore) Close() {
 	}
 }
 
-// program is the program in a process of its own.
+// program runs the program in a separate process.
 type program struct {
 	*exec.Cmd
 	stdout, stderr bytes.Buffer
@@ -63,7 +63,7 @@ func start(t *testing.T, args ...string) *program {
 	return p
 }
 
-// prepare returns a program that was not started yet.
+// prepare returns a program that is not started yet.
 func prepare(t *testing.T, args ...string) *program {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), patience)
@@ -81,11 +81,11 @@ func (p *program) start(t *testing.T) {
 	}
 	t.Cleanup(func() {
 		_ = p.Process.Kill()
-		_ = p.Wait() // when the test has not, because it failed
+		_ = p.Wait() // the test has not waited if it has failed
 	})
 }
 
-// wantExit wants the program to end with the code.
+// wantExit waits for the end of the program and checks its exit code.
 func (p *program) wantExit(t *testing.T, want int) {
 	t.Helper()
 	err := p.Wait()
@@ -97,7 +97,7 @@ func (p *program) wantExit(t *testing.T, want int) {
 	}
 }
 
-// serving are the arguments with which the program serves a claim of the API server.
+// serving returns the arguments for a program that uses the API server.
 func serving(api *apiServer, more ...string) []string {
 	return append([]string{
 		"--master=" + api.URL, "--http-endpoint=127.0.0.1:0", "--timeout=20s",
@@ -105,7 +105,7 @@ func serving(api *apiServer, more ...string) []string {
 	}, more...)
 }
 
-func TestTheProgramServesAClaimAndStopsInOrder(t *testing.T) {
+func TestProvisioningAndACleanStop(t *testing.T) {
 	t.Parallel()
 	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
 		t.Run(signal.String(), func(t *testing.T) {
@@ -126,33 +126,32 @@ func TestTheProgramServesAClaimAndStopsInOrder(t *testing.T) {
 			if got := api.holder(); got != "" {
 				t.Errorf("the lease is still held by %q", got)
 			}
-			// Ceph has half the time, so that a claim can be told why. The cluster is
-			// the one that the API server names.
+			// Calls of Ceph have half of the timeout. The cluster ID is the UID of kube-system.
 			want := "closed, with a timeout of 10s\nkube/kubernetes-dynamic-pvc-1 of claim shop/www-1 in cluster-1 <nil>\n"
 			if got := program.stdout.String(); got != want {
 				t.Errorf("stdout %q, want %q", got, want)
 			}
-			// Every answer comes with the warning.
+			// The API server sends the warning with every response.
 			if got := strings.Count(program.stderr.String(), "spec.rbd: deprecated in v1.28"); got != 1 {
-				t.Errorf("the API server's warning is in the log %d times:\n%s", got, &program.stderr)
+				t.Errorf("the warning of the API server was logged %d times:\n%s", got, &program.stderr)
 			}
 			api.wantClients(t)
 		})
 	}
 }
 
-// wantClients wants every request to be ours by its name, and in protobuf.
+// wantClients checks the user agent and the content type of all requests.
 func (s *apiServer) wantClients(t *testing.T) {
 	t.Helper()
 	s.agents.Range(func(agent, _ any) bool {
 		if agent != "rbd-provisioner/"+version {
-			t.Errorf("the API server knows us as %q", agent)
+			t.Errorf("user agent %q", agent)
 		}
 		return true
 	})
 	s.types.Range(func(contentType, _ any) bool {
 		if contentType != "application/vnd.kubernetes.protobuf" {
-			t.Errorf("a body was sent as %s, which takes the API server longer", contentType)
+			t.Errorf("content type %s, want the more efficient protobuf", contentType)
 		}
 		return true
 	})
@@ -171,7 +170,7 @@ func TestNoVerbosityLogsASecret(t *testing.T) {
 			}
 			program.wantExit(t, 0)
 			log := program.stderr.String()
-			// It does show requests, but not what is in them.
+			// The log has requests, but not their bodies.
 			for _, want := range []string{"/api/v1/namespaces/ceph/secrets/key", "Response Body: not shown", "Request Body: not shown"} {
 				if !strings.Contains(log, want) {
 					t.Errorf("the log lacks %q: perhaps client-go does not log bodies as it did", want)
@@ -179,14 +178,14 @@ func TestNoVerbosityLogsASecret(t *testing.T) {
 			}
 			for _, part := range []string{exampleKey[:8], base64.StdEncoding.EncodeToString([]byte(exampleKey))[:8]} {
 				if i := strings.Index(log, part); i >= 0 {
-					t.Errorf("the log shows the key: …%s…", log[max(0, i-200):min(len(log), i+100)])
+					t.Errorf("the log contains the key: …%s…", log[max(0, i-200):min(len(log), i+100)])
 				}
 			}
 		})
 	}
 }
 
-func TestTheProgramEndsWhenItsLeaseIsLost(t *testing.T) {
+func TestTheProgramExitsIfItsLeaseIsLost(t *testing.T) {
 	t.Parallel()
 	api := newAPIServer(t)
 	api.loseLease()
@@ -194,12 +193,12 @@ func TestTheProgramEndsWhenItsLeaseIsLost(t *testing.T) {
 		"--leader-election-renew-deadline=400ms", "--leader-election-retry-period=10ms")...)
 	program.wantExit(t, 1)
 	if log := program.stderr.String(); !strings.Contains(log, "the lease was lost: it could not be renewed in time") {
-		t.Errorf("the log does not say why:\n%s", log)
+		t.Errorf("the log does not have the reason:\n%s", log)
 	}
 	program.wantNothingClosed(t)
 }
 
-func TestABlocklistedProgramEndsAtOnce(t *testing.T) {
+func TestABlocklistedProgramExits(t *testing.T) {
 	t.Parallel()
 	api := newAPIServer(t)
 	program := prepare(t, serving(api)...)
@@ -213,21 +212,21 @@ func TestABlocklistedProgramEndsAtOnce(t *testing.T) {
 	}
 	program.wantNothingClosed(t)
 	if api.holder() == "" {
-		t.Error("the lease was given back")
+		t.Error("the lease was released")
 	}
 }
 
-// wantNothingClosed wants that the program has not stopped in order.
+// wantNothingClosed checks that the program has not closed its store, as it does at a clean stop.
 func (p *program) wantNothingClosed(t *testing.T) {
 	t.Helper()
 	if got := p.stdout.String(); got != "" {
-		t.Errorf("before it exits at once, it has %s", got)
+		t.Errorf("output before the exit: %s", got)
 	}
 }
 
-// TestALogThatBlocksDoesNotKeepALeaderAlive: client-go logs that a renewal has failed before it
-// reports the loss, and nobody reads the log.
-func TestALogThatBlocksDoesNotKeepALeaderAlive(t *testing.T) {
+// TestALeaderExitsIfItsLogBlocks: client-go logs that a renewal has failed before it reports the loss, but
+// the pipe of the log is full.
+func TestALeaderExitsIfItsLogBlocks(t *testing.T) {
 	t.Parallel()
 	api := newAPIServer(t)
 	read, write, err := os.Pipe()
@@ -247,13 +246,13 @@ func TestALogThatBlocksDoesNotKeepALeaderAlive(t *testing.T) {
 	await(t, "the volume", api.volumes)
 	go func() {
 		defer close(filled)
-		_, _ = write.Write(make([]byte, 1<<20)) // more than fits; it returns when the pipe is closed
+		_, _ = write.Write(make([]byte, 1<<20)) // fills the pipe, and returns when the pipe is closed
 	}()
 	api.loseLease()
 	program.wantExit(t, 1)
 }
 
-func TestTheProgramEndsWhereItCannotStart(t *testing.T) {
+func TestFailuresToStart(t *testing.T) {
 	t.Parallel()
 	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -264,20 +263,20 @@ func TestTheProgramEndsWhereItCannotStart(t *testing.T) {
 		args []string
 		log  string
 	}{
-		"the port is taken": {[]string{"--master=http://127.0.0.1:1", "--http-endpoint=" + listener.Addr().String()},
+		"the port is in use": {[]string{"--master=http://127.0.0.1:1", "--http-endpoint=" + listener.Addr().String()},
 			"serve metrics and health (--http-endpoint): listen tcp"},
-		"there is no kubeconfig": {[]string{"--kubeconfig=/lost", "--http-endpoint="},
-			"find the Kubernetes API server (give --kubeconfig outside a cluster): stat /lost: no such file or directory"},
+		"the kubeconfig is missing": {[]string{"--kubeconfig=/lost", "--http-endpoint="},
+			"configure the Kubernetes client (outside a cluster, set --kubeconfig): stat /lost: no such file or directory"},
 	} {
 		program := start(t, test.args...)
 		program.wantExit(t, 1)
 		if log := program.stderr.String(); !strings.Contains(log, test.log) {
-			t.Errorf("%s: the log does not say so:\n%s", name, log)
+			t.Errorf("%s: the log does not have the reason:\n%s", name, log)
 		}
 	}
 }
 
-func TestTheProgramStopsWhileItWaitsForTheAPIServer(t *testing.T) {
+func TestAStopWhileWaitingForTheAPIServer(t *testing.T) {
 	t.Parallel()
 	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -285,7 +284,7 @@ func TestTheProgramStopsWhileItWaitsForTheAPIServer(t *testing.T) {
 	}
 	defer listener.Close()
 	program := start(t, "--master=http://"+listener.Addr().String(), "--http-endpoint=")
-	// It asks, and is hung up on.
+	// The program sends a request, and the server closes the connection.
 	connection, err := listener.Accept()
 	if err != nil {
 		t.Fatal(err)

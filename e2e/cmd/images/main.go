@@ -17,8 +17,8 @@ import (
 )
 
 const usage = `usage:
-  images build [flags]   build what is not up to date; print the paths of the archives, one a line
-  images list            print short names and full names
+  images build [flags]   build outdated images and print the paths of the archives, one per line
+  images list            print the short and full names of the images
 
 flags of build:
 `
@@ -44,15 +44,15 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		_, _ = fmt.Fprint(stderr, usage)
 		flags.PrintDefaults()
 	}
-	flags.StringVar(&opts.OutDir, "out", "", "`folder` for the archives (default: in the cache)")
-	flags.StringVar(&opts.CacheDir, "cache", "", "`folder` for everything that makes the next build quick "+
+	flags.StringVar(&opts.OutDir, "out", "", "`directory` of the archives (default: in the cache)")
+	flags.StringVar(&opts.CacheDir, "cache", "", "`directory` of the caches "+
 		"(default ${XDG_CACHE_HOME:-~/.cache}/rbd-provisioner-lab/images)")
-	flags.StringVar(&opts.Source, "source", ".", "`folder` with the Dockerfile")
-	flags.StringVar(&opts.Release, "release", images.DefaultRelease, "Debian `release` to build from")
-	flags.StringVar(&only, "only", "", "short `names` of the images to build, separated by commas (default: all but base)")
+	flags.StringVar(&opts.Source, "source", ".", "`directory` with the Dockerfile")
+	flags.StringVar(&opts.Release, "release", images.DefaultRelease, "Debian `release` of the images")
+	flags.StringVar(&only, "only", "", "comma-separated short `names` of the images to build (default: all except base)")
 	if len(args) == 0 {
 		flags.Usage()
-		return errors.New("say what to do")
+		return errors.New("no command given")
 	}
 	if err := flags.Parse(args[1:]); err != nil {
 		return err

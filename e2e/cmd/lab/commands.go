@@ -16,25 +16,24 @@ import (
 )
 
 const usage = `Usage:
-  lab prepare [--packages P,…]      install Debian packages, build Kubernetes
-  lab up NAME [flags]               bring a lab up, after taking down its remains
-  lab exec NAME -- CMD ARG…         become CMD, inside the lab's network
-  lab run NAME [flags] -- CMD ARG…  up, CMD, down, whatever happens to CMD
-  lab down NAME | --all             take it down; the logs stay
-  lab env NAME                      environment of the lab, for a shell's eval
-  lab list                          names of the labs
-  lab fault NAME FAULT DAEMON       pause, resume, kill, start; silence (drop what
-                                    it is sent), hear; reset (its connections)
+  lab prepare [--packages P,…]      install Debian packages and build Kubernetes
+  lab up NAME [flags]               start a lab, after removing its remains
+  lab exec NAME -- CMD ARG…         replace this process by CMD, in the lab's network
+  lab run NAME [flags] -- CMD ARG…  start the lab, run CMD, stop the lab in any case
+  lab down NAME | --all             stop the lab; the logs are kept
+  lab env NAME                      print the lab's environment, for a shell's eval
+  lab list                          print the names of the labs
+  lab fault NAME FAULT DAEMON       pause, resume, kill, start; drop, restore (its
+                                    incoming traffic); reset (its connections)
 
-"lab up --help" shows the flags of up and run.
+"lab up --help" prints the flags of up and run.
 `
 
-// wait is how long a program that was asked to end has before it is killed, and
-// how long Down may take.
-const wait = 15 * time.Second
+// stopTimeout is the time that a program has to end after SIGTERM before it is killed, and the
+// time limit of Down.
+const stopTimeout = 15 * time.Second
 
-// invocation is a command line taken apart: positions before "--", the program
-// after it.
+// invocation is a parsed command line: arguments before "--", the program after it.
 type invocation struct {
 	args    []string
 	program []string
@@ -66,7 +65,7 @@ func command(ctx context.Context, args []string) error {
 	}
 	chosen, found := commands[args[0]]
 	if !found {
-		return usageError{fmt.Errorf("no command %q", args[0])}
+		return usageError{fmt.Errorf("unknown command %q", args[0])}
 	}
 	call, err := parse(args[0], args[1:])
 	if err != nil {
@@ -76,14 +75,14 @@ func command(ctx context.Context, args []string) error {
 	case chosen.positions >= 0 && len(call.args) != chosen.positions:
 		return usageError{fmt.Errorf("%s: got %d arguments, want %d", args[0], len(call.args), chosen.positions)}
 	case chosen.program && len(call.program) == 0:
-		return usageError{fmt.Errorf("%s: no program after --", args[0])}
+		return usageError{fmt.Errorf("%s: no program given after --", args[0])}
 	case !chosen.program && len(call.program) > 0:
-		return usageError{fmt.Errorf("%s: takes no program", args[0])}
+		return usageError{fmt.Errorf("%s: does not accept a program", args[0])}
 	}
 	return chosen.run(ctx, call)
 }
 
-// parse reads the arguments of a command.
+// parse parses the arguments of a command.
 func parse(name string, args []string) (*invocation, error) {
 	call := &invocation{opts: lab.Options{Out: os.Stderr}}
 	if i := slices.Index(args, "--"); i >= 0 {
@@ -96,11 +95,11 @@ func parse(name string, args []string) (*invocation, error) {
 	}
 	switch name {
 	case "prepare":
-		flags.StringSliceVar(&call.up.Packages, "packages", nil, "Debian packages to install beside those that the lab needs")
+		flags.StringSliceVar(&call.up.Packages, "packages", nil, "additional Debian packages to install")
 	case "run":
-		flags.BoolVar(&call.keep, "keep", false, "leave the lab up after the program")
+		flags.BoolVar(&call.keep, "keep", false, "do not stop the lab after the program")
 	case "down":
-		flags.BoolVar(&call.all, "all", false, "take down all labs")
+		flags.BoolVar(&call.all, "all", false, "stop all labs")
 	}
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, pflag.ErrHelp) {
@@ -114,14 +113,14 @@ func parse(name string, args []string) (*invocation, error) {
 
 func addUpFlags(flags *pflag.FlagSet, up *lab.UpOptions) {
 	flags.IntVar(&up.Nodes, "nodes", 2, "number of nodes, 0 to 8")
-	flags.StringSliceVar(&up.Images, "images", nil, "docker-archive files with the container images for the nodes, separated by commas")
-	flags.BoolVar(&up.NoKubernetes, "ceph-only", false, "only Ceph: no control plane, no nodes")
-	flags.BoolVar(&up.NoCeph, "no-ceph", false, "no Ceph")
-	flags.BoolVar(&up.Ceph.Durable, "durable-ceph", false, "keep Ceph's objects on disk, slower, so that they outlive their OSD")
-	flags.BoolVar(&up.SecondCeph, "second-ceph", false, "one more Ceph cluster, with its monitor at "+lab.HostIP+":6790")
-	flags.BoolVar(&up.ControlPlane.RBDInControllerManager, "rbd-in-controller-manager", false, "put rbd on the controller manager's PATH, for the in-tree class kubernetes.io/rbd")
-	flags.BoolVar(&up.ControlPlane.StockQPS, "stock-qps", false, "leave the controller manager at its default of 20 requests per second")
-	flags.StringSliceVar(&up.Packages, "packages", nil, "Debian packages to install beside those that the lab needs")
+	flags.StringSliceVar(&up.Images, "images", nil, "comma-separated docker-archive files to import on the nodes")
+	flags.BoolVar(&up.NoKubernetes, "ceph-only", false, "start only Ceph: no control plane, no nodes")
+	flags.BoolVar(&up.NoCeph, "no-ceph", false, "do not start Ceph")
+	flags.BoolVar(&up.Ceph.Durable, "durable-ceph", false, "keep Ceph's objects on disk, so that they survive a kill of the OSD (slower)")
+	flags.BoolVar(&up.SecondCeph, "second-ceph", false, "start a second Ceph cluster, with its monitor at "+lab.HostIP+":6790")
+	flags.BoolVar(&up.ControlPlane.RBDInControllerManager, "rbd-in-controller-manager", false, "add rbd to the controller manager's PATH, for the in-tree class kubernetes.io/rbd")
+	flags.BoolVar(&up.ControlPlane.StockQPS, "stock-qps", false, "keep the controller manager's default of 20 requests per second")
+	flags.StringSliceVar(&up.Packages, "packages", nil, "additional Debian packages to install")
 }
 
 func prepare(ctx context.Context, call *invocation) error {
@@ -171,18 +170,18 @@ func upRunDown(ctx context.Context, call *invocation) error {
 	return takeDown(ctx, call, l)
 }
 
-// takeDown ends the lab of a run, also when ctx has ended.
+// takeDown stops the lab of a run, also if ctx has ended.
 func takeDown(ctx context.Context, call *invocation, l *lab.Lab) error {
 	if call.keep {
-		fmt.Fprintf(os.Stderr, "lab: lab %s stays up; next: lab exec %s -- CMD, lab down %s\n", l.Name(), l.Name(), l.Name())
+		fmt.Fprintf(os.Stderr, "lab: lab %s is still running; use: lab exec %s -- CMD, lab down %s\n", l.Name(), l.Name(), l.Name())
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), wait)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
 	return l.Down(ctx)
 }
 
-// runInside runs the program in the lab. A signal that ends ctx is passed on.
+// runInside runs the program in the lab's network. It forwards a signal that ended ctx.
 func runInside(ctx context.Context, call *invocation, l *lab.Lab) error {
 	cmd := l.Command(ctx, call.program[0], call.program[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
@@ -193,7 +192,7 @@ func runInside(ctx context.Context, call *invocation, l *lab.Lab) error {
 		}
 		return cmd.Process.Signal(syscall.SIGTERM)
 	}
-	cmd.WaitDelay = wait
+	cmd.WaitDelay = stopTimeout
 	err := l.StartInside(cmd)
 	if err == nil {
 		err = cmd.Wait()
@@ -208,7 +207,7 @@ func down(ctx context.Context, call *invocation) error {
 	names := call.args
 	switch {
 	case call.all == (len(names) > 0):
-		return usageError{errors.New("down: want either names or --all")}
+		return usageError{errors.New("down: want either NAME or --all")}
 	case call.all:
 		var err error
 		if names, err = lab.List(call.opts); err != nil {
@@ -219,7 +218,7 @@ func down(ctx context.Context, call *invocation) error {
 	for _, name := range names {
 		l, err := lab.Open(name, call.opts)
 		if errors.Is(err, lab.ErrNotFound) {
-			// Nothing, or something so young that it has no record yet.
+			// The lab does not exist, or is too new to have a record.
 			l, err = lab.New(name, call.opts)
 		}
 		if err == nil {
@@ -268,13 +267,13 @@ func fault(ctx context.Context, call *invocation) error {
 		return d.Kill()
 	case "start":
 		return d.Start(ctx)
-	case "silence":
-		return d.Silence()
-	case "hear":
-		return d.Hear()
+	case "drop":
+		return d.DropTraffic()
+	case "restore":
+		return d.RestoreTraffic()
 	case "reset":
 		_, err := d.Reset()
 		return err
 	}
-	return usageError{fmt.Errorf("no fault %q", call.args[1])}
+	return usageError{fmt.Errorf("unknown fault %q", call.args[1])}
 }

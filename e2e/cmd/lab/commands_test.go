@@ -37,7 +37,7 @@ func TestCephOnlyHasNoNodesUnlessToldSo(t *testing.T) {
 	}{
 		{[]string{"x"}, 2},
 		{[]string{"x", "--ceph-only"}, 0},
-		{[]string{"x", "--ceph-only", "--nodes=2"}, 2}, // a mistake, which Up reports
+		{[]string{"x", "--ceph-only", "--nodes=2"}, 2}, // an error that Up reports
 	} {
 		call, err := parse("up", test.args)
 		if err != nil {

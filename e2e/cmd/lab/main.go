@@ -1,5 +1,5 @@
-// Command lab brings up a Ceph cluster and a Kubernetes cluster with rbd-capable
-// nodes on one machine, runs programs in their network, and takes them down.
+// Command lab starts a Ceph cluster and a Kubernetes cluster with rbd-capable nodes on one
+// machine, runs programs in their network, and stops them.
 package main
 
 import (
@@ -19,8 +19,8 @@ func main() {
 }
 
 func run() int {
-	// The pipe that a reader like head closes must not end us before the lab is
-	// down. A handler, unlike ignoring, is not passed on to programs.
+	// A closed pipe, for example of head, must not end this process before the lab is stopped.
+	// A signal handler, unlike an ignored signal, is not inherited by programs.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
@@ -48,7 +48,7 @@ func run() int {
 	}
 }
 
-// exitStatus is what a shell would return for the program.
+// exitStatus returns the status that a shell would return for the program.
 func exitStatus(exit *exec.ExitError) int {
 	if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() {
 		return 128 + int(status.Signal())
@@ -56,10 +56,10 @@ func exitStatus(exit *exec.ExitError) int {
 	return exit.ExitCode()
 }
 
-// signalError is why the context ended.
+// signalError is the cause of the context's end after a signal.
 type signalError struct{ signal syscall.Signal }
 
 func (e signalError) Error() string { return "got " + e.signal.String() }
 
-// usageError is a mistake on the command line.
+// usageError is an invalid command line.
 type usageError struct{ error }

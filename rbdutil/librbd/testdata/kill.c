@@ -1,7 +1,7 @@
 // Kills or stops its process instead of sending the Nth message: N is KILL_AT_MESSAGE or
 // STOP_AT_MESSAGE. A process that is stopped sends the message after SIGCONT. The file
-// COUNT_MESSAGES gets one byte for each message. librados sends everything with sendmsg(2),
-// and Go nothing, so that these are the messages to Ceph.
+// COUNT_MESSAGES gets one byte for each message. librados sends all messages with sendmsg(2), and
+// Go none, so these are the messages to Ceph.
 
 #define _GNU_SOURCE
 #include <dlfcn.h>

@@ -1,6 +1,5 @@
-// Package cephcli drives a real Ceph through its own commands, as an
-// administrator would, for the tests that need one. What the code under test does
-// through librbd is prepared and checked here by other means.
+// Package cephcli runs the commands of Ceph for tests, as an administrator does. So tests
+// prepare and check independently what the code under test does by librbd.
 package cephcli
 
 import (
@@ -18,23 +17,23 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
-// Admin runs commands as client.admin of the cluster that its ceph.conf names.
+// Admin runs commands as client.admin of the cluster of a ceph.conf.
 type Admin struct {
 	conf string
 }
 
-// FromEnv takes the cluster from CEPH_CONF and fails the test without it: a test
-// that was asked to run against Ceph must not pass by not running.
+// FromEnv uses the cluster of CEPH_CONF. Without it, the test fails: a Ceph test must not pass
+// without having run.
 func FromEnv(t *testing.T) Admin {
 	t.Helper()
 	conf := os.Getenv("CEPH_CONF")
 	if conf == "" {
-		t.Fatal("CEPH_CONF does not name a cluster's ceph.conf; `make test-ceph` brings a cluster up and sets it")
+		t.Fatal("CEPH_CONF is not set to the path of a ceph.conf; `make test-ceph` starts a cluster and sets it")
 	}
 	return Admin{conf: conf}
 }
 
-// Conf is the path of the cluster's ceph.conf.
+// Conf returns the path of the cluster's ceph.conf.
 func (a Admin) Conf() string { return a.conf }
 
 // Try runs a command (ceph, rbd, rados) and returns its output and error.
@@ -61,7 +60,7 @@ func (a Admin) Run(t *testing.T, name string, args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// JSON runs a command that prints JSON and decodes it.
+// JSON runs a command and decodes its JSON output.
 func (a Admin) JSON(t *testing.T, into any, name string, args ...string) {
 	t.Helper()
 	out := a.Run(t, name, append(args, "--format", "json")...)
@@ -70,7 +69,7 @@ func (a Admin) JSON(t *testing.T, into any, name string, args ...string) {
 	}
 }
 
-// Monitors returns the addresses that the kernel client and librados both take.
+// Monitors returns the addresses that both the kernel client and librados accept.
 func (a Admin) Monitors(t *testing.T) []string {
 	t.Helper()
 	var dump struct {
@@ -92,7 +91,7 @@ func (a Admin) Monitors(t *testing.T) []string {
 	return monitors
 }
 
-// CreatePool makes an RBD pool that goes with the test.
+// CreatePool creates an RBD pool for the duration of the test.
 func (a Admin) CreatePool(t *testing.T, name string) {
 	t.Helper()
 	a.Run(t, "ceph", "osd", "pool", "create", name, "8")
@@ -100,14 +99,13 @@ func (a Admin) CreatePool(t *testing.T, name string) {
 	a.Run(t, "rbd", "pool", "init", name)
 }
 
-// DeletePool deletes a pool and all that is in it.
+// DeletePool deletes a pool with all its images.
 func (a Admin) DeletePool(t *testing.T, name string) {
 	t.Helper()
 	a.Run(t, "ceph", "osd", "pool", "rm", name, name, "--yes-i-really-really-mean-it")
 }
 
-// CreateUser makes a user with the least rights that the documentation names, on
-// the pools given, and returns its key.
+// CreateUser creates a user with the documented capabilities on the pools, and returns its key.
 func (a Admin) CreateUser(t *testing.T, user string, pools ...string) rbdutil.Key {
 	t.Helper()
 	var caps []string
@@ -126,13 +124,13 @@ func (a Admin) Images(t *testing.T, pool string) []string {
 	return names
 }
 
-// Write puts a few bytes into an image.
+// Write writes a few bytes to an image.
 func (a Admin) Write(t *testing.T, ref rbdutil.ImageRef) {
 	t.Helper()
 	a.Run(t, "rbd", "bench", "--io-type", "write", "--io-size", "4K", "--io-total", "4K", ref.String())
 }
 
-// Watch holds an image open as a node does that has it mapped, until stopped.
+// Watch opens an image as a node that has it mapped does, until stop is called.
 func (a Admin) Watch(t *testing.T, ref rbdutil.ImageRef) (stop func()) {
 	t.Helper()
 	cmd := exec.CommandContext(context.Background(), "rbd", "--conf", a.conf, "watch", ref.String())
@@ -147,7 +145,7 @@ func (a Admin) Watch(t *testing.T, ref rbdutil.ImageRef) (stop func()) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	// It says "press enter to exit..." when the watch is there.
+	// The command prints "press enter to exit..." when it watches the image.
 	if _, err := bufio.NewReader(stdout).ReadString('.'); err != nil {
 		t.Fatalf("rbd watch %s: %v", ref, err)
 	}
@@ -157,20 +155,20 @@ func (a Admin) Watch(t *testing.T, ref rbdutil.ImageRef) (stop func()) {
 	}
 }
 
-// Snapshot takes a snapshot of an image.
+// Snapshot creates a snapshot of an image.
 func (a Admin) Snapshot(t *testing.T, ref rbdutil.ImageRef, name string) {
 	t.Helper()
 	a.Run(t, "rbd", "snap", "create", "--no-progress", ref.String()+"@"+name)
 }
 
-// Clone makes a clone of a snapshot.
+// Clone creates a clone of a snapshot.
 func (a Admin) Clone(t *testing.T, ref rbdutil.ImageRef, snapshot string, clone rbdutil.ImageRef) {
 	t.Helper()
-	// Of version 2, which needs no protected snapshot.
+	// Clone format 2 does not require a protected snapshot.
 	a.Run(t, "rbd", "clone", "--rbd-default-clone-format", "2", ref.String()+"@"+snapshot, clone.String())
 }
 
-// Group makes an image the member of a group.
+// Group adds an image to a group.
 func (a Admin) Group(t *testing.T, ref rbdutil.ImageRef) {
 	t.Helper()
 	group := ref.String() + "-group"
@@ -178,13 +176,13 @@ func (a Admin) Group(t *testing.T, ref rbdutil.ImageRef) {
 	a.Run(t, "rbd", "group", "image", "add", group, ref.String())
 }
 
-// Lock sets a lock on an image, as long as the cluster lives.
+// Lock adds a lock to an image, which is not removed.
 func (a Admin) Lock(t *testing.T, ref rbdutil.ImageRef) {
 	t.Helper()
 	a.Run(t, "rbd", "lock", "add", ref.String(), "maintenance")
 }
 
-// Mirror mirrors an image by snapshots. There need not be another cluster for that.
+// Mirror enables snapshot-based mirroring of an image, which requires no other cluster.
 func (a Admin) Mirror(t *testing.T, ref rbdutil.ImageRef) {
 	t.Helper()
 	a.Run(t, "rbd", "mirror", "pool", "enable", ref.Pool, "image")
@@ -205,15 +203,15 @@ func (a Admin) TrashByHand(t *testing.T, ref rbdutil.ImageRef) {
 	a.Run(t, "rbd", "trash", "mv", ref.String())
 }
 
-// SetRecord sets the text of an image's record.
+// SetRecord sets the metadata value of an image's record.
 func (a Admin) SetRecord(t *testing.T, ref rbdutil.ImageRef, value string) {
 	t.Helper()
 	a.Run(t, "rbd", "image-meta", "set", ref.String(), rbdutil.MetaRecord, value)
 }
 
-// LeaveRemains makes an image and takes its header away, which is how an image
-// looks whose creation or removal was cut short: the name is there, and no more.
-func (a Admin) LeaveRemains(t *testing.T, ref rbdutil.ImageRef) {
+// LeavePartial creates an image and removes its header. An interrupted creation or removal
+// leaves the same: only the name.
+func (a Admin) LeavePartial(t *testing.T, ref rbdutil.ImageRef) {
 	t.Helper()
 	a.Run(t, "rbd", "create", "--size", "1", ref.String())
 	var info struct{ ID string }

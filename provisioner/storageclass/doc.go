@@ -1,0 +1,3 @@
+// Package storageclass reads the parameters of a StorageClass. It has pure functions
+// only: they ask neither Kubernetes nor Ceph.
+package storageclass

@@ -1,0 +1,164 @@
+package librbd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+
+	"github.com/ceph/go-ceph/rados"
+
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+)
+
+// operation is one method call of the Store.
+type operation struct {
+	name string
+	// image is locked for the duration of the operation.
+	image rbdutil.ImageRef
+	// reads: it changes nothing, so others may read at the same time.
+	reads bool
+	// lengthy: its duration grows with the size of the image.
+	lengthy bool
+}
+
+// write runs an operation that changes an image, on the pool of the image.
+func (s *Store) write(ctx context.Context, name string, c rbdutil.Cluster, ref rbdutil.ImageRef, fn func(*rados.IOContext) error) error {
+	return s.do(ctx, operation{name: name, image: ref}, c, func(_ *rados.Conn, pool *rados.IOContext) error { return fn(pool) })
+}
+
+// read runs an operation that returns a value. The value is sent over a channel, as read may
+// return before the operation ends.
+func read[T any](ctx context.Context, s *Store, op operation, c rbdutil.Cluster, fn func(*rados.Conn, *rados.IOContext) (T, error)) (T, error) {
+	op.reads = true
+	result := make(chan T, 1)
+	err := s.do(ctx, op, c, func(conn *rados.Conn, pool *rados.IOContext) error {
+		value, err := fn(conn, pool)
+		result <- value
+		return err
+	})
+	if err != nil {
+		var none T
+		return none, err
+	}
+	return <-result, nil
+}
+
+// do runs an operation, unless the limiter refuses it. It returns the operation's error, or
+// ErrTimeout if ctx is done before.
+func (s *Store) do(ctx context.Context, op operation, c rbdutil.Cluster, fn func(*rados.Conn, *rados.IOContext) error) error {
+	if s.limiter == nil {
+		return s.start(ctx, op, c, fn)
+	}
+	return s.limiter.Run(ctx, c, op.image.Pool, op.lengthy, func() error { return s.start(ctx, op, c, fn) })
+}
+
+// start starts an operation in the background and waits for it until ctx is done.
+func (s *Store) start(ctx context.Context, op operation, c rbdutil.Cluster, fn func(*rados.Conn, *rados.IOContext) error) error {
+	if err := ctx.Err(); err != nil {
+		return timeoutError(op, c, err)
+	}
+	unlock, ok := s.guard.tryLock(guardKey{keyOf(c).monitors, op.image}, op.reads)
+	if !ok {
+		return fmt.Errorf("%s: %w", op, rbdutil.ErrInProgress)
+	}
+	observed := s.observe(op.name)
+	done := make(chan error, 1)
+	go func() {
+		err := s.run(context.WithoutCancel(ctx), op, c, fn)
+		unlock()
+		observed(err)
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return timeoutError(op, c, ctx.Err())
+	}
+}
+
+// run runs an operation on the shared connection of the cluster, unless another one runs on
+// the image that was started with other monitors.
+func (s *Store) run(ctx context.Context, op operation, c rbdutil.Cluster, fn func(*rados.Conn, *rados.IOContext) error) error {
+	conn, err := s.conns.acquire(ctx, c)
+	if err != nil {
+		return err
+	}
+	unlock, ok := s.guard.tryLock(guardKey{conn.fsid, op.image}, op.reads)
+	if !ok {
+		s.conns.release(conn)
+		return fmt.Errorf("%s: %w", op, rbdutil.ErrInProgress)
+	}
+	err = onPool(conn.rados, op.image.Pool, func(ioctx *rados.IOContext) error {
+		return checkBlocklisted(ioctx, fn(conn.rados, ioctx))
+	})
+	unlock()
+	if breaksConnection(err) {
+		// If the connection was dropped before, the next leader may have fenced it after a
+		// clean stop: that is no reason to exit.
+		before := s.conns.markBroken(conn, mayStillRun(err))
+		if errors.Is(err, rbdutil.ErrBlocklisted) && !before {
+			s.blocklisted(fmt.Errorf("%s as client %s: %w", c, conn.client.Address, err))
+		}
+	}
+	s.conns.release(conn)
+	return err
+}
+
+func onPool(conn *rados.Conn, pool string, fn func(*rados.IOContext) error) error {
+	ioctx, err := conn.OpenIOContext(pool)
+	if err != nil {
+		return poolError(pool, err)
+	}
+	defer ioctx.Destroy()
+	// A request to a full pool must fail, not wait for space: the requests that free space
+	// would wait as well.
+	if err := ioctx.SetPoolFullTry(); err != nil {
+		return poolError(pool, err)
+	}
+	return fn(ioctx)
+}
+
+// checkBlocklisted returns ErrBlocklisted if the cause of the error is that this client is
+// blocklisted: in some places librbd returns EINVAL or EBUSY then. It sends no request to
+// Ceph for errors that are frequent or mean that Ceph does not answer.
+func checkBlocklisted(pool *rados.IOContext, err error) error {
+	switch errnoOf(err) {
+	case 0, syscall.ENOENT, syscall.EEXIST, syscall.ESHUTDOWN, syscall.ETIMEDOUT, syscall.ENOTCONN:
+		return err
+	default:
+		const anyObject = "rbd_directory"
+		if _, statErr := pool.Stat(anyObject); errnoOf(statErr) != syscall.ESHUTDOWN {
+			return err
+		}
+		// Not %w: the other error has another meaning.
+		return fmt.Errorf("%w: %s", rbdutil.ErrBlocklisted, err.Error())
+	}
+}
+
+// breaksConnection reports whether the next operation must use a new connection. A new one
+// recovers faster than one that was lost or gets no answers. After a denial, the
+// connection would keep the capabilities that it had when it was made.
+func breaksConnection(err error) bool {
+	return mayStillRun(err) ||
+		errors.Is(err, rbdutil.ErrBlocklisted) ||
+		errors.Is(err, rbdutil.ErrAccessDenied)
+}
+
+// mayStillRun reports whether Ceph may still complete the operation in spite of the error.
+func mayStillRun(err error) bool {
+	return errors.Is(err, rbdutil.ErrConnectionLost) || errors.Is(err, rbdutil.ErrTimeout)
+}
+
+func timeoutError(op operation, c rbdutil.Cluster, cause error) error {
+	return fmt.Errorf("%s on %s: %w (%w)", op, c, rbdutil.ErrTimeout, cause)
+}
+
+// String describes the operation in an error. An operation on a whole pool has no image name.
+func (op operation) String() string {
+	if op.image.Name == "" {
+		return op.name + " pool " + op.image.Pool
+	}
+	return op.name + " image " + op.image.String()
+}
