@@ -8,6 +8,7 @@ import "C"
 import (
 	"context"
 	"errors"
+	"fmt"
 	"syscall"
 	"unsafe"
 
@@ -52,22 +53,52 @@ func snapshotsOf(image *rbd.Image) ([]snapshotInfo, error) {
 func (s *Store) CreateSnapshot(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef, name string) error {
 	// Not the whole image: many clones of it may be created at the same time.
 	op := operation{name: "snapshot-create", image: rbdutil.ImageRef{Pool: ref.Pool, Name: ref.Name + "@" + name}}
-	return s.do(ctx, op, c, func(_ *rados.Conn, pool *rados.IOContext) error {
-		image, err := rbd.OpenImage(pool, ref.Name, rbd.NoSnapshot)
+	return s.do(ctx, op, c, func(conn *rados.Conn, pool *rados.IOContext) error {
+		id, err := idOf(pool, ref.Name)
 		if err != nil {
-			return openError(pool, ref, err)
+			return imageError("read the name of", ref, err)
 		}
-		defer closeImage(image)
-		if _, err := image.CreateSnapshot(name); err != nil && errnoOf(err) != syscall.EEXIST {
-			return imageError("create a snapshot of", ref, err)
+		if id == "" {
+			return openError(pool, ref, rbd.ErrNotFound)
 		}
-		snapshot := image.GetSnapshot(name)
-		// EBUSY: it is already protected, by an earlier attempt or another client.
-		if err := snapshot.Protect(); err != nil && errnoOf(err) != syscall.EBUSY {
-			return imageError("protect the snapshot of", ref, err)
-		}
-		return nil
+		return s.withSnapshot(conn, rbdutil.SnapshotRef{Pool: ref.Pool, ImageID: id, Name: name}, func() error {
+			return createSnapshot(pool, ref, id, name)
+		})
 	})
+}
+
+func createSnapshot(pool *rados.IOContext, ref rbdutil.ImageRef, id, name string) error {
+	image, err := rbd.OpenImageById(pool, id, rbd.NoSnapshot)
+	if err != nil {
+		return openError(pool, ref, err)
+	}
+	defer closeImage(image)
+	if _, err := image.CreateSnapshot(name); err != nil && errnoOf(err) != syscall.EEXIST {
+		return imageError("create a snapshot of", ref, err)
+	}
+	// EBUSY: it is already protected, by an earlier attempt.
+	if err := image.GetSnapshot(name).Protect(); err != nil && errnoOf(err) != syscall.EBUSY {
+		return imageError("protect the snapshot of", ref, err)
+	}
+	return nil
+}
+
+// withSnapshot runs an operation that creates or removes a snapshot, or returns ErrInProgress
+// while another one runs. Ceph would protect a snapshot whose removal has begun. Then neither
+// the snapshot nor its image could ever be removed, as librbd unprotects snapshots by name,
+// and a snapshot that is being removed has lost its name.
+func (s *Store) withSnapshot(conn *rados.Conn, ref rbdutil.SnapshotRef, operation func() error) error {
+	fsid, err := conn.GetFSID()
+	if err != nil {
+		return wrap("read the id of the cluster", err, nil)
+	}
+	key := guardKey{fsid, rbdutil.ImageRef{Pool: ref.Pool, Name: "snapshot/" + ref.ImageID + "@" + ref.Name}}
+	unlock, ok := s.guard.tryLock(key, false)
+	if !ok {
+		return fmt.Errorf("snapshot %s: %w", ref, rbdutil.ErrInProgress)
+	}
+	defer unlock()
+	return operation()
 }
 
 // RemoveSnapshot implements rbdutil.Store.
@@ -75,10 +106,14 @@ func (s *Store) CreateSnapshot(ctx context.Context, c rbdutil.Cluster, ref rbdut
 // Similar to: rbd snap unprotect POOL/IMAGE@SNAPSHOT; rbd snap rm POOL/IMAGE@SNAPSHOT
 func (s *Store) RemoveSnapshot(ctx context.Context, c rbdutil.Cluster, snapshot rbdutil.SnapshotRef) error {
 	op := operation{name: "snapshot-remove", image: rbdutil.ImageRef{Pool: snapshot.Pool, Name: snapshot.ImageID + "@" + snapshot.Name}}
-	return s.do(ctx, op, c, func(_ *rados.Conn, pool *rados.IOContext) error { return removeSnapshot(pool, snapshot) })
+	return s.do(ctx, op, c, func(conn *rados.Conn, pool *rados.IOContext) error { return s.removeSnapshot(conn, pool, snapshot) })
 }
 
 // removeSnapshot removes a snapshot without clones. Ceph looks for clones in all pools.
+func (s *Store) removeSnapshot(conn *rados.Conn, pool *rados.IOContext, ref rbdutil.SnapshotRef) error {
+	return s.withSnapshot(conn, ref, func() error { return removeSnapshot(pool, ref) })
+}
+
 func removeSnapshot(pool *rados.IOContext, ref rbdutil.SnapshotRef) error {
 	image, err := rbd.OpenImageById(pool, ref.ImageID, rbd.NoSnapshot)
 	if err != nil {
@@ -148,17 +183,17 @@ func removeSnapshotError(ref rbdutil.SnapshotRef, err error) error {
 	})
 }
 
-// removeParentSnapshot removes the snapshot that an image was a clone of, if it is ours and
-// has no other clones.
-func removeParentSnapshot(conn *rados.Conn, parent *rbdutil.SnapshotRef) error {
+// removeParentSnapshot removes the snapshot that an image was a clone of, if it is ours, has no
+// other clones, and is not being created or removed by another operation.
+func (s *Store) removeParentSnapshot(conn *rados.Conn, parent *rbdutil.SnapshotRef) error {
 	if parent == nil {
 		return nil
 	}
 	if _, ours := rbdutil.CloneOf(parent.Name); !ours {
 		return nil
 	}
-	err := onPool(conn, parent.Pool, func(pool *rados.IOContext) error { return removeSnapshot(pool, *parent) })
-	if errors.Is(err, rbdutil.ErrHasClones) || errors.Is(err, rbdutil.ErrPoolNotFound) {
+	err := onPool(conn, parent.Pool, func(pool *rados.IOContext) error { return s.removeSnapshot(conn, pool, *parent) })
+	if errors.Is(err, rbdutil.ErrHasClones) || errors.Is(err, rbdutil.ErrInProgress) || errors.Is(err, rbdutil.ErrPoolNotFound) {
 		return nil
 	}
 	return err

@@ -47,7 +47,7 @@ func (s *Store) GetTrashed(ctx context.Context, c rbdutil.Cluster, pool string, 
 func (s *Store) RemoveFromTrash(ctx context.Context, c rbdutil.Cluster, pool string, img rbdutil.TrashedImage, maker rbdutil.Owner) error {
 	op := operation{name: "trash-remove", image: trashRef(pool, img), lengthy: true}
 	return s.onTrashed(ctx, op, c, img, func(conn *rados.Conn, entry trashEntry) error {
-		return entry.remove(conn, maker)
+		return entry.remove(s, conn, maker)
 	})
 }
 

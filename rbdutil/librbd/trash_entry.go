@@ -29,7 +29,7 @@ type contents struct {
 }
 
 // remove removes an image that the maker moved to the trash, with its data.
-func (e trashEntry) remove(conn *rados.Conn, maker rbdutil.Owner) error {
+func (e trashEntry) remove(s *Store, conn *rados.Conn, maker rbdutil.Owner) error {
 	has, err := e.open(maker)
 	if err != nil {
 		return err
@@ -38,7 +38,7 @@ func (e trashEntry) remove(conn *rados.Conn, maker rbdutil.Owner) error {
 		return e.notExpired()
 	}
 	for _, snapshot := range has.snapshots {
-		if err := removeSnapshot(e.pool, rbdutil.SnapshotRef{Pool: e.ref.Pool, ImageID: e.ID, Name: snapshot}); err != nil {
+		if err := s.removeSnapshot(conn, e.pool, rbdutil.SnapshotRef{Pool: e.ref.Pool, ImageID: e.ID, Name: snapshot}); err != nil {
 			return err
 		}
 	}
@@ -58,7 +58,7 @@ func (e trashEntry) remove(conn *rados.Conn, maker rbdutil.Owner) error {
 	if err != nil {
 		return removeError("remove", e.ref, err)
 	}
-	return removeParentSnapshot(conn, has.parent)
+	return s.removeParentSnapshot(conn, has.parent)
 }
 
 func (e trashEntry) notExpired() error {
