@@ -75,7 +75,7 @@ func TestTheAPIServerFails(t *testing.T) {
 			class := e.Class(t, "busy")
 			// The lease is longer than the fault, also on a busy machine.
 			p := start(t, e, "--kubeconfig="+framework.ProxiedKubeconfig(t, api), "--worker-threads=1",
-				"--leader-election-lease-duration=90s", "--leader-election-renew-deadline=60s")
+				"--leader-election-lease-duration=300s", "--leader-election-renew-deadline=270s")
 			left := e.AwaitBound(t, e.Claim(t, "left", class))
 			before := awaitIdle(t, e, p)
 
