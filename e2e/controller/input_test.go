@@ -121,7 +121,7 @@ func TestInputThatCephMustNotSee(t *testing.T) {
 		"1pi":          {size: "1Pi", want: storage + `"1Pi": requested size is too large, maximum is 1000000Gi`},
 		"1pi-with-map": {class: []framework.ClassOption{parameter("imageFeatures", "exclusive-lock,object-map")}, size: "1Pi", want: storage + `"1Pi": requested size is too large`},
 		"1ti-of-4ki":   {class: []framework.ClassOption{parameter("objectSize", "4Ki")}, size: "1Ti", want: storage + `"1Ti": requested size is too large, maximum is 1000000Mi (256000000 objects of 4Ki`},
-		"300-monitors": {class: []framework.ClassOption{parameter("monitors", strings.Join(many, ","))}, size: "1Gi", want: "nodes take 31 monitors at most, these are 300"},
+		"300-monitors": {class: []framework.ClassOption{parameter("monitors", strings.Join(many, ","))}, size: "1Gi", want: "nodes accept at most 31 monitors, got 300"},
 		"mapped-ipv4":  {class: []framework.ClassOption{parameter("monitors", "[::ffff:10.111.0.1]:6789")}, size: "1Gi", want: "give the IPv4 address itself, 10.111.0.1, without brackets"},
 		"odd-key":      {class: []framework.ClassOption{parameter("adminSecretName", "odd")}, size: "1Gi", want: "admin secret " + s.Namespace + "/odd: not a cephx key: it has an unknown type"},
 	} {

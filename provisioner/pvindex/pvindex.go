@@ -32,7 +32,7 @@ func Indexers() cache.Indexers {
 	}}
 }
 
-// imagesOf returns the images that a volume may show. The Ceph cluster is not compared: one
+// Images returns the images that a volume may show. The Ceph cluster is not compared: one
 // cluster may have several sets of monitor addresses, so that a volume that seems to be in
 // another cluster may show the same image.
 func Images(volume *corev1.PersistentVolume) []rbdutil.ImageRef {
