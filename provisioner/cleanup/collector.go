@@ -129,15 +129,18 @@ func (o *OrphanCollector) Collect(ctx context.Context) (pending int) {
 	visited := sets.New[poolKey]()
 	for _, pool := range pools {
 		visited.Insert(pool.key())
+		// The Grace is compared with this time, because the scan of snapshots can take longer than
+		// the Grace. A candidate is never removed in the collection that finds it.
+		now := o.Clock.Now()
 		names, err := o.list(ctx, pool)
 		if err != nil {
 			klog.FromContext(ctx).V(2).Info("Failed to list images, skipping garbage collection", "pool", pool.name, "err", err)
 			pending += o.countCandidates(pool.key())
 			continue
 		}
-		o.updateStates(pool.key(), names, known)
+		o.updateStates(pool.key(), names, known, now)
 		o.scanSnapshots(ctx, pool, names, known, leaving)
-		pending += o.removeOrphans(ctx, pool, names)
+		pending += o.removeOrphans(ctx, pool, names, now)
 	}
 	o.resetUnvisited(visited)
 	if o.OrphansChanged != nil {
@@ -154,8 +157,8 @@ func (o *OrphanCollector) list(ctx context.Context, pool poolAccess) ([]string, 
 
 // updateStates compares what is remembered of the images of a pool with their names and
 // with the claims.
-func (o *OrphanCollector) updateStates(pool poolKey, names []string, known sets.Set[string]) {
-	before, now := o.images[pool], map[string]*imageState{}
+func (o *OrphanCollector) updateStates(pool poolKey, names []string, known sets.Set[string], now time.Time) {
+	before, after := o.images[pool], map[string]*imageState{}
 	for _, name := range names {
 		state := before[name]
 		if state == nil {
@@ -168,13 +171,13 @@ func (o *OrphanCollector) updateStates(pool poolKey, names []string, known sets.
 		case state.foreign || state.orphaned:
 			state.candidateSince = time.Time{}
 		case state.candidateSince.IsZero():
-			state.candidateSince = o.Clock.Now()
+			state.candidateSince = now
 		}
 		if *state != (imageState{}) || rbdutil.HasImagePrefix(name) {
-			now[name] = state
+			after[name] = state
 		}
 	}
-	o.images[pool] = now
+	o.images[pool] = after
 }
 
 // resetUnvisited restarts the Grace of candidates in pools that no class or volume names

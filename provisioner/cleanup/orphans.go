@@ -19,15 +19,15 @@ import (
 // image, and no caller waits for it.
 const scanTimeout = 10 * time.Minute
 
-// removeOrphans removes the candidates of a pool whose Grace has passed. It returns the
-// number of the others.
-func (o *OrphanCollector) removeOrphans(ctx context.Context, pool poolAccess, names []string) (pending int) {
+// removeOrphans removes the candidates of a pool whose Grace had passed at that time. It
+// returns the number of the others.
+func (o *OrphanCollector) removeOrphans(ctx context.Context, pool poolAccess, names []string, now time.Time) (pending int) {
 	failed := false
 	for _, name := range names {
 		state := o.images[pool.key()][name]
 		switch {
 		case state == nil || state.candidateSince.IsZero():
-		case o.Clock.Since(state.candidateSince) < o.Grace:
+		case now.Sub(state.candidateSince) < o.Grace:
 			pending++
 		case !failed:
 			failed = !o.removeOrphan(ctx, pool, name, state)

@@ -88,6 +88,24 @@ func TestCollectRemovesAnOrphanAfterTheGrace(t *testing.T) {
 	w.WantImages(t)
 }
 
+// The claims are listed before the scan of snapshots. An image that is created during the scan
+// must not be compared with that list.
+func TestCollectNeverRemovesAnOrphanThatItHasJustFound(t *testing.T) {
+	t.Parallel()
+	w := newOrphanWorld(t)
+	w.orphan(t, uidGone)
+	w.Ceph.Before = func(_ context.Context, op string, _ rbdutil.Cluster, _ rbdutil.ImageRef) error {
+		if op == rbdfake.OpGet { // of the scan, which takes longer than the Grace
+			w.clock.Step(2 * time.Minute)
+		}
+		return nil
+	}
+	if pending := w.Collect(t.Context()); pending != 1 {
+		t.Errorf("%d candidates are pending, want 1", pending)
+	}
+	w.WantImages(t, fixture.ImageRef(uidGone).String())
+}
+
 func TestCollectRemovesPartialImages(t *testing.T) {
 	t.Parallel()
 	w := newOrphanWorld(t)

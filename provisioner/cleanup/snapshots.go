@@ -35,7 +35,7 @@ func (o *OrphanCollector) scanSnapshots(ctx context.Context, pool poolAccess, na
 		}
 		scanAgain = false
 		if err := o.removeOrphanSnapshots(ctx, pool, name, reserve); err != nil {
-			klog.FromContext(ctx).V(2).Info("Failed to remove unused snapshots", "image", pool.ref(name), "err", err)
+			klog.FromContext(ctx).Info("Failed to remove unused snapshots, will retry", "image", pool.ref(name), "err", err)
 			if endsPass(err) {
 				return
 			}
