@@ -49,13 +49,11 @@ func (i *Images) removeParentlessClone(ctx context.Context, c Cluster, ref Image
 	if err != nil || !isParentlessClone(img, source) {
 		return err
 	}
+	// If it is kept, so is the snapshot: only that identifies this image.
 	if err := CheckFree(img); err != nil {
-		return err // the caller must keep the snapshot: only it identifies this image
+		return err
 	}
 	if err := i.checkNotWritten(ctx, c, img); err != nil {
-		if errors.Is(err, ErrNotEmpty) {
-			return nil
-		}
 		return err
 	}
 	return i.moveUnusedToTrash(ctx, c, img, owner)

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"github.com/ceph/go-ceph/rados"
@@ -183,8 +184,15 @@ func removeSnapshotError(ref rbdutil.SnapshotRef, err error) error {
 	})
 }
 
-// removeParentSnapshot removes the snapshot that an image was a clone of, if it is ours, has no
-// other clones, and is not being created or removed by another operation.
+// A snapshot that is locked is tried again, because another removal may have found a clone that
+// exists no more. It is kept if the lock lasts longer: then a new clone is created from it.
+const (
+	parentAttempts = 10
+	parentPause    = 200 * time.Millisecond
+)
+
+// removeParentSnapshot removes the snapshot that an image was a clone of, if it is ours and has
+// no other clones.
 func (s *Store) removeParentSnapshot(conn *rados.Conn, parent *rbdutil.SnapshotRef) error {
 	if parent == nil {
 		return nil
@@ -192,7 +200,12 @@ func (s *Store) removeParentSnapshot(conn *rados.Conn, parent *rbdutil.SnapshotR
 	if _, ours := rbdutil.CloneOf(parent.Name); !ours {
 		return nil
 	}
-	err := onPool(conn, parent.Pool, func(pool *rados.IOContext) error { return s.removeSnapshot(conn, pool, *parent) })
+	remove := func(pool *rados.IOContext) error { return s.removeSnapshot(conn, pool, *parent) }
+	err := onPool(conn, parent.Pool, remove)
+	for n := 1; n < parentAttempts && errors.Is(err, rbdutil.ErrInProgress); n++ {
+		time.Sleep(parentPause)
+		err = onPool(conn, parent.Pool, remove)
+	}
 	if errors.Is(err, rbdutil.ErrHasClones) || errors.Is(err, rbdutil.ErrInProgress) || errors.Is(err, rbdutil.ErrPoolNotFound) {
 		return nil
 	}
