@@ -30,7 +30,7 @@ GOVULNCHECK := $(BIN)/govulncheck-$(GOVULNCHECK_VERSION)
 # All shell scripts, by their first line.
 SCRIPTS = $(shell grep -rlIm1 '^\#!/bin/\(ba\)\?sh' --exclude='*.go' --exclude-dir=.git --exclude-dir=_output .)
 # Packages that compile without Ceph's headers: all except the Ceph client and main.
-UNIT = $(shell go list ./... | grep -v -e '/rbdutil/librbd$$' -e '/cmd/rbd-provisioner$$')
+UNIT = $(shell go list ./... | grep -v -e '/rbdutil/librbd$$' -e '/rbdutil/librbd/cephconn$$' -e '/cmd/rbd-provisioner$$')
 
 ##@ Demo
 
@@ -74,9 +74,10 @@ compile = go test -c -o /dev/null
 .PHONY: test-ceph
 test-ceph: prepare $(LAB) $(PROVISIONER) ## The Ceph client and the provisioner itself, on a real Ceph and control plane.
 	@$(call say,compiling the tests)
-	@$(compile) -race -tags ceph ./rbdutil/librbd && $(compile) -tags e2e ./e2e/controller
+	@for package in ./rbdutil/librbd ./rbdutil/librbd/cephconn; do $(compile) -race -tags ceph $$package; done
+	@$(compile) -tags e2e ./e2e/controller
 	@$(LAB) run test-ceph --nodes 0 -- bash -euc '\
-		go test -count=1 -race -tags ceph -timeout 20m ./rbdutil/librbd; \
+		go test -count=1 -race -tags ceph -timeout 20m -p 1 ./rbdutil/librbd ./rbdutil/librbd/cephconn; \
 		go test -count=1 -tags e2e -timeout 20m ./e2e/controller'
 	@$(LAB) run test-ceph --nodes 0 --rbd-in-controller-manager -- \
 		go test -count=1 -tags e2e -timeout 10m -run '^TestExpansion' ./e2e/controller

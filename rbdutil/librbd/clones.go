@@ -9,6 +9,8 @@ import (
 	"github.com/ceph/go-ceph/rbd"
 
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/librbd/cephconn"
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/librbd/errno"
 )
 
 // Clone implements rbdutil.Store.
@@ -23,7 +25,7 @@ func (s *Store) Clone(ctx context.Context, c rbdutil.Cluster, parent rbdutil.Ima
 				return createError(ref, layout, err)
 			}
 		}
-		return onPool(conn, parent.Pool, func(from *rados.IOContext) error {
+		return cephconn.OnPool(conn, parent.Pool, func(from *rados.IOContext) error {
 			err := cloneImage(from, parent, snapshot, pool, ref, layout)
 			return cloneError(parent, snapshot, ref, err)
 		})
@@ -58,7 +60,7 @@ func cloneImage(from *rados.IOContext, parent rbdutil.ImageRef, snapshot string,
 }
 
 func cloneError(parent rbdutil.ImageRef, snapshot string, ref rbdutil.ImageRef, err error) error {
-	return wrap(fmt.Sprintf("clone %s@%s to image %s", parent, snapshot, ref), err, map[syscall.Errno]error{
+	return errno.Wrap(fmt.Sprintf("clone %s@%s to image %s", parent, snapshot, ref), err, map[syscall.Errno]error{
 		syscall.EEXIST: rbdutil.ErrImageExists,
 		syscall.ENOENT: rbdutil.ErrSourceNotFound,
 	})
@@ -85,7 +87,7 @@ func (s *Store) CloneDepth(ctx context.Context, c rbdutil.Cluster, ref rbdutil.I
 
 // grandparentOf returns the parent of a parent, or nil.
 func grandparentOf(conn *rados.Conn, parent rbdutil.SnapshotRef) (grandparent *rbdutil.SnapshotRef, err error) {
-	err = onPool(conn, parent.Pool, func(pool *rados.IOContext) error {
+	err = cephconn.OnPool(conn, parent.Pool, func(pool *rados.IOContext) error {
 		// Open the snapshot, not the image: the image may have been flattened since.
 		image, err := rbd.OpenImageByIdReadOnly(pool, parent.ImageID, parent.Name)
 		if err != nil {
@@ -101,7 +103,7 @@ func grandparentOf(conn *rados.Conn, parent rbdutil.SnapshotRef) (grandparent *r
 // parentOf returns the snapshot that an image is a clone of, or nil.
 func parentOf(image *rbd.Image) (*rbdutil.SnapshotRef, error) {
 	parent, err := image.GetParent()
-	if errnoOf(err) == syscall.ENOENT {
+	if errno.Of(err) == syscall.ENOENT {
 		return nil, nil //nolint:nilnil // there is none
 	}
 	if err != nil {

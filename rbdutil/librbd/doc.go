@@ -1,5 +1,5 @@
-// Package librbd is the rbdutil.Store over Ceph. It is the only package that imports
-// go-ceph, and with it librados and librbd through cgo. To compile it, librbd-dev and
+// Package librbd is the rbdutil.Store over Ceph. Only this package and its package cephconn
+// import go-ceph, and with it librados and librbd through cgo. To compile them, librbd-dev and
 // librados-dev must be installed.
 //
 // An operation cannot be cancelled while it runs inside librbd. So each one runs in its own

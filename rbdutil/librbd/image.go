@@ -2,13 +2,14 @@ package librbd
 
 import (
 	"fmt"
-	"strings"
 	"syscall"
 
 	"github.com/ceph/go-ceph/rados"
 	"github.com/ceph/go-ceph/rbd"
 
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/librbd/cephconn"
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/librbd/errno"
 )
 
 // identify reads from an open image what rbdutil.Image.Same compares.
@@ -18,7 +19,7 @@ func identify(image *rbd.Image, ref rbdutil.ImageRef) (rbdutil.Image, recordText
 		return rbdutil.Image{}, nil, err
 	}
 	id, err := image.GetId()
-	if err != nil && errnoOf(err) != syscall.EINVAL { // an image of format 1 has no id
+	if err != nil && errno.Of(err) != syscall.EINVAL { // an image of format 1 has no id
 		return rbdutil.Image{}, nil, err
 	}
 	text, err := readRecord(image)
@@ -72,33 +73,13 @@ func watchersOf(conn *rados.Conn, image *rbd.Image) (others []string, own int, e
 		return nil, 0, err
 	}
 	for _, w := range watchers {
-		if isOwn(addresses, w.Addr) {
+		if cephconn.IsOwn(addresses, w.Addr) {
 			own++
 		} else {
 			others = append(others, w.Addr)
 		}
 	}
 	return others, own, nil
-}
-
-// isOwn reports whether the address of a watcher is one of this client's, given as ADDRESS
-// or [v2:ADDRESS,v1:ADDRESS].
-func isOwn(addresses, watcher string) bool {
-	for _, address := range strings.Split(strings.Trim(addresses, "[]"), ",") {
-		if withoutType(address) == withoutType(watcher) {
-			return true
-		}
-	}
-	return false
-}
-
-func withoutType(address string) string {
-	for _, prefix := range []string{"v1:", "v2:", "any:"} {
-		if rest, ok := strings.CutPrefix(address, prefix); ok {
-			return rest
-		}
-	}
-	return address
 }
 
 // clonesOf returns the clones of all snapshots, if the user may see them. They are only used

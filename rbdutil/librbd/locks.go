@@ -10,6 +10,7 @@ import (
 	"github.com/ceph/go-ceph/rados"
 
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/librbd/errno"
 )
 
 const (
@@ -30,7 +31,7 @@ func locksOf(pool *rados.IOContext, img rbdutil.Image) ([]string, error) {
 		header = img.Name + ".rbd" // format 1
 	}
 	held, err := pool.ListLockers(header, lockName)
-	if errnoOf(err) == syscall.ERANGE {
+	if errno.Of(err) == syscall.ERANGE {
 		return []string{"more clients than Ceph can list"}, nil
 	}
 	if err != nil {

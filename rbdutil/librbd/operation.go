@@ -2,9 +2,8 @@ package librbd
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"syscall"
+	"strings"
 
 	"github.com/ceph/go-ceph/rados"
 
@@ -58,7 +57,7 @@ func (s *Store) start(ctx context.Context, op operation, c rbdutil.Cluster, fn f
 	if err := ctx.Err(); err != nil {
 		return timeoutError(op, c, err)
 	}
-	unlock, ok := s.guard.tryLock(guardKey{keyOf(c).monitors, op.image}, op.reads)
+	unlock, ok := s.guard.tryLock(guardKey{strings.Join(c.Monitors, ","), op.image}, op.reads)
 	if !ok {
 		return fmt.Errorf("%s: %w", op, rbdutil.ErrInProgress)
 	}
@@ -81,74 +80,19 @@ func (s *Store) start(ctx context.Context, op operation, c rbdutil.Cluster, fn f
 // run runs an operation on the shared connection of the cluster, unless another one runs on
 // the image that was started with other monitors.
 func (s *Store) run(ctx context.Context, op operation, c rbdutil.Cluster, fn func(*rados.Conn, *rados.IOContext) error) error {
-	conn, err := s.conns.acquire(ctx, c)
+	conn, err := s.conns.Acquire(ctx, c)
 	if err != nil {
 		return err
 	}
-	unlock, ok := s.guard.tryLock(guardKey{conn.fsid, op.image}, op.reads)
+	unlock, ok := s.guard.tryLock(guardKey{conn.FSID(), op.image}, op.reads)
 	if !ok {
-		s.conns.release(conn)
+		s.conns.Release(conn, nil)
 		return fmt.Errorf("%s: %w", op, rbdutil.ErrInProgress)
 	}
-	err = onPool(conn.rados, op.image.Pool, func(ioctx *rados.IOContext) error {
-		return checkBlocklisted(ioctx, fn(conn.rados, ioctx))
-	})
+	err = conn.Run(op.image.Pool, fn)
 	unlock()
-	if breaksConnection(err) {
-		// If the connection was dropped before, the next leader may have fenced it after a
-		// clean stop: that is no reason to exit.
-		before := s.conns.markBroken(conn, mayStillRun(err))
-		if errors.Is(err, rbdutil.ErrBlocklisted) && !before {
-			s.blocklisted(fmt.Errorf("%s as client %s: %w", c, conn.client.Address, err))
-		}
-	}
-	s.conns.release(conn)
+	s.conns.Release(conn, err)
 	return err
-}
-
-func onPool(conn *rados.Conn, pool string, fn func(*rados.IOContext) error) error {
-	ioctx, err := conn.OpenIOContext(pool)
-	if err != nil {
-		return poolError(pool, err)
-	}
-	defer ioctx.Destroy()
-	// A request to a full pool must fail, not wait for space: the requests that free space
-	// would wait as well.
-	if err := ioctx.SetPoolFullTry(); err != nil {
-		return poolError(pool, err)
-	}
-	return fn(ioctx)
-}
-
-// checkBlocklisted returns ErrBlocklisted if the cause of the error is that this client is
-// blocklisted: in some places librbd returns EINVAL or EBUSY then. It sends no request to
-// Ceph for errors that are frequent or mean that Ceph does not answer.
-func checkBlocklisted(pool *rados.IOContext, err error) error {
-	switch errnoOf(err) {
-	case 0, syscall.ENOENT, syscall.EEXIST, syscall.ESHUTDOWN, syscall.ETIMEDOUT, syscall.ENOTCONN:
-		return err
-	default:
-		const anyObject = "rbd_directory"
-		if _, statErr := pool.Stat(anyObject); errnoOf(statErr) != syscall.ESHUTDOWN {
-			return err
-		}
-		// Not %w: the other error has another meaning.
-		return fmt.Errorf("%w: %s", rbdutil.ErrBlocklisted, err.Error())
-	}
-}
-
-// breaksConnection reports whether the next operation must use a new connection. A new one
-// recovers faster than one that was lost or gets no answers. After a denial, the
-// connection would keep the capabilities that it had when it was made.
-func breaksConnection(err error) bool {
-	return mayStillRun(err) ||
-		errors.Is(err, rbdutil.ErrBlocklisted) ||
-		errors.Is(err, rbdutil.ErrAccessDenied)
-}
-
-// mayStillRun reports whether Ceph may still complete the operation in spite of the error.
-func mayStillRun(err error) bool {
-	return errors.Is(err, rbdutil.ErrConnectionLost) || errors.Is(err, rbdutil.ErrTimeout)
 }
 
 func timeoutError(op operation, c rbdutil.Cluster, cause error) error {

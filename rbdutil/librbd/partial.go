@@ -10,6 +10,7 @@ import (
 	"github.com/ceph/go-ceph/rbd"
 
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/librbd/errno"
 )
 
 // headerOf returns the name of the RADOS object that every image has.
@@ -49,7 +50,7 @@ func removePartial(pool *rados.IOContext, ref rbdutil.ImageRef) error {
 	}
 	const noDelay, force = 0, false
 	err = rbd.GetImage(pool, ref.Name).Trash(noDelay)
-	if errnoOf(err) == syscall.ENOENT {
+	if errno.Of(err) == syscall.ENOENT {
 		// The pool does not list the image yet, so there is only the name.
 		return removeError("remove", ref, rbd.RemoveImage(pool, ref.Name))
 	}

@@ -6,6 +6,7 @@ import (
 	"github.com/ceph/go-ceph/rbd"
 
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/librbd/errno"
 )
 
 // recordText is the metadata value of a record; nil if there is none.
@@ -16,7 +17,7 @@ type recordText *string
 // Similar to: rbd image-meta get POOL/IMAGE rbd-provisioner.ceph.com/image
 func readRecord(image *rbd.Image) (recordText, error) {
 	text, err := image.GetMetadata(rbdutil.MetaRecord)
-	switch errnoOf(err) {
+	switch errno.Of(err) {
 	case 0:
 		return &text, err
 	case syscall.ENOENT:
@@ -35,7 +36,7 @@ func writeRecord(image *rbd.Image, text recordText) error {
 		return image.SetMetadata(rbdutil.MetaRecord, *text)
 	}
 	err := image.RemoveMetadata(rbdutil.MetaRecord)
-	if errnoOf(err) == syscall.ENOENT {
+	if errno.Of(err) == syscall.ENOENT {
 		return nil
 	}
 	return err

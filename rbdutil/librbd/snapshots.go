@@ -17,6 +17,8 @@ import (
 	"github.com/ceph/go-ceph/rbd"
 
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/librbd/cephconn"
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/librbd/errno"
 )
 
 // snapshotInfo is a snapshot of an image. To remove a snapshot, Ceph first moves it to a
@@ -40,7 +42,7 @@ func snapshotsOf(image *rbd.Image) ([]snapshotInfo, error) {
 			s.trashed = true
 			s.name, err = image.GetSnapTrashNamespace(info.Id)
 		}
-		if err != nil && errnoOf(err) != syscall.ENOENT { // removed since
+		if err != nil && errno.Of(err) != syscall.ENOENT { // removed since
 			return nil, err
 		}
 		snapshots = append(snapshots, s)
@@ -74,11 +76,11 @@ func createSnapshot(pool *rados.IOContext, ref rbdutil.ImageRef, id, name string
 		return openError(pool, ref, err)
 	}
 	defer closeImage(image)
-	if _, err := image.CreateSnapshot(name); err != nil && errnoOf(err) != syscall.EEXIST {
+	if _, err := image.CreateSnapshot(name); err != nil && errno.Of(err) != syscall.EEXIST {
 		return imageError("create a snapshot of", ref, err)
 	}
 	// EBUSY: it is already protected, by an earlier attempt.
-	if err := image.GetSnapshot(name).Protect(); err != nil && errnoOf(err) != syscall.EBUSY {
+	if err := image.GetSnapshot(name).Protect(); err != nil && errno.Of(err) != syscall.EBUSY {
 		return imageError("protect the snapshot of", ref, err)
 	}
 	return nil
@@ -91,7 +93,7 @@ func createSnapshot(pool *rados.IOContext, ref rbdutil.ImageRef, id, name string
 func (s *Store) withSnapshot(conn *rados.Conn, ref rbdutil.SnapshotRef, operation func() error) error {
 	fsid, err := conn.GetFSID()
 	if err != nil {
-		return wrap("read the id of the cluster", err, nil)
+		return errno.Wrap("read the id of the cluster", err, nil)
 	}
 	key := guardKey{fsid, rbdutil.ImageRef{Pool: ref.Pool, Name: "snapshot/" + ref.ImageID + "@" + ref.Name}}
 	unlock, ok := s.guard.tryLock(key, false)
@@ -118,7 +120,7 @@ func (s *Store) removeSnapshot(conn *rados.Conn, pool *rados.IOContext, ref rbdu
 func removeSnapshot(pool *rados.IOContext, ref rbdutil.SnapshotRef) error {
 	image, err := rbd.OpenImageById(pool, ref.ImageID, rbd.NoSnapshot)
 	if err != nil {
-		if errnoOf(err) == syscall.ENOENT && !exists(pool, headerOf(ref.ImageID)) {
+		if errno.Of(err) == syscall.ENOENT && !exists(pool, headerOf(ref.ImageID)) {
 			return nil
 		}
 		return removeSnapshotError(ref, err)
@@ -151,10 +153,10 @@ func unprotectAndRemove(snapshot *rbd.Snapshot) error {
 		err = snapshot.Unprotect()
 	}
 	// EINVAL: it is not protected any more, as another client removes it, too.
-	if err == nil || errnoOf(err) == syscall.EINVAL {
+	if err == nil || errno.Of(err) == syscall.EINVAL {
 		err = snapshot.Remove()
 	}
-	if errnoOf(err) == syscall.ENOENT {
+	if errno.Of(err) == syscall.ENOENT {
 		return nil
 	}
 	return err
@@ -179,7 +181,7 @@ func removeTrashedSnapshot(pool *rados.IOContext, imageID string, snapshotID uin
 }
 
 func removeSnapshotError(ref rbdutil.SnapshotRef, err error) error {
-	return wrap("remove snapshot "+ref.String(), err, map[syscall.Errno]error{
+	return errno.Wrap("remove snapshot "+ref.String(), err, map[syscall.Errno]error{
 		syscall.EBUSY: rbdutil.ErrHasClones,
 	})
 }
@@ -201,10 +203,10 @@ func (s *Store) removeParentSnapshot(conn *rados.Conn, parent *rbdutil.SnapshotR
 		return nil
 	}
 	remove := func(pool *rados.IOContext) error { return s.removeSnapshot(conn, pool, *parent) }
-	err := onPool(conn, parent.Pool, remove)
+	err := cephconn.OnPool(conn, parent.Pool, remove)
 	for n := 1; n < parentAttempts && errors.Is(err, rbdutil.ErrInProgress); n++ {
 		time.Sleep(parentPause)
-		err = onPool(conn, parent.Pool, remove)
+		err = cephconn.OnPool(conn, parent.Pool, remove)
 	}
 	if errors.Is(err, rbdutil.ErrHasClones) || errors.Is(err, rbdutil.ErrInProgress) || errors.Is(err, rbdutil.ErrPoolNotFound) {
 		return nil

@@ -9,6 +9,8 @@ import (
 	"github.com/ceph/go-ceph/rbd"
 
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/librbd/cephconn"
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/librbd/errno"
 )
 
 // Options of a Store.
@@ -35,11 +37,10 @@ type Options struct {
 // Store is the rbdutil.Store over any number of Ceph clusters. Operations with the same
 // Cluster share one connection.
 type Store struct {
-	observe     func(operation string) func(error)
-	limiter     rbdutil.Limiter // nil: no limit
-	blocklisted func(error)
-	conns       *connections
-	guard       imageGuard
+	observe func(operation string) func(error)
+	limiter rbdutil.Limiter // nil: no limit
+	conns   *cephconn.Connections
+	guard   imageGuard
 }
 
 var _ rbdutil.Store = (*Store)(nil)
@@ -49,14 +50,14 @@ func New(opts Options) *Store {
 	if opts.Observe == nil {
 		opts.Observe = func(string) func(error) { return func(error) {} }
 	}
-	if opts.Blocklisted == nil {
-		opts.Blocklisted = func(error) {}
-	}
-	return &Store{observe: opts.Observe, limiter: opts.Limiter, blocklisted: opts.Blocklisted, conns: newConnections(opts)}
+	return &Store{observe: opts.Observe, limiter: opts.Limiter, conns: cephconn.New(cephconn.Options{
+		Timeout: opts.Timeout, IdleTimeout: opts.IdleTimeout, Changed: opts.ConnectionsChanged,
+		Clients: opts.Clients, Blocklisted: opts.Blocklisted,
+	})}
 }
 
 // Close drops all connections. Those in use are closed when their operations end.
-func (s *Store) Close() { s.conns.dropAll() }
+func (s *Store) Close() { s.conns.Close() }
 
 // Create implements rbdutil.Store.
 //
@@ -121,7 +122,7 @@ func (s *Store) List(ctx context.Context, c rbdutil.Cluster, pool string) ([]str
 	op := operation{name: "list", image: rbdutil.ImageRef{Pool: pool}}
 	return read(ctx, s, op, c, func(_ *rados.Conn, ioctx *rados.IOContext) ([]string, error) {
 		names, err := rbd.GetImageNames(ioctx)
-		return names, wrap("list pool "+pool, err, nil)
+		return names, errno.Wrap("list pool "+pool, err, nil)
 	})
 }
 

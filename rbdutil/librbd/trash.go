@@ -9,6 +9,7 @@ import (
 	"github.com/ceph/go-ceph/rbd"
 
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/librbd/errno"
 )
 
 // MoveToTrash implements rbdutil.Store.
@@ -27,7 +28,7 @@ func (s *Store) ListTrash(ctx context.Context, c rbdutil.Cluster, pool string) (
 	op := operation{name: "trash-list", image: rbdutil.ImageRef{Pool: pool}}
 	return read(ctx, s, op, c, func(_ *rados.Conn, ioctx *rados.IOContext) ([]rbdutil.TrashedImage, error) {
 		trashed, err := listTrash(ioctx)
-		return trashed, wrap("list the trash of pool "+pool, err, nil)
+		return trashed, errno.Wrap("list the trash of pool "+pool, err, nil)
 	})
 }
 
@@ -84,7 +85,7 @@ func (s *Store) onTrashed(ctx context.Context, op operation, c rbdutil.Cluster, 
 func (s *Store) checkMoved(conn *rados.Conn, pool string, img rbdutil.TrashedImage) error {
 	fsid, err := conn.GetFSID()
 	if err != nil {
-		return wrap("read the id of the cluster", err, nil)
+		return errno.Wrap("read the id of the cluster", err, nil)
 	}
 	unlock, ok := s.guard.tryLock(guardKey{fsid, rbdutil.ImageRef{Pool: pool, Name: img.Name}}, false)
 	if !ok {

@@ -9,6 +9,7 @@ import (
 	"github.com/ceph/go-ceph/rbd"
 
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/librbd/errno"
 )
 
 // trashEntry is an image in a pool's trash.
@@ -44,7 +45,7 @@ func (e trashEntry) remove(s *Store, conn *rados.Conn, maker rbdutil.Owner) erro
 	}
 	const force = false // not before it expires
 	err = rbd.TrashRemove(e.pool, e.ID, force)
-	if errnoOf(err) == syscall.EUCLEAN {
+	if errno.Of(err) == syscall.EUCLEAN {
 		if err := e.finishMove(has.record); err != nil {
 			return err
 		}
@@ -52,7 +53,7 @@ func (e trashEntry) remove(s *Store, conn *rados.Conn, maker rbdutil.Owner) erro
 	}
 	// Before the image expires, Ceph returns EPERM, as for missing capabilities. It compares
 	// fractions of seconds, but returns whole ones.
-	if errnoOf(err) == syscall.EPERM && time.Now().Before(e.KeepUntil.Add(time.Second)) {
+	if errno.Of(err) == syscall.EPERM && time.Now().Before(e.KeepUntil.Add(time.Second)) {
 		return e.notExpired()
 	}
 	if err != nil {
@@ -69,7 +70,7 @@ func (e trashEntry) notExpired() error {
 // may have neither record nor data any more.
 func (e trashEntry) open(maker rbdutil.Owner) (contents, error) {
 	image, err := rbd.OpenImageByIdReadOnly(e.pool, e.ID, rbd.NoSnapshot)
-	if errnoOf(err) == syscall.ENOENT && !exists(e.pool, headerOf(e.ID)) {
+	if errno.Of(err) == syscall.ENOENT && !exists(e.pool, headerOf(e.ID)) {
 		return contents{}, nil
 	}
 	if err != nil {
@@ -173,13 +174,13 @@ func (e trashEntry) moveBack() error {
 	err := rbd.TrashRestore(e.pool, e.ID, e.Name)
 	// The move to the trash was interrupted, or the removal has begun. In the latter case
 	// finishMove fails: the image has no name, by which the move could be completed.
-	if errno := errnoOf(err); errno == syscall.EBUSY || errno == syscall.EUCLEAN {
+	if code := errno.Of(err); code == syscall.EBUSY || code == syscall.EUCLEAN {
 		if err := e.finishMove(nil); err != nil {
 			return err
 		}
 		err = rbd.TrashRestore(e.pool, e.ID, e.Name)
 	}
-	return wrap(fmt.Sprintf("restore image %s as %s", e.ref, e.Name), err, map[syscall.Errno]error{
+	return errno.Wrap(fmt.Sprintf("restore image %s as %s", e.ref, e.Name), err, map[syscall.Errno]error{
 		syscall.EEXIST: rbdutil.ErrImageExists,
 		syscall.ENOENT: rbdutil.ErrImageNotFound,
 	})

@@ -8,6 +8,7 @@ import (
 	"github.com/ceph/go-ceph/rbd"
 
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/librbd/cephconn"
 )
 
 // trashMove is one call of MoveToTrash.
@@ -51,7 +52,7 @@ func (m trashMove) run() error {
 	if err == nil {
 		err = removeError("move to the trash", ref, rbd.GetImage(m.pool, ref.Name).Trash(wholeSeconds(m.keep)))
 	}
-	if err == nil || mayStillRun(err) {
+	if err == nil || cephconn.MayStillRun(err) {
 		// If the move may still be completed, the record must stay: it names who moved the
 		// image. As it also names the time, it does not cover a later move by another client.
 		return err

@@ -1,4 +1,4 @@
-package librbd
+package cephconn
 
 import (
 	"context"
@@ -6,12 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/ceph/go-ceph/rados"
 
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/librbd/errno"
 )
 
 // minBlocklistTime is the minimum time for which Ceph refuses a fenced client. It is longer
@@ -20,13 +20,13 @@ const minBlocklistTime = 24 * time.Hour
 
 // register records a new connection before its first use, and fences the clients that may
 // still change images of its cluster.
-func (p *connections) register(ctx context.Context, c rbdutil.Cluster, conn *rados.Conn) (rbdutil.Client, error) {
+func (p *Connections) register(ctx context.Context, c rbdutil.Cluster, conn *rados.Conn) (rbdutil.Client, error) {
 	if p.clients == nil {
 		return rbdutil.Client{}, nil
 	}
 	client, err := clientOf(conn, p.timeout)
 	if err != nil {
-		return client, wrap("read the client address at "+c.String(), err, nil)
+		return client, errno.Wrap("read the client address at "+c.String(), err, nil)
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()
@@ -55,19 +55,9 @@ func clientOf(conn *rados.Conn, timeout time.Duration) (rbdutil.Client, error) {
 	return rbdutil.Client{FSID: fsid, Address: blocklistAddress(addresses), Timeout: timeout}, nil
 }
 
-// blocklistAddress returns one address of those that librados prints: ADDRESS:0/NONCE, or
-// [v2:ADDRESS:0/NONCE,v1:ADDRESS:0/NONCE]. The monitors ignore the type, and the nonce is
-// the same in both.
-func blocklistAddress(addresses string) string {
-	if first, _, several := strings.Cut(addresses, ","); several {
-		addresses = strings.TrimPrefix(first, "[")
-	}
-	return withoutType(addresses)
-}
-
 // fence blocklists the clients. When it has returned nil, no request of theirs takes effect
 // after a request that is sent later.
-func (p *connections) fence(conn *rados.Conn, clients []rbdutil.Client) error {
+func (p *Connections) fence(conn *rados.Conn, clients []rbdutil.Client) error {
 	var fenced, refused []rbdutil.Client
 	var reason error
 	for _, client := range clients {
@@ -85,7 +75,7 @@ func (p *connections) fence(conn *rados.Conn, clients []rbdutil.Client) error {
 	// them. This is needed even if no client was fenced here: another connection of this
 	// process may have fenced some just before.
 	if err := conn.WaitForLatestOSDMap(); err != nil {
-		return wrap("wait for the OSD map with the blocklist", err, nil)
+		return errno.Wrap("wait for the OSD map with the blocklist", err, nil)
 	}
 	if len(fenced) > 0 {
 		p.clients.Fenced(fenced)
@@ -111,7 +101,7 @@ func blocklist(conn *rados.Conn, client rbdutil.Client) error {
 	if err != nil && status != "" {
 		what += ": " + status
 	}
-	return wrap(what, err, nil)
+	return errno.Wrap(what, err, nil)
 }
 
 func blocklistTime(client rbdutil.Client) time.Duration {
@@ -120,7 +110,7 @@ func blocklistTime(client rbdutil.Client) time.Duration {
 
 // shutdown closes an unused connection. It does so in the background, as librados may wait
 // for a cluster that never answers.
-func (p *connections) shutdown(conn *connection) {
+func (p *Connections) shutdown(conn *Connection) {
 	if conn.rados == nil {
 		return
 	}

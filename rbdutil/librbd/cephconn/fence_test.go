@@ -1,6 +1,6 @@
 //go:build ceph
 
-package librbd
+package cephconn
 
 import (
 	"context"
@@ -71,21 +71,26 @@ func TestAConnectionWithAnUnansweredRequestIsFenced(t *testing.T) {
 	ceph.CreatePool(t, name)
 	cluster := rbdutil.Cluster{Monitors: ceph.Monitors(t), User: name, Key: ceph.CreateUser(t, name, name)}
 	clients := &ownClients{}
-	store := New(Options{
+	conns := New(Options{
 		Timeout: 30 * time.Second, IdleTimeout: time.Minute, Clients: clients,
 		Blocklisted: func(err error) { t.Errorf("Blocklisted was called: %v", err) },
 	})
-	t.Cleanup(store.Close)
+	t.Cleanup(conns.Close)
 	use := func(result error) (used rbdutil.Client) {
 		t.Helper()
-		err := store.run(t.Context(), operation{name: "use", image: rbdutil.ImageRef{Pool: name}}, cluster, func(conn *rados.Conn, _ *rados.IOContext) error {
-			client, err := clientOf(conn, store.conns.timeout)
+		shared, err := conns.Acquire(t.Context(), cluster)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = shared.Run(name, func(conn *rados.Conn, _ *rados.IOContext) error {
+			client, err := clientOf(conn, conns.timeout)
 			if err != nil {
 				t.Error(err)
 			}
 			used = client
 			return result
 		})
+		conns.Release(shared, err)
 		if err != result { //nolint:errorlint // it is to be the same
 			t.Fatalf("error %v, want %v", err, result)
 		}
@@ -93,7 +98,7 @@ func TestAConnectionWithAnUnansweredRequestIsFenced(t *testing.T) {
 	}
 	// Two operations use the connection when the first of them gets no answer. A third one then
 	// uses another connection.
-	first, err := store.conns.acquire(t.Context(), cluster)
+	first, err := conns.Acquire(t.Context(), cluster)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,7 +109,7 @@ func TestAConnectionWithAnUnansweredRequestIsFenced(t *testing.T) {
 	if second == first.client || len(clients.stale) > 0 {
 		t.Fatalf("client %v, clients to fence: %v", second, clients.stale)
 	}
-	store.conns.release(first)
+	conns.Release(first, nil)
 	third := use(nil)
 	if third == second || len(clients.fenced) != 1 || clients.fenced[0] != first.client {
 		t.Errorf("client %v after %v, fenced: %v, want %v", third, second, clients.fenced, first.client)

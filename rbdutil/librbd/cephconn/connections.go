@@ -1,4 +1,6 @@
-package librbd
+// Package cephconn shares connections to Ceph among the operations of a process. It connects,
+// records and fences connections, and closes those that are broken or idle.
+package cephconn
 
 import (
 	"context"
@@ -12,6 +14,7 @@ import (
 	"github.com/ceph/go-ceph/rados"
 
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/librbd/errno"
 )
 
 // connKey is what a connection was made with. A new key or list of monitors leads to a new
@@ -25,49 +28,71 @@ func keyOf(c rbdutil.Cluster) connKey {
 	return connKey{monitors: strings.Join(c.Monitors, ","), user: c.User, key: c.Key}
 }
 
-// connections shares one librados connection among all operations on a cluster.
-type connections struct {
-	timeout time.Duration
-	idle    time.Duration
-	changed func(n int)
-	clients rbdutil.Clients // nil: connections are not recorded
-
-	mu    sync.Mutex
-	conns map[connKey]*connection
+// Options of Connections.
+type Options struct {
+	// Timeout bounds the connection and each request of librados. The minimum is one second, as
+	// Ceph counts in seconds.
+	Timeout time.Duration
+	// IdleTimeout is how long an unused connection is kept.
+	IdleTimeout time.Duration
+	// Changed, if set, is called with each new number of connections.
+	Changed func(n int)
+	// Clients, if set, records each connection before its use, and returns those to fence.
+	Clients rbdutil.Clients
+	// Blocklisted, if set, is called when Ceph refuses all requests of this process: then
+	// another process changes images.
+	Blocklisted func(error)
 }
 
-// connection is a librados connection with the number of its users. rados, fsid, client and
-// err are written before ready is closed, and never after.
-type connection struct {
-	key    connKey
-	ready  chan struct{}
-	rados  *rados.Conn
-	fsid   string         // of the cluster
-	client rbdutil.Client // if it was recorded
-	err    error
+// Connections shares one librados connection among all operations on a cluster.
+type Connections struct {
+	timeout     time.Duration
+	idle        time.Duration
+	changed     func(n int)
+	clients     rbdutil.Clients // nil: connections are not recorded
+	blocklisted func(error)
 
-	// The rest is guarded by connections.mu.
+	mu    sync.Mutex
+	conns map[connKey]*Connection
+}
+
+// Connection is a librados connection with the number of its users. rados, fsid, client and
+// err are written before ready is closed, and never after.
+type Connection struct {
+	key     connKey
+	cluster string // for errors
+	ready   chan struct{}
+	rados   *rados.Conn
+	fsid    string         // of the cluster
+	client  rbdutil.Client // if it was recorded
+	err     error
+
+	// The rest is guarded by Connections.mu.
 	users   int
 	dropped bool
 	unclean bool // Ceph may still have requests of the connection
 	expiry  *time.Timer
 }
 
-func newConnections(opts Options) *connections {
-	if opts.ConnectionsChanged == nil {
-		opts.ConnectionsChanged = func(int) {}
+// New returns Connections without any. They are made on demand.
+func New(opts Options) *Connections {
+	if opts.Changed == nil {
+		opts.Changed = func(int) {}
 	}
-	return &connections{
-		timeout: max(opts.Timeout, time.Second), idle: opts.IdleTimeout, changed: opts.ConnectionsChanged,
-		clients: opts.Clients, conns: map[connKey]*connection{},
+	if opts.Blocklisted == nil {
+		opts.Blocklisted = func(error) {}
+	}
+	return &Connections{
+		timeout: max(opts.Timeout, time.Second), idle: opts.IdleTimeout, changed: opts.Changed,
+		clients: opts.Clients, blocklisted: opts.Blocklisted, conns: map[connKey]*Connection{},
 	}
 }
 
-// acquire returns the connection to the cluster, which it makes if there is none. Concurrent
-// callers wait for the same attempt and share its error. Each success requires one release.
+// Acquire returns the connection to the cluster, which it makes if there is none. Concurrent
+// callers wait for the same attempt and share its error. Each success requires one Release.
 // ctx must not be a caller's: the attempt serves others, too.
-func (p *connections) acquire(ctx context.Context, c rbdutil.Cluster) (*connection, error) {
-	conn, first := p.enter(keyOf(c))
+func (p *Connections) Acquire(ctx context.Context, c rbdutil.Cluster) (*Connection, error) {
+	conn, first := p.enter(c)
 	if first {
 		conn.err = p.connect(ctx, c, conn)
 		close(conn.ready)
@@ -82,7 +107,7 @@ func (p *connections) acquire(ctx context.Context, c rbdutil.Cluster) (*connecti
 }
 
 // connect makes a connection that may be used to change images.
-func (p *connections) connect(ctx context.Context, c rbdutil.Cluster, made *connection) error {
+func (p *Connections) connect(ctx context.Context, c rbdutil.Cluster, made *Connection) error {
 	conn, err := p.dial(c)
 	if err != nil {
 		return err
@@ -90,7 +115,7 @@ func (p *connections) connect(ctx context.Context, c rbdutil.Cluster, made *conn
 	fsid, err := conn.GetFSID()
 	var client rbdutil.Client
 	if err != nil {
-		err = wrap("read the id of "+c.String(), err, nil)
+		err = errno.Wrap("read the id of "+c.String(), err, nil)
 	} else {
 		client, err = p.register(ctx, c, conn)
 	}
@@ -102,12 +127,13 @@ func (p *connections) connect(ctx context.Context, c rbdutil.Cluster, made *conn
 	return nil
 }
 
-func (p *connections) enter(key connKey) (conn *connection, first bool) {
+func (p *Connections) enter(c rbdutil.Cluster) (conn *Connection, first bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	key := keyOf(c)
 	conn = p.conns[key]
 	if conn == nil {
-		conn = &connection{key: key, ready: make(chan struct{})}
+		conn = &Connection{key: key, cluster: c.String(), ready: make(chan struct{})}
 		p.conns[key] = conn
 		p.changed(len(p.conns))
 		first = true
@@ -122,7 +148,7 @@ func (p *connections) enter(key connKey) (conn *connection, first bool) {
 
 // release ends one use. After the last use, it shuts a dropped connection down, and starts
 // the idle timer of any other.
-func (p *connections) release(conn *connection) {
+func (p *Connections) release(conn *Connection) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	conn.users--
@@ -136,8 +162,8 @@ func (p *connections) release(conn *connection) {
 	conn.expiry = time.AfterFunc(p.idle, func() { p.expire(conn) })
 }
 
-// drop removes the connection, so that the next acquire makes a new one.
-func (p *connections) drop(conn *connection) {
+// drop removes the connection, so that the next Acquire makes a new one.
+func (p *Connections) drop(conn *Connection) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.dropLocked(conn)
@@ -145,7 +171,7 @@ func (p *connections) drop(conn *connection) {
 
 // markBroken drops a connection after a failed operation. It reports whether it was dropped
 // before.
-func (p *connections) markBroken(conn *connection, unclean bool) (before bool) {
+func (p *Connections) markBroken(conn *Connection, unclean bool) (before bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	before = conn.dropped
@@ -154,7 +180,7 @@ func (p *connections) markBroken(conn *connection, unclean bool) (before bool) {
 	return before
 }
 
-func (p *connections) dropLocked(conn *connection) {
+func (p *Connections) dropLocked(conn *Connection) {
 	if conn.dropped {
 		return
 	}
@@ -167,7 +193,7 @@ func (p *connections) dropLocked(conn *connection) {
 }
 
 // expire drops a connection that was not used again.
-func (p *connections) expire(conn *connection) {
+func (p *Connections) expire(conn *Connection) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if conn.users == 0 && conn.expiry != nil {
@@ -175,7 +201,8 @@ func (p *connections) expire(conn *connection) {
 	}
 }
 
-func (p *connections) dropAll() {
+// Close drops all connections. Those in use are closed when their operations end.
+func (p *Connections) Close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, conn := range p.conns {
@@ -188,7 +215,7 @@ func (p *connections) dropAll() {
 
 // dial makes a connection from the Cluster only: it reads no ceph.conf, keyring or
 // environment.
-func (p *connections) dial(c rbdutil.Cluster) (*rados.Conn, error) {
+func (p *Connections) dial(c rbdutil.Cluster) (*rados.Conn, error) {
 	if err := c.Key.Check(); err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", c, err)
 	}
