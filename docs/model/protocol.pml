@@ -85,7 +85,7 @@ byte blocked;           /* set of the clients on the blocklist */
 bit hasSnapshot;        /* the source has the snapshot that is named after the clone */
 
 /* One operation per leader is under way at a time: the store refuses a second one for the
- * same image (rbdutil/librbd, call.go). The client executes it, also after the leader has
+ * same image (rbdutil/librbd, operation.go and guard.go). The client executes it, also after the leader has
  * stopped waiting for it. */
 mtype = { IDLE, CREATE, SNAPSHOT, CLONE, COMPLETE, MOVE, RESTORE, PURGE };
 typedef Operation {
