@@ -55,11 +55,14 @@ func (t *TrashCleaner) reportUnknownOwner(needs *corev1.PersistentVolume, ref rb
 }
 
 // restore moves an image that a volume needs out of the trash. It removes an image that
-// was never used if another image has its name.
+// was never used if another image has its name: then the volume needs that one.
 func (t *TrashCleaner) restore(ctx context.Context, c rbdutil.Cluster, ref rbdutil.ImageRef, img rbdutil.TrashedImage, record rbdutil.Record, needs *corev1.PersistentVolume) (removed bool, err error) {
 	neverUsed := record.DeletedBy(t.Maker, img) && record.Deleted.Unused
-	if neverUsed && t.hasTwin(ctx, c, ref.Pool, img) {
-		return false, nil // the volume needs the other one
+	switch {
+	case neverUsed && t.hasName(ctx, c, ref, img):
+		return t.remove(ctx, c, ref.Pool, img)
+	case neverUsed && t.hasTwin(ctx, c, ref.Pool, img):
+		return false, nil // the volume may need the other one
 	}
 	err = t.Images.Restore(ctx, c, ref.Pool, img)
 	if neverUsed && errors.Is(err, rbdutil.ErrImageExists) {

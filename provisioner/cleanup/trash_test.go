@@ -107,6 +107,11 @@ func TestTrashCleaner(t *testing.T) {
 	taken := func(_ *testing.T, w *world) {
 		w.Ceph.Put(rbdutil.Image{ImageRef: fixture.ImageRef("1e7f"), Size: 1 << 20, Record: fixture.Record(1 << 20)})
 	}
+	unusedTwice := func(t *testing.T, w *world) {
+		unused(t, w)
+		taken(t, w)
+		unused(t, w)
+	}
 	const restored, inTrash = "ImageRestored pvc-1e7f", "ImageInTrash pvc-1e7f"
 	for name, test := range map[string]trashRow{
 		"the volume is gone":                                              {gets: 1},
@@ -125,6 +130,7 @@ func TestTrashCleaner(t *testing.T) {
 
 		"its name is taken":                                      {caches: retained, server: retained, change: taken, live: true, trash: true, event: inTrash},
 		"its name is taken, and it was never used":               {move: unused, unwritten: true, caches: retained, server: retained, change: taken, live: true},
+		"its name is taken, and two attempts were never used":    {move: unusedTwice, unwritten: true, caches: retained, server: retained, change: taken, live: true},
 		"it was never used, but a volume has it":                 {move: unused, caches: retained, server: retained, live: true, event: restored},
 		"it was never used, and there is no volume":              {move: unused, unwritten: true, gets: 1},
 		"it was never used, but holds data":                      {move: unused, trash: true, gets: 1},
