@@ -102,10 +102,11 @@ func newLogFile(t *testing.T, e *Env) string {
 	return filepath.Join(folder, fmt.Sprintf("provisioner-%s-%d.log", e.Namespace, processes.Add(1)))
 }
 
-// freeEndpoint returns an address that was unused a moment ago.
+// freeEndpoint returns an address that was unused a moment ago. The loopback address is random:
+// at the same address, another test could take the port before the process listens.
 func freeEndpoint(t *testing.T) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := net.Listen("tcp", randomLoopback())
 	if err != nil {
 		t.Fatal(err)
 	}

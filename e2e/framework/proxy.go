@@ -36,10 +36,7 @@ type connection struct {
 // NewProxy forwards connections to the target, HOST:PORT, until the test ends.
 func NewProxy(t *testing.T, target string) *Proxy {
 	t.Helper()
-	// The loopback address is random, so that no other program takes the port while connections
-	// are refused.
-	ip := net.IPv4(127, byte(1+rand.IntN(254)), byte(rand.IntN(256)), byte(1+rand.IntN(254)))
-	p := &Proxy{target: target, address: net.JoinHostPort(ip.String(), "0"), connections: map[*connection]struct{}{}}
+	p := &Proxy{target: target, address: randomLoopback(), connections: map[*connection]struct{}{}}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err := p.listen(); err != nil {
@@ -47,6 +44,13 @@ func NewProxy(t *testing.T, target string) *Proxy {
 	}
 	t.Cleanup(p.close)
 	return p
+}
+
+// randomLoopback returns a random loopback address with port 0. No other program takes a port
+// of it while nothing listens there.
+func randomLoopback() string {
+	ip := net.IPv4(127, byte(1+rand.IntN(254)), byte(rand.IntN(256)), byte(1+rand.IntN(254)))
+	return net.JoinHostPort(ip.String(), "0")
 }
 
 // Address returns the proxy's address, HOST:PORT.
