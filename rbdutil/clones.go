@@ -175,11 +175,8 @@ func (i *Images) finishClone(ctx context.Context, c Cluster, img Image) (Image, 
 	if record.Source == nil {
 		return Image{}, fmt.Errorf("%w: %s already exists, and is not a clone", ErrMismatch, img.ImageRef)
 	}
-	if img.Size < record.Size {
-		if err := i.store.Update(ctx, c, img, nil, record.Size); err != nil {
-			return Image{}, fmt.Errorf("%w: %w", ErrIncomplete, err)
-		}
-		img.Size = record.Size
+	if err := i.updateClone(ctx, c, &img); err != nil {
+		return Image{}, fmt.Errorf("%w: %w", ErrIncomplete, err)
 	}
 	if record.Flatten && img.Parent != nil {
 		if err := i.flattener.run(ctx, flattenKey(c, img.ImageRef), func(ctx context.Context) error {
@@ -193,4 +190,27 @@ func (i *Images) finishClone(ctx context.Context, c Cluster, img Image) (Image, 
 		return Image{}, fmt.Errorf("%w: %w", ErrIncomplete, err)
 	}
 	return img, nil
+}
+
+// updateClone sets the recorded size. It also removes a deletion from the record: an earlier
+// attempt may have marked the clone as unused, and failed before it moved it to the trash.
+func (i *Images) updateClone(ctx context.Context, c Cluster, img *Image) error {
+	size := max(img.Size, img.Record.Size)
+	var record *Record
+	if img.Record.Deleted != nil {
+		kept := img.Record
+		kept.Deleted = nil
+		record = &kept
+	}
+	if record == nil && size == img.Size {
+		return nil
+	}
+	if err := i.store.Update(ctx, c, *img, record, size); err != nil {
+		return err
+	}
+	if record != nil {
+		img.Record = *record
+	}
+	img.Size = size
+	return nil
 }

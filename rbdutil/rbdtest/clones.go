@@ -397,6 +397,21 @@ func cloneKept(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	equal(t, spec.Size, get(t, h, spec.ImageRef).Record.Source.Size)
 }
 
+// cloneMarkedUnused has a clone that was marked as unused, but not moved to the trash. The mark
+// must not outlive the return of the claim: it would allow the removal of the clone.
+func cloneMarkedUnused(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+	images, source := rbdutil.NewImages(h.Store), sourceFor(t, h, ref)
+	spec := cloneSpec(source, 1)
+	_, err := images.Ensure(ctxOf(t), h.Cluster, spec)
+	must(t, err)
+	want := get(t, h, spec.ImageRef)
+	marked := want.Record.WithDeletion(spec.Owner, rbdutil.Deletion{Time: time.Now(), Unused: true})
+	h.SetRecord(t, spec.ImageRef, marked.Encode())
+	_, err = images.Ensure(ctxOf(t), h.Cluster, spec)
+	must(t, err)
+	equal(t, want, get(t, h, spec.ImageRef))
+}
+
 // cloneElsewhere has a clone for the same claim of another cluster, which is a copy of this
 // cluster.
 func cloneElsewhere(t *testing.T, h Harness, ref rbdutil.ImageRef) {

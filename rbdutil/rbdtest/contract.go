@@ -129,6 +129,7 @@ func imagesCases() map[string]testCase {
 		"images: a clone is completed after an interruption at any step":       cloneResumes,
 		"images: an interrupted clone is removed completely":                   cloneOrphaned,
 		"images: a complete clone is not removed as an orphan":                 cloneKept,
+		"images: a clone that was marked as unused is used again":              cloneMarkedUnused,
 		"images: a clone of another cluster is not changed":                    cloneElsewhere,
 		"images: snapshots in use are not removed":                             snapshotsKept,
 		"images: the snapshot of a partial clone is kept while it is in use":   snapshotKeptForClone,
