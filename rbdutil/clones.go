@@ -24,7 +24,7 @@ func (i *Images) ensureClone(ctx context.Context, c Cluster, spec ImageSpec) (Im
 	switch {
 	case errors.Is(err, ErrImageNotFound):
 		img, err = i.createClone(ctx, c, spec)
-	case err == nil && !img.hasRecordFor(spec.Owner):
+	case err == nil && (!img.hasRecordFor(spec.Owner) || isPartialClone(img)):
 		img, err = i.recreateClone(ctx, c, spec, img)
 	case err == nil:
 		if err = checkReusableClone(img, spec); err != nil && !img.isCompleteClone() {
@@ -128,10 +128,18 @@ func (i *Images) recreateClone(ctx context.Context, c Cluster, spec ImageSpec, i
 }
 
 // isPartialClone reports whether the image is a clone of one of our snapshots without a
-// record of its own. Then it has none, or the copy of its source's that Ceph made.
+// record of its own. There are three cases:
+//
+//  1. It has no record.
+//  2. It has the copy of its source's record that Ceph made.
+//  3. It has one of these with a mark, because its move to the trash was interrupted.
 func isPartialClone(img Image) bool {
-	return img.RecordError == nil && img.Parent != nil && isOurSnapshot(img.Parent.Name) &&
-		(img.Record == (Record{}) || img.Record.ImageID == img.Parent.ImageID)
+	if img.RecordError != nil || img.Parent == nil || !isOurSnapshot(img.Parent.Name) {
+		return false
+	}
+	r := img.Record
+	marked := r.Source == nil && r.Deleted != nil && r.Deleted.Unused
+	return r == (Record{}) || r.ImageID == img.Parent.ImageID || marked
 }
 
 // isParentlessClone reports whether an image without a parent is a partial clone of the

@@ -412,6 +412,27 @@ func cloneMarkedUnused(t *testing.T, h Harness, ref rbdutil.ImageRef) {
 	equal(t, want, get(t, h, spec.ImageRef))
 }
 
+// clonePartlyReplaced has a partial clone whose replacement was interrupted: it was marked, but
+// not moved to the trash. Its record is the copy of the source's, or a new one.
+func clonePartlyReplaced(t *testing.T, h Harness, ref rbdutil.ImageRef) {
+	images, source := rbdutil.NewImages(h.Store), sourceFor(t, h, ref)
+	for n, owner := range []rbdutil.Owner{source.Owner, cloneSpec(source, 1).Owner} {
+		spec := cloneSpec(source, n)
+		snapshot := "rbd-provisioner-for-" + spec.Name
+		must(t, h.Store.CreateSnapshot(ctxOf(t), h.Cluster, ref, snapshot))
+		must(t, h.Store.Clone(ctxOf(t), h.Cluster, ref, snapshot, spec.ImageRef, plain))
+		marked := rbdutil.Record{Owner: owner, ImageID: get(t, h, spec.ImageRef).ID}
+		marked = marked.WithDeletion(spec.Owner, rbdutil.Deletion{Time: time.Now(), Unused: true})
+		h.SetRecord(t, spec.ImageRef, marked.Encode())
+		img, err := images.Ensure(ctxOf(t), h.Cluster, spec)
+		must(t, err)
+		if !isComplete(img, spec) {
+			t.Errorf("the clone is %+v", img)
+		}
+		emptyTrash(t, h, spec.ImageRef)
+	}
+}
+
 // cloneElsewhere has a clone for the same claim of another cluster, which is a copy of this
 // cluster.
 func cloneElsewhere(t *testing.T, h Harness, ref rbdutil.ImageRef) {

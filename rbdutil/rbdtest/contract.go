@@ -130,6 +130,7 @@ func imagesCases() map[string]testCase {
 		"images: an interrupted clone is removed completely":                   cloneOrphaned,
 		"images: a complete clone is not removed as an orphan":                 cloneKept,
 		"images: a clone that was marked as unused is used again":              cloneMarkedUnused,
+		"images: a clone whose replacement was interrupted is replaced":        clonePartlyReplaced,
 		"images: a clone of another cluster is not changed":                    cloneElsewhere,
 		"images: snapshots in use are not removed":                             snapshotsKept,
 		"images: the snapshot of a partial clone is kept while it is in use":   snapshotKeptForClone,
