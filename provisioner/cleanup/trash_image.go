@@ -97,7 +97,7 @@ func (t *TrashCleaner) remove(ctx context.Context, c rbdutil.Cluster, pool strin
 func (t *TrashCleaner) decide(ctx context.Context, ref rbdutil.ImageRef, img rbdutil.TrashedImage, record rbdutil.Record, known *corev1.PersistentVolume) (needs *corev1.PersistentVolume, wait bool, err error) {
 	switch {
 	case known != nil && record.SameMaker(t.Maker):
-		return known, false, nil // also if somebody else moved it to the trash
+		return known, false, nil // also if another client moved it to the trash
 	case !record.DeletionBegunBy(t.Maker):
 		return nil, false, rbdutil.ErrForeignImage
 	case known != nil:

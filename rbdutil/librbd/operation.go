@@ -8,6 +8,7 @@ import (
 	"github.com/ceph/go-ceph/rados"
 
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
+	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/librbd/errno"
 )
 
 // operation is one method call of the Store.
@@ -93,6 +94,21 @@ func (s *Store) run(ctx context.Context, op operation, c rbdutil.Cluster, fn fun
 	unlock()
 	s.conns.Release(conn, err)
 	return err
+}
+
+// withLock runs a part of an operation that has to exclude others of the same key. It returns
+// ErrInProgress for what while another one runs.
+func (s *Store) withLock(conn *rados.Conn, key rbdutil.ImageRef, what string, part func() error) error {
+	fsid, err := conn.GetFSID()
+	if err != nil {
+		return errno.Wrap("read the id of the cluster", err, nil)
+	}
+	unlock, ok := s.guard.tryLock(guardKey{fsid, key}, false)
+	if !ok {
+		return fmt.Errorf("%s: %w", what, rbdutil.ErrInProgress)
+	}
+	defer unlock()
+	return part()
 }
 
 func timeoutError(op operation, c rbdutil.Cluster, cause error) error {

@@ -8,7 +8,6 @@ import "C"
 import (
 	"context"
 	"errors"
-	"fmt"
 	"syscall"
 	"time"
 	"unsafe"
@@ -91,17 +90,8 @@ func createSnapshot(pool *rados.IOContext, ref rbdutil.ImageRef, id, name string
 // the snapshot nor its image could ever be removed, as librbd unprotects snapshots by name,
 // and a snapshot that is being removed has lost its name.
 func (s *Store) withSnapshot(conn *rados.Conn, ref rbdutil.SnapshotRef, operation func() error) error {
-	fsid, err := conn.GetFSID()
-	if err != nil {
-		return errno.Wrap("read the id of the cluster", err, nil)
-	}
-	key := guardKey{fsid, rbdutil.ImageRef{Pool: ref.Pool, Name: "snapshot/" + ref.ImageID + "@" + ref.Name}}
-	unlock, ok := s.guard.tryLock(key, false)
-	if !ok {
-		return fmt.Errorf("snapshot %s: %w", ref, rbdutil.ErrInProgress)
-	}
-	defer unlock()
-	return operation()
+	key := rbdutil.ImageRef{Pool: ref.Pool, Name: "snapshot/" + ref.ImageID + "@" + ref.Name}
+	return s.withLock(conn, key, "snapshot "+ref.String(), operation)
 }
 
 // RemoveSnapshot implements rbdutil.Store.

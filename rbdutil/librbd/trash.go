@@ -83,16 +83,8 @@ func (s *Store) onTrashed(ctx context.Context, op operation, c rbdutil.Cluster, 
 // checkMoved returns ErrInProgress while an operation runs that may move the image to the
 // trash, or back.
 func (s *Store) checkMoved(conn *rados.Conn, pool string, img rbdutil.TrashedImage) error {
-	fsid, err := conn.GetFSID()
-	if err != nil {
-		return errno.Wrap("read the id of the cluster", err, nil)
-	}
-	unlock, ok := s.guard.tryLock(guardKey{fsid, rbdutil.ImageRef{Pool: pool, Name: img.Name}}, false)
-	if !ok {
-		return fmt.Errorf("image %s/%s: %w", pool, img.Name, rbdutil.ErrInProgress)
-	}
-	unlock()
-	return nil
+	ref := rbdutil.ImageRef{Pool: pool, Name: img.Name}
+	return s.withLock(conn, ref, "image "+ref.String(), func() error { return nil })
 }
 
 // trashRef returns the reference of an image in the trash. An image cannot have such a name:
