@@ -1,7 +1,6 @@
 package docs
 
 import (
-	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -32,19 +31,8 @@ func TestPackagesAreListed(t *testing.T) {
 func packageDirs(t *testing.T) []string {
 	t.Helper()
 	var dirs []string
-	err := filepath.WalkDir("..", func(path string, entry fs.DirEntry, err error) error {
-		switch {
-		case err != nil:
-			return err
-		case entry.IsDir() && slices.Contains([]string{".git", "_output", "testdata"}, entry.Name()):
-			return filepath.SkipDir
-		case filepath.Ext(path) == ".go":
-			dirs = append(dirs, strings.TrimPrefix(filepath.ToSlash(filepath.Dir(path)), "../"))
-		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
+	for _, path := range filesWith(t, ".go") {
+		dirs = append(dirs, strings.TrimPrefix(filepath.ToSlash(filepath.Dir(path)), "../"))
 	}
 	slices.Sort(dirs)
 	return slices.Compact(dirs)

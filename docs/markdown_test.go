@@ -19,8 +19,8 @@ func read(t *testing.T, file string) string {
 	return string(data)
 }
 
-// documents lists all Markdown files of the repository.
-func documents(t *testing.T) []string {
+// filesWith lists all files of the repository with an extension.
+func filesWith(t *testing.T, extension string) []string {
 	t.Helper()
 	var files []string
 	err := filepath.WalkDir("..", func(path string, entry fs.DirEntry, err error) error {
@@ -29,7 +29,7 @@ func documents(t *testing.T) []string {
 			return err
 		case entry.IsDir() && slices.Contains([]string{".git", "_output", "testdata"}, entry.Name()):
 			return filepath.SkipDir
-		case filepath.Ext(path) == ".md":
+		case filepath.Ext(path) == extension:
 			files = append(files, path)
 		}
 		return nil
@@ -37,6 +37,13 @@ func documents(t *testing.T) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return files
+}
+
+// documents lists all Markdown files of the repository.
+func documents(t *testing.T) []string {
+	t.Helper()
+	files := filesWith(t, ".md")
 	if len(files) < 10 {
 		t.Fatalf("found only %d documents: %v", len(files), files)
 	}

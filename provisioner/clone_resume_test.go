@@ -39,11 +39,7 @@ func TestCloneIsProvisionedAfterItsSourceIsDeleted(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newCloneWorld(t, test.source, func(w *cloneWorld) {
-				if test.change != nil {
-					test.change(w)
-				}
-			})
+			w := newCloneWorld(t, test.source, test.change)
 			claim := fixture.Claim(append([]func(*corev1.PersistentVolumeClaim){fixture.CloneOf("db")}, test.claim...)...)
 			fixture.Add(t, w.Claims, claim)
 			want := w.provision(t, fixture.Options(fixture.Class(nil), claim)) // and it is not saved

@@ -36,7 +36,9 @@ func newCloneWorld(t *testing.T, class map[string]string, changes ...func(*clone
 	w.claim.Spec.VolumeName = w.volume.Name
 	w.claim.Status = corev1.PersistentVolumeClaimStatus{Phase: corev1.ClaimBound, Capacity: w.volume.Spec.Capacity}
 	for _, change := range changes {
-		change(w)
+		if change != nil {
+			change(w)
+		}
 	}
 	fixture.Add(t, w.Claims, w.claim)
 	fixture.Add(t, w.Volumes, w.volume)
@@ -79,11 +81,7 @@ func TestCloneOfAClaim(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newCloneWorld(t, test.source, func(w *cloneWorld) {
-				if test.change != nil {
-					test.change(w)
-				}
-			})
+			w := newCloneWorld(t, test.source, test.change)
 			claim := fixture.Claim(append([]func(*corev1.PersistentVolumeClaim){fixture.CloneOf("db")}, test.claim...)...)
 			volume := w.provision(t, fixture.Options(fixture.Class(test.class), claim))
 			img := w.Image(t, rbdutil.ImageRef{Pool: volume.Spec.RBD.RBDPool, Name: "kubernetes-dynamic-pvc-1e7f"})
@@ -234,11 +232,7 @@ func TestInvalidClones(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newCloneWorld(t, test.source, func(w *cloneWorld) {
-				if test.change != nil {
-					test.change(w)
-				}
-			})
+			w := newCloneWorld(t, test.source, test.change)
 			claim := fixture.Claim(append([]func(*corev1.PersistentVolumeClaim){fixture.CloneOf("db")}, test.claim...)...)
 			fixture.Add(t, w.Claims, claim)
 			volume, state, err := w.Provision(t.Context(), fixture.Options(fixture.Class(test.class), claim))

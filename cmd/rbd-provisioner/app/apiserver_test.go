@@ -1,11 +1,8 @@
 package app
 
 import (
-	"encoding/json"
-	"io"
 	"net/http"
 	"net/http/httptest"
-	"strings"
 	"sync"
 	"testing"
 
@@ -16,8 +13,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	apiruntime "k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/utils/ptr"
+
+	"github.com/rbd-provisioner/rbd-provisioner/cmd/rbd-provisioner/app/apptest"
 )
 
 // apiServer implements what one claim needs of a Kubernetes API server. Tests use it with real clients, so
@@ -120,30 +118,11 @@ func (s *apiServer) holder() string {
 // read decodes the body, whatever its content type.
 func (s *apiServer) read(t *testing.T, r *http.Request) apiruntime.Object {
 	s.types.Store(r.Header.Get("Content-Type"), true)
-	body, err := io.ReadAll(r.Body)
-	if err != nil {
-		t.Error(err)
-	}
-	object, _, err := scheme.Codecs.UniversalDeserializer().Decode(body, nil, nil)
-	if err != nil {
-		t.Errorf("%s %s: %v", r.Method, r.URL, err)
-	}
-	return object
+	return apptest.Decode(t, r)
 }
 
-// answer sends the object and sets its type.
+// answer sends the object with a warning.
 func answer(t *testing.T, w http.ResponseWriter, code int, object apiruntime.Object) {
-	object = object.DeepCopyObject()
-	kinds, _, err := scheme.Scheme.ObjectKinds(object)
-	if err != nil {
-		t.Error(err)
-		return
-	}
-	object.GetObjectKind().SetGroupVersionKind(kinds[0])
-	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Warning", `299 - "spec.rbd: deprecated in v1.28, non-functional in v1.31+"`)
-	w.WriteHeader(code)
-	if err := json.NewEncoder(w).Encode(object); err != nil && !strings.Contains(err.Error(), "broken pipe") {
-		t.Error(err)
-	}
+	apptest.Answer(t, w, code, object)
 }

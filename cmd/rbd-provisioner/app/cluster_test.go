@@ -19,6 +19,7 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/component-base/metrics/legacyregistry"
 
+	"github.com/rbd-provisioner/rbd-provisioner/cmd/rbd-provisioner/app/apptest"
 	"github.com/rbd-provisioner/rbd-provisioner/cmd/rbd-provisioner/app/library"
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/rbdfake"
@@ -86,7 +87,7 @@ func (c *cluster) lead(t *testing.T) (inFlight *library.InFlight, stop func()) {
 	r.informers.start(ctx)
 	// The fake API server loses objects that are created between list and watch.
 	for range 4 {
-		await(t, "the caches to watch", c.watched)
+		apptest.Await(t, "the caches to watch", c.watched)
 	}
 	ended := make(chan struct{})
 	go func() {
@@ -97,7 +98,7 @@ func (c *cluster) lead(t *testing.T) (inFlight *library.InFlight, stop func()) {
 	}()
 	stop = sync.OnceFunc(func() {
 		cancel()
-		await(t, "the controllers to stop", ended)
+		apptest.Await(t, "the controllers to stop", ended)
 		r.informers.factory.Shutdown()
 		awaitQuiet(t)
 	})
@@ -122,7 +123,7 @@ func awaitDraining(inFlight *library.InFlight) {
 func awaitQuiet(t *testing.T) {
 	t.Helper()
 	stacks := make([]byte, 1<<20)
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(apptest.Patience)
 	for bytes.Contains(stacks[:runtime.Stack(stacks, true)], []byte("sig-storage-lib-external-provisioner/v10/controller.")) {
 		if time.Now().After(deadline) {
 			t.Fatal("the library does not end")
@@ -146,7 +147,7 @@ func (c *cluster) claim(t *testing.T, claim *corev1.PersistentVolumeClaim) {
 func (c *cluster) awaitVolume(t *testing.T, want watch.EventType, uid types.UID) *corev1.PersistentVolume {
 	t.Helper()
 	for {
-		event := await(t, string(want)+" of volume pvc-"+string(uid), c.volumes.ResultChan())
+		event := apptest.Await(t, string(want)+" of volume pvc-"+string(uid), c.volumes.ResultChan())
 		volume := event.Object.(*corev1.PersistentVolume)
 		if event.Type == watch.Modified && want != watch.Modified {
 			continue
@@ -173,7 +174,7 @@ func (c *cluster) awaitServed(t *testing.T, uid types.UID) *corev1.PersistentVol
 func (c *cluster) awaitEvent(t *testing.T, reason string) *corev1.Event {
 	t.Helper()
 	for {
-		if event := await(t, "event "+reason, c.events); event.Reason == reason {
+		if event := apptest.Await(t, "event "+reason, c.events); event.Reason == reason {
 			return event
 		}
 	}

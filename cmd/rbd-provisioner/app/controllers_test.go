@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/utils/ptr"
 
+	"github.com/rbd-provisioner/rbd-provisioner/cmd/rbd-provisioner/app/apptest"
 	"github.com/rbd-provisioner/rbd-provisioner/cmd/rbd-provisioner/app/leadership"
 	"github.com/rbd-provisioner/rbd-provisioner/cmd/rbd-provisioner/app/library"
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
@@ -58,7 +59,7 @@ func TestADeletedImageLeavesTheTrashAfterItsVolume(t *testing.T) {
 	volume := c.awaitServed(t, "1")
 	c.release(t, volume)
 	c.awaitVolume(t, watch.Deleted, "1")
-	await(t, "the removal from the trash", removed)
+	apptest.Await(t, "the removal from the trash", removed)
 	if left := c.ceph.TrashedNames(); len(left) > 0 {
 		t.Errorf("in the trash: %v", left)
 	}
@@ -82,7 +83,7 @@ func TestAnImageThatIsMovedToTheTrashLateIsRestored(t *testing.T) {
 	c.lead(t)
 	c.claim(t, exampleClaim("1"))
 	c.release(t, c.awaitServed(t, "1"))
-	await(t, "the move", moved)
+	apptest.Await(t, "the move", moved)
 	volumes := c.client.CoreV1().PersistentVolumes()
 	volume, err := volumes.Get(t.Context(), "pvc-1", metav1.GetOptions{})
 	if err != nil {
@@ -158,7 +159,7 @@ func TestTheImageOfADeletedClaimIsNotOrphaned(t *testing.T) {
 	}
 	c.lead(t)
 	c.claim(t, exampleClaim("1"))
-	await(t, "the second attempt", second)
+	apptest.Await(t, "the second attempt", second)
 	if err := c.client.CoreV1().PersistentVolumeClaims("shop").Delete(t.Context(), "www-1", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
@@ -228,7 +229,7 @@ func TestTheLibraryWaitsForTheNodes(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	r.informers.start(ctx)
 	for range 3 {
-		await(t, "the other caches to watch", c.watched)
+		apptest.Await(t, "the other caches to watch", c.watched)
 	}
 	cancel()
 	if err := r.run(ctx); err != nil {
@@ -281,7 +282,7 @@ func TestRunningOperationsEndAndTheNextLeaderContinues(t *testing.T) {
 	arrived, proceed := blocking(c.ceph, rbdfake.OpUpdate)
 	inFlight, stop := c.lead(t)
 	c.claim(t, exampleClaim("1"))
-	await(t, "the operation", arrived)
+	apptest.Await(t, "the operation", arrived)
 	c.claim(t, exampleClaim("2")) // waits for the one worker
 	stopped := make(chan struct{})
 	go func() {
@@ -295,7 +296,7 @@ func TestRunningOperationsEndAndTheNextLeaderContinues(t *testing.T) {
 	default:
 	}
 	proceed()
-	await(t, "the stop", stopped)
+	apptest.Await(t, "the stop", stopped)
 	c.awaitServed(t, "1")
 	c.wantImages(t, "kube/kubernetes-dynamic-pvc-1")
 	c.lead(t)
@@ -322,21 +323,21 @@ func TestUnsavedVolumesAreSavedBeforeTheStop(t *testing.T) {
 	})
 	inFlight, stop := c.lead(t)
 	c.claim(t, exampleClaim("1"))
-	await(t, "an attempt to save", trying)
+	apptest.Await(t, "an attempt to save", trying)
 	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)
 		stop()
 	}()
 	awaitDraining(inFlight)
-	await(t, "one more attempt to save", trying)
+	apptest.Await(t, "one more attempt to save", trying)
 	select {
 	case <-stopped:
 		t.Fatal("stopped before a volume was saved")
 	default:
 	}
 	close(allow)
-	await(t, "the stop", stopped)
+	apptest.Await(t, "the stop", stopped)
 	c.awaitVolume(t, watch.Added, "1")
 }
 
@@ -361,14 +362,14 @@ func TestTheLibraryOfAStandbyReceivesNoEvents(t *testing.T) {
 	}
 	informers.start(ctx)
 	for range 2 {
-		await(t, "the caches to watch", c.watched)
+		apptest.Await(t, "the caches to watch", c.watched)
 	}
 	c.claim(t, exampleClaim("1"))
 	if _, err := c.client.CoreV1().PersistentVolumes().Create(t.Context(), &corev1.PersistentVolume{}, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {
-		await(t, "claim and volume in the caches", direct)
+		apptest.Await(t, "claim and volume in the caches", direct)
 	}
 	if n := len(deferred); n > 0 {
 		t.Errorf("%d events were sent to the library of a standby", n)
@@ -377,7 +378,7 @@ func TestTheLibraryOfAStandbyReceivesNoEvents(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		await(t, "claim and volume", deferred)
+		apptest.Await(t, "claim and volume", deferred)
 	}
 	cancel()
 	informers.factory.Shutdown()
@@ -402,6 +403,6 @@ func TestAnOrphanedImageIsRemoved(t *testing.T) {
 	}
 	c.orphanGrace = time.Millisecond
 	c.lead(t)
-	await(t, "the removal", removed)
+	apptest.Await(t, "the removal", removed)
 	c.wantImages(t)
 }

@@ -10,6 +10,8 @@ import (
 	apiruntime "k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
+
+	"github.com/rbd-provisioner/rbd-provisioner/cmd/rbd-provisioner/app/apptest"
 )
 
 func TestEventsAreSentToTheAPIServer(t *testing.T) {
@@ -25,7 +27,7 @@ func TestEventsAreSentToTheAPIServer(t *testing.T) {
 	events := newEvents(ctx, client, "ceph.com/rbd")
 	cancel() // events that are recorded during the stop must be sent
 	events.recorder.Event(exampleClaim("1"), corev1.EventTypeWarning, "InvalidUserSecret", "it is empty")
-	event := await(t, "the event", created)
+	event := apptest.Await(t, "the event", created)
 	got := strings.Join([]string{
 		event.Namespace, event.InvolvedObject.Kind, event.InvolvedObject.Name, event.Source.Component, event.Type, event.Reason, event.Message,
 	}, " ")

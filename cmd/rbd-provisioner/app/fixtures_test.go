@@ -17,20 +17,6 @@ import (
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/rbdfake"
 )
 
-// patience limits the waits of a test. It matters only for tests that fail.
-const patience = 30 * time.Second
-
-func await[T any](t *testing.T, what string, from <-chan T) T {
-	t.Helper()
-	select {
-	case got := <-from:
-		return got
-	case <-time.After(patience):
-		t.Fatalf("timed out waiting for %s", what)
-		panic("unreachable") //nolint:forbidigo // Fatalf has ended the test
-	}
-}
-
 // A key from `ceph-authtool --gen-print-key` that is not used by any cluster.
 const exampleKey = "AQAZ3WpnAAAAABAAyyBqS9+2rC4JdGtDVIlpUQ=="
 

@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/rbd-provisioner/rbd-provisioner/cmd/rbd-provisioner/app/apptest"
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/rbdfake"
 )
@@ -66,7 +67,7 @@ func start(t *testing.T, args ...string) *program {
 // prepare returns a program that is not started yet.
 func prepare(t *testing.T, args ...string) *program {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), patience)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), apptest.Patience)
 	p := &program{Cmd: exec.CommandContext(ctx, os.Args[0], args...)}
 	p.Env = []string{asProgram + "=1", "GORACE=atexit_sleep_ms=0"}
 	p.Stdout, p.Stderr = &p.stdout, &p.stderr
@@ -112,7 +113,7 @@ func TestProvisioningAndACleanStop(t *testing.T) {
 			t.Parallel()
 			api := newAPIServer(t)
 			program := start(t, serving(api)...)
-			volume := await(t, "the volume", api.volumes)
+			volume := apptest.Await(t, "the volume", api.volumes)
 			if volume.Name != "pvc-1" || volume.Spec.RBD == nil || volume.Spec.RBD.RBDImage != "kubernetes-dynamic-pvc-1" {
 				t.Errorf("volume %+v", volume)
 			}
@@ -164,7 +165,7 @@ func TestNoVerbosityLogsASecret(t *testing.T) {
 			t.Parallel()
 			api := newAPIServer(t)
 			program := start(t, serving(api, "-v=8", "--logging-format="+format)...)
-			await(t, "the volume", api.volumes)
+			apptest.Await(t, "the volume", api.volumes)
 			if err := program.Process.Signal(syscall.SIGTERM); err != nil {
 				t.Fatal(err)
 			}
@@ -243,7 +244,7 @@ func TestALeaderExitsIfItsLogBlocks(t *testing.T) {
 		"--leader-election-renew-deadline=1s", "--leader-election-retry-period=10ms")...)
 	program.Stderr = write
 	program.start(t)
-	await(t, "the volume", api.volumes)
+	apptest.Await(t, "the volume", api.volumes)
 	go func() {
 		defer close(filled)
 		_, _ = write.Write(make([]byte, 1<<20)) // fills the pipe, and returns when the pipe is closed

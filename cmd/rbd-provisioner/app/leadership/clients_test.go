@@ -22,6 +22,7 @@ import (
 	"k8s.io/client-go/tools/record"
 	"k8s.io/utils/ptr"
 
+	"github.com/rbd-provisioner/rbd-provisioner/cmd/rbd-provisioner/app/apptest"
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 )
 
@@ -143,7 +144,7 @@ func TestClientsOfAllEarlierLeadersAreFenced(t *testing.T) {
 	if _, err := a.Register(t.Context(), clientAt("10.0.0.5")); !errors.Is(err, errLeaseLost) {
 		t.Errorf("Register of a process that does not lead any more: %v", err)
 	}
-	if reason := await(t, "the exit of a", a.reasons); !strings.Contains(reason.Error(), `held by "c"`) {
+	if reason := apptest.Await(t, "the exit of a", a.reasons); !strings.Contains(reason.Error(), `held by "c"`) {
 		t.Error(reason)
 	}
 	wantRecorded(t, api, clientAt("10.0.0.3"), clientAt("10.0.0.4"), elsewhere)
@@ -269,7 +270,7 @@ func TestRefusedClientsBlockUntilTheirTimeout(t *testing.T) {
 		t.Errorf("counted: %v", b.counted)
 	}
 	// The event is sent once and names the capability.
-	event := await(t, "the event", b.events.Events)
+	event := apptest.Await(t, "the event", b.events.Events)
 	if !strings.HasPrefix(event, "Warning FencingRefused ") || !strings.Contains(event, "mon 'profile rbd'") || len(b.events.Events) > 0 {
 		t.Errorf("event %q, and %d more", event, len(b.events.Events))
 	}

@@ -18,14 +18,16 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/leaderelection"
 	"k8s.io/utils/ptr"
+
+	"github.com/rbd-provisioner/rbd-provisioner/cmd/rbd-provisioner/app/apptest"
 )
 
 // quickElector renews every few milliseconds. Its renew deadline is not reached in a test that passes.
 func quickElector(t *testing.T, client *fake.Clientset, changes ...func(*Options)) *Elector {
 	t.Helper()
 	opts := testOptions()
-	opts.LeaseDuration = 2 * patience
-	opts.RenewDeadline = patience
+	opts.LeaseDuration = 2 * apptest.Patience
+	opts.RenewDeadline = apptest.Patience
 	opts.RetryPeriod = 5 * time.Millisecond
 	for _, change := range changes {
 		change(opts)
@@ -101,7 +103,7 @@ func TestTheLeaseIsReleasedAfterWork(t *testing.T) {
 			return nil
 		})
 	}()
-	await(t, "work", working)
+	apptest.Await(t, "work", working)
 	if got := holder(t, client); !strings.HasPrefix(got, host+"_") {
 		t.Errorf("the lease is held by %q, want a name of this host", got)
 	}
@@ -116,7 +118,7 @@ func TestTheLeaseIsReleasedAfterWork(t *testing.T) {
 		}
 	}
 	close(release)
-	if err := await(t, "the end", ended); err != nil {
+	if err := apptest.Await(t, "the end", ended); err != nil {
 		t.Error(err)
 	}
 	if got := holder(t, client); got != "" {
@@ -180,16 +182,16 @@ func TestALostLeaseEndsTheProcess(t *testing.T) {
 			return nil
 		})
 	}()
-	await(t, "work", working)
+	apptest.Await(t, "work", working)
 	// Work cannot be cancelled: the process exits while it is running.
-	if err := await(t, "the exit", reasons); !errors.Is(err, errNotRenewed) {
+	if err := apptest.Await(t, "the exit", reasons); !errors.Is(err, errNotRenewed) {
 		t.Errorf("exit because %v, want %v", err, errNotRenewed)
 	}
-	if err := await(t, "the end", ended); !errors.Is(err, errNotRenewed) {
+	if err := apptest.Await(t, "the end", ended); !errors.Is(err, errNotRenewed) {
 		t.Errorf("error %v, want %v", err, errNotRenewed)
 	}
 	close(release)
-	await(t, "work to return", returned)
+	apptest.Await(t, "work to return", returned)
 }
 
 func TestTheLeaseIsKeptIfOperationsAreLeft(t *testing.T) {
@@ -232,10 +234,10 @@ func TestAStopWhileWaitingForTheLeaseIsNoFailure(t *testing.T) {
 	go func() {
 		ended <- e.Run(ctx, func(context.Context) error { t.Error("work runs, but another process leads"); return nil })
 	}()
-	await(t, "the first read of the lease", waiting)
-	await(t, "another read of the lease", waiting)
+	apptest.Await(t, "the first read of the lease", waiting)
+	apptest.Await(t, "another read of the lease", waiting)
 	cancel()
-	if err := await(t, "the end", ended); err != nil {
+	if err := apptest.Await(t, "the end", ended); err != nil {
 		t.Error(err)
 	}
 	if got := holder(t, client); got != "other" {

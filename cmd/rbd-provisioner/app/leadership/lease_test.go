@@ -2,13 +2,10 @@ package leadership
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -19,9 +16,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/ptr"
+
+	"github.com/rbd-provisioner/rbd-provisioner/cmd/rbd-provisioner/app/apptest"
 )
 
 // leaseServer is an API server with one Lease. Each candidate has its own connection, which can fail
@@ -50,7 +48,7 @@ func (s *leaseServer) connect(t *testing.T) *connection {
 	c.Server = httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		var sent *coordinationv1.Lease
 		if r.Method != http.MethodGet {
-			sent = decodeLease(t, r)
+			sent = apptest.Decode(t, r).(*coordinationv1.Lease)
 		}
 		c.mu.Lock()
 		held := c.held
@@ -83,55 +81,27 @@ func (c *connection) heal() {
 	}
 }
 
-func decodeLease(t *testing.T, r *http.Request) *coordinationv1.Lease {
-	body, err := io.ReadAll(r.Body)
-	if err != nil {
-		t.Error(err)
-	}
-	object, _, err := scheme.Codecs.UniversalDeserializer().Decode(body, nil, nil)
-	if err != nil {
-		t.Errorf("%s %s: %v", r.Method, r.URL, err)
-	}
-	return object.(*coordinationv1.Lease)
-}
-
-// answer sends the object and sets its type.
-func answer(t *testing.T, w http.ResponseWriter, code int, object runtime.Object) {
-	object = object.DeepCopyObject()
-	kinds, _, err := scheme.Scheme.ObjectKinds(object)
-	if err != nil {
-		t.Error(err)
-		return
-	}
-	object.GetObjectKind().SetGroupVersionKind(kinds[0])
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(code)
-	if err := json.NewEncoder(w).Encode(object); err != nil && !strings.Contains(err.Error(), "broken pipe") {
-		t.Error(err)
-	}
-}
-
 func (s *leaseServer) serve(t *testing.T, w http.ResponseWriter, sent *coordinationv1.Lease, method string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	leases := coordinationv1.Resource("leases")
-	refuse := func(err *apierrors.StatusError) { answer(t, w, int(err.ErrStatus.Code), &err.ErrStatus) }
+	refuse := func(err *apierrors.StatusError) { apptest.Answer(t, w, int(err.ErrStatus.Code), &err.ErrStatus) }
 	switch {
 	case method == http.MethodPost && s.lease != nil:
 		refuse(apierrors.NewAlreadyExists(leases, sent.Name))
 	case method == http.MethodPost:
 		s.creates++
 		s.set(sent)
-		answer(t, w, http.StatusCreated, s.lease)
+		apptest.Answer(t, w, http.StatusCreated, s.lease)
 	case s.lease == nil:
 		refuse(apierrors.NewNotFound(leases, "ceph.com-rbd"))
 	case method == http.MethodPut && sent.ResourceVersion != s.lease.ResourceVersion:
 		refuse(apierrors.NewConflict(leases, sent.Name, errors.New("it was modified")))
 	case method == http.MethodPut:
 		s.set(sent)
-		answer(t, w, http.StatusOK, s.lease)
+		apptest.Answer(t, w, http.StatusOK, s.lease)
 	default:
-		answer(t, w, http.StatusOK, s.lease)
+		apptest.Answer(t, w, http.StatusOK, s.lease)
 	}
 }
 
@@ -225,7 +195,7 @@ func (s *leaseServer) newCandidate(t *testing.T, onWork func()) *candidate {
 		cancel()
 		c.finish()
 		c.heal()
-		await(t, "the end of a candidate", ended)
+		apptest.Await(t, "the end of a candidate", ended)
 	})
 	return c
 }
@@ -243,17 +213,13 @@ func TestALeaderExitsBeforeAnotherLeadsIfTheAPIServerHangs(t *testing.T) {
 	t.Parallel()
 	server := newLeaseServer()
 	leader := server.newCandidate(t, func() {})
-	await(t, "the leader", leader.working)
-	standby := server.newCandidate(t, func() {
-		if !leader.exited.Load() {
-			t.Error("the standby leads while the work of the leader is running")
-		}
-	})
+	apptest.Await(t, "the leader", leader.working)
+	standby := server.newStandby(t, leader)
 	leader.hang()
-	if reason := await(t, "the exit", leader.exits); !errors.Is(reason, errNotRenewed) {
+	if reason := apptest.Await(t, "the exit", leader.exits); !errors.Is(reason, errNotRenewed) {
 		t.Errorf("exit because %v, want %v", reason, errNotRenewed)
 	}
-	await(t, "the standby", standby.working)
+	apptest.Await(t, "the standby", standby.working)
 	// The hanging requests reach the server now, and must not change the lease.
 	leader.heal()
 	before := server.renewals(standby.lock.identity)
@@ -268,10 +234,19 @@ func TestALeaderExitsBeforeAnotherLeadsIfTheAPIServerHangs(t *testing.T) {
 	}
 }
 
+// newStandby returns a candidate that must not lead before the leader has exited.
+func (s *leaseServer) newStandby(t *testing.T, leader *candidate) *candidate {
+	return s.newCandidate(t, func() {
+		if !leader.exited.Load() {
+			t.Error("the standby leads while the work of the leader is running")
+		}
+	})
+}
+
 // waitFor waits until the condition is true.
 func waitFor(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	deadline := time.After(patience)
+	deadline := time.After(apptest.Patience)
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for !condition() {
@@ -293,12 +268,8 @@ func TestARenewalIsAnsweredAtTheDeadline(t *testing.T) {
 			t.Parallel()
 			server := newLeaseServer()
 			leader := server.newCandidate(t, func() {})
-			await(t, "the leader", leader.working)
-			standby := server.newCandidate(t, func() {
-				if !leader.exited.Load() {
-					t.Error("the standby leads while the work of the leader is running")
-				}
-			})
+			apptest.Await(t, "the leader", leader.working)
+			standby := server.newStandby(t, leader)
 			leader.hang()
 			<-time.After(at)
 			before := server.renewals(leader.lock.identity)
@@ -307,7 +278,7 @@ func TestARenewalIsAnsweredAtTheDeadline(t *testing.T) {
 				return leader.exited.Load() || server.renewals(leader.lock.identity) > before+5
 			})
 			if leader.exited.Load() {
-				await(t, "the standby", standby.working)
+				apptest.Await(t, "the standby", standby.working)
 			}
 			server.mu.Lock()
 			defer server.mu.Unlock()
@@ -351,17 +322,17 @@ func TestALeaderExitsIfItsLeaseIsDeletedOrStolen(t *testing.T) {
 			t.Parallel()
 			server := newLeaseServer()
 			leader := server.newCandidate(t, func() {})
-			await(t, "the leader", leader.working)
+			apptest.Await(t, "the leader", leader.working)
 			changed := time.Now()
 			server.change(test.change)
-			if reason := await(t, "the exit", leader.exits); reason.Error() != test.want {
+			if reason := apptest.Await(t, "the exit", leader.exits); reason.Error() != test.want {
 				t.Errorf("exit because %v, want %s", reason, test.want)
 			}
 			if took := time.Since(changed); took >= time.Second {
 				t.Errorf("exit after %s, which is the renew deadline", took)
 			}
 			// If the exit function returns, as in this test, the lease must not be acquired again.
-			if err := await(t, "the end", leader.ended); !errors.Is(err, errLeaseLost) {
+			if err := apptest.Await(t, "the end", leader.ended); !errors.Is(err, errLeaseLost) {
 				t.Errorf("error %v, want %v", err, errLeaseLost)
 			}
 			server.mu.Lock()
@@ -377,7 +348,7 @@ func TestChangesOfTheLeaseByOthersAreKept(t *testing.T) {
 	t.Parallel()
 	server := newLeaseServer()
 	leader := server.newCandidate(t, func() {})
-	await(t, "the leader", leader.working)
+	apptest.Await(t, "the leader", leader.working)
 	server.change(func(lease *coordinationv1.Lease) *coordinationv1.Lease {
 		lease = lease.DeepCopy()
 		metav1.SetMetaDataLabel(&lease.ObjectMeta, "team", "storage")
@@ -386,7 +357,7 @@ func TestChangesOfTheLeaseByOthersAreKept(t *testing.T) {
 	before := server.renewals(leader.lock.identity)
 	waitFor(t, "renewals", func() bool { return server.renewals(leader.lock.identity) > before+3 })
 	leader.finish()
-	if err := await(t, "the end", leader.ended); err != nil {
+	if err := apptest.Await(t, "the end", leader.ended); err != nil {
 		t.Error(err)
 	}
 	if got := server.lease; holderOf(got) != "" || got.Labels["team"] != "storage" {
@@ -407,7 +378,7 @@ func TestALeaseExpiresWithoutClientGo(t *testing.T) {
 	}
 	// As if the process was stopped between the request and its answer.
 	lock.renewed(time.Now().Add(-time.Hour))
-	if reason := await(t, "the exit", exits); !errors.Is(reason, errNotRenewed) {
+	if reason := apptest.Await(t, "the exit", exits); !errors.Is(reason, errNotRenewed) {
 		t.Errorf("exit because %v, want %v", reason, errNotRenewed)
 	}
 	if _, _, err := lock.Get(t.Context()); !errors.Is(err, errLeaseLost) {

@@ -6,26 +6,13 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/sig-storage-lib-external-provisioner/v10/controller"
+
+	"github.com/rbd-provisioner/rbd-provisioner/cmd/rbd-provisioner/app/apptest"
 )
-
-// patience limits the waits of a test. It matters only for tests that fail.
-const patience = 30 * time.Second
-
-func await[T any](t *testing.T, what string, from <-chan T) T {
-	t.Helper()
-	select {
-	case got := <-from:
-		return got
-	case <-time.After(patience):
-		t.Fatalf("timed out waiting for %s", what)
-		panic("unreachable") //nolint:forbidigo // Fatalf has ended the test
-	}
-}
 
 // fakeProvisioner has the volumes that were provisioned and not deleted.
 type fakeProvisioner struct {
@@ -145,8 +132,8 @@ func TestDrainWaitsForRunningOperations(t *testing.T) {
 			provisioned <- volume
 		}()
 	}
-	await(t, "the first operation", arrived)
-	await(t, "the second operation", arrived)
+	apptest.Await(t, "the first operation", arrived)
+	apptest.Await(t, "the second operation", arrived)
 	drained := make(chan int, 1)
 	go func() { drained <- p.Drain(t.Context()) }()
 	awaitDraining(p.InFlight)
@@ -158,9 +145,9 @@ func TestDrainWaitsForRunningOperations(t *testing.T) {
 	}
 	proceed()
 	for range 2 {
-		p.MarkSaved(await(t, "the volume", provisioned))
+		p.MarkSaved(apptest.Await(t, "the volume", provisioned))
 	}
-	if left := await(t, "the drain", drained); left != 0 {
+	if left := apptest.Await(t, "the drain", drained); left != 0 {
 		t.Errorf("%d operations are left", left)
 	}
 	if names := fake.names(); len(names) != 2 {
@@ -185,12 +172,12 @@ func TestAVolumeIsEitherProvisionedOrReserved(t *testing.T) {
 		_, _, err := p.Provision(t.Context(), optionsFor("pvc-1"))
 		ended <- err
 	}()
-	await(t, "the operation", arrived)
+	apptest.Await(t, "the operation", arrived)
 	if _, ok := p.TryReserve("pvc-1"); ok {
 		t.Error("a volume that is being provisioned can be reserved")
 	}
 	proceed()
-	if err := await(t, "the end of the operation", ended); err != nil {
+	if err := apptest.Await(t, "the end of the operation", ended); err != nil {
 		t.Error(err)
 	}
 	if _, ok := p.TryReserve("pvc-1"); ok {
@@ -222,7 +209,7 @@ func TestDrainWaitsForUnsavedVolumes(t *testing.T) {
 	default:
 	}
 	p.MarkSaved(volumeNamed("pvc-2"))
-	if left := await(t, "the drain", drained); left != 0 {
+	if left := apptest.Await(t, "the drain", drained); left != 0 {
 		t.Errorf("%d are left", left)
 	}
 }
@@ -238,14 +225,14 @@ func TestDrainEndsWithItsContext(t *testing.T) {
 	arrived, proceed := fake.blocking()
 	deleted := make(chan error, 1)
 	go func() { deleted <- p.Delete(t.Context(), volume) }()
-	await(t, "the operation", arrived)
+	apptest.Await(t, "the operation", arrived)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if left := p.Drain(ctx); left != 1 {
 		t.Errorf("%d operations are left, want the 1 that hangs", left)
 	}
 	proceed() // an operation that ends after the drain must not panic
-	if err := await(t, "the deletion", deleted); err != nil {
+	if err := apptest.Await(t, "the deletion", deleted); err != nil {
 		t.Error(err)
 	}
 }
