@@ -107,7 +107,6 @@ func TestInvalidParameters(t *testing.T) {
 		"an unknown key":                 {set{"clusterID": "x"}, invalid("clusterID", "x", known)},
 		"an unknown key without a value": {set{"stripeUnit": ""}, invalid("stripeUnit", "", known)},
 		"a key in blanks":                {set{"pool ": "x"}, invalid("pool ", "x", known)},
-		"a key of Kubernetes' own":       {set{"csi.storage.k8s.io/fstype": "xfs"}, invalid("csi.storage.k8s.io/fstype", "xfs", known)},
 		"a key that is empty":            {set{"": "x"}, strings.Replace(invalid("", "x", known), ".", "[]", 1)},
 		"a key of ceph-csi's secrets":    {set{"csi.storage.k8s.io/provisioner-secret-name": "x"}, invalid("csi.storage.k8s.io/provisioner-secret-name", "x", known)},
 		"a key with a hyphen":            {set{"admin-id": "kube"}, invalid("admin-id", "kube", known)},

@@ -52,6 +52,10 @@ var keys = []string{
 	"pool", "dataPool", "imageFormat", "imageFeatures", "objectSize", "fsType", "trashRetention",
 }
 
+// synonyms are other spellings of keys. CSI drivers have the file system under its own key, and
+// StorageClasses are moved from one driver to another.
+var synonyms = map[string]string{"csi.storage.k8s.io/fstype": "fsType"}
+
 // fsTypes are the file systems that the kubelet can create and expand on an image.
 var fsTypes = []string{"ext4", "xfs", "ext3", "btrfs"}
 

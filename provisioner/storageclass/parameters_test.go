@@ -1,6 +1,7 @@
 package storageclass
 
 import (
+	"maps"
 	"strings"
 	"testing"
 
@@ -18,6 +19,39 @@ func TestEveryParameterIsRead(t *testing.T) {
 		if len(errs) == 0 || errs[0].Field != "parameters."+key {
 			t.Errorf("%s: %q is not reported: %v", key, wrong, errs)
 		}
+	}
+}
+
+func TestTheKeyOfCSIDriversForTheFileSystemIsRead(t *testing.T) {
+	t.Parallel()
+	class := func(more map[string]string) map[string]string {
+		raw := map[string]string{"monitors": "10.0.0.1:6789", "adminSecretName": "ceph-admin", "userSecretName": "ceph-user"}
+		maps.Copy(raw, more)
+		return raw
+	}
+	for name, test := range map[string]struct {
+		add        map[string]string
+		want, errs string
+	}{
+		"alone":         {add: map[string]string{"csi.storage.k8s.io/fstype": "xfs"}, want: "xfs"},
+		"in upper case": {add: map[string]string{"CSI.storage.k8s.io/fsType": "xfs"}, want: "xfs"},
+		"empty":         {add: map[string]string{"csi.storage.k8s.io/fstype": ""}},
+		"unsupported": {add: map[string]string{"csi.storage.k8s.io/fstype": "ntfs"},
+			errs: `parameters.fsType: Unsupported value: "ntfs": supported values: "ext4", "xfs", "ext3", "btrfs"`},
+		"beside fsType": {add: map[string]string{"csi.storage.k8s.io/fstype": "xfs", "fsType": "ext4"},
+			errs: `parameters.fsType: Invalid value: "ext4": given twice, also as csi.storage.k8s.io/fstype: keep one of them`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			got, errs := Parse(class(test.add))
+			var text string
+			if len(errs) > 0 {
+				text = errs.ToAggregate().Error()
+			}
+			if text != test.errs || len(errs) == 0 && got.FSType != test.want {
+				t.Errorf("got file system %q, error %q; want %q, %q", got.FSType, text, test.want, test.errs)
+			}
+		})
 	}
 }
 

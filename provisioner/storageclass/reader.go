@@ -16,19 +16,18 @@ type reader struct {
 
 func pathOf(key string) *field.Path { return field.NewPath("parameters").Child(key) }
 
-// newReader finds the key of each parameter, in any case.
+// newReader finds the key of each parameter, in any case, or under a synonym.
 func newReader(raw map[string]string) *reader {
 	r := &reader{values: map[string]string{}}
 	seen := map[string]string{}
 	unknown := "unknown parameter, allowed: " + strings.Join(keys, ", ")
 	for _, given := range slices.Sorted(maps.Keys(raw)) {
-		i := slices.IndexFunc(keys, func(k string) bool { return strings.EqualFold(k, given) })
-		if i < 0 {
+		key, known := keyOf(given)
+		if !known {
 			r.fail(Truncate(given), raw[given], unknown)
 			unknown = "unknown parameter" // list the allowed keys only once
 			continue
 		}
-		key := keys[i]
 		if other, twice := seen[key]; twice {
 			r.fail(given, raw[given], "given twice, also as "+other+": keep one of them")
 			continue
@@ -37,6 +36,18 @@ func newReader(raw map[string]string) *reader {
 		r.values[key] = raw[given]
 	}
 	return r
+}
+
+// keyOf returns the key that a class spells in this way.
+func keyOf(given string) (key string, known bool) {
+	if key, known = synonyms[strings.ToLower(given)]; known {
+		return key, true
+	}
+	i := slices.IndexFunc(keys, func(k string) bool { return strings.EqualFold(k, given) })
+	if i < 0 {
+		return "", false
+	}
+	return keys[i], true
 }
 
 func (r *reader) fail(key, value, why string) {
