@@ -7,6 +7,8 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 BIN := $(CURDIR)/_output/bin
 LAB := $(BIN)/lab
 IMAGES := $(BIN)/images
+# The paths of the archives of the container images, separated by commas.
+ARCHIVES := $(BIN)/archives
 PROVISIONER := $(BIN)/rbd-provisioner
 export RBD_PROVISIONER := $(PROVISIONER)
 
@@ -36,9 +38,8 @@ UNIT = $(shell go list ./... | grep -v -e '/rbdutil/librbd$$' -e '/rbdutil/librb
 
 .PHONY: demo
 export KEEP
-demo: prepare $(LAB) $(IMAGES) ## Install on a new cluster, then run a StatefulSet on RBD volumes. KEEP=1 keeps it running.
-	@archives=$$($(IMAGES) build | paste -sd,) && \
-	$(LAB) run demo --nodes 2 --images "$$archives" $(if $(KEEP),--keep) -- e2e/demo/demo.sh
+demo: nodes ## Install on a new cluster, then run a StatefulSet on RBD volumes. KEEP=1 keeps it running.
+	@$(LAB) run demo --nodes 2 --images "$$(cat $(ARCHIVES))" $(if $(KEEP),--keep) -- e2e/demo/demo.sh
 
 ##@ Tests
 
@@ -107,11 +108,10 @@ bench: prepare $(LAB) $(PROVISIONER) ## Compare deletion by size with the in-tre
 		go test -count=1 -tags e2e -timeout 30m -v ./e2e/bench
 
 .PHONY: e2e
-e2e: prepare $(LAB) $(IMAGES) ## The specs: pods on real nodes mount the volumes.
+e2e: nodes ## The specs: pods on real nodes mount the volumes.
 	@$(call say,compiling the tests)
 	@$(compile) -tags e2e ./e2e/specs
-	@archives=$$($(IMAGES) build | paste -sd,) && \
-	$(LAB) run e2e --nodes 2 --images "$$archives" -- \
+	@$(LAB) run e2e --nodes 2 --images "$$(cat $(ARCHIVES))" -- \
 		go test -count=1 -tags e2e -timeout 30m ./e2e/specs
 
 ##@ Development
@@ -182,6 +182,19 @@ update: ## Rewrite what is generated from the code: format, go.sum, the lists of
 .PHONY: prepare
 prepare: $(LAB) ## Install missing Debian packages, and build Kubernetes unless it is in the cache.
 	@$(LAB) prepare --packages $(DEV_PACKAGES)
+
+# What a lab with nodes needs. Kubernetes keeps the processors busy, the images mostly the network
+# and the disk, so they are built at the same time.
+.PHONY: nodes kubernetes
+nodes: $(LAB) $(IMAGES)
+	@$(MAKE) -j2 kubernetes $(ARCHIVES)
+
+kubernetes: $(LAB)
+	@$(LAB) prepare
+
+$(ARCHIVES): $(IMAGES) FORCE
+	@$(IMAGES) build >$@.part
+	@paste -sd, $@.part >$@
 
 .PHONY: clean
 clean: ## Stop all labs and remove _output. The caches in ~/.cache stay.

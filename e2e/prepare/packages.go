@@ -35,8 +35,12 @@ func withoutInstalled(wanted []string, report string) []string {
 
 // InstallCommands returns the commands that install Debian packages. Run them
 // with DEBIAN_FRONTEND=noninteractive.
+//
+// The lab and its images are prepared at the same time, and apt-get does not wait
+// for the lock of another "apt-get update". So they exclude each other by a lock
+// of apt's directory.
 func InstallCommands(packages []string) [][]string {
-	aptGet := []string{"apt-get", "-o", "DPkg::Lock::Timeout=600"}
+	aptGet := []string{"flock", "/var/lib/apt", "apt-get", "-o", "DPkg::Lock::Timeout=600"}
 	return [][]string{
 		slices.Concat(aptGet, []string{"update"}),
 		slices.Concat(aptGet, []string{"install", "-y", "--no-install-recommends"}, packages),
