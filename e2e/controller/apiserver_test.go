@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/rbd-provisioner/rbd-provisioner/e2e/framework"
@@ -182,7 +181,7 @@ func TestFailover(t *testing.T) {
 		if code := leader.Terminate(t); code != 0 {
 			t.Errorf("exit code %d", code)
 		}
-		awaitVolumeOf(t, e, e.Claim(t, fmt.Sprintf("terminated-%d", i), class))
+		e.AwaitVolume(t, e.Claim(t, fmt.Sprintf("terminated-%d", i), class, framework.AssignedTo(e.Provisioner)), framework.Timeout)
 		took = append(took, time.Since(begun).Round(10*time.Millisecond))
 		if took[i] > leaseDuration {
 			t.Errorf("the next volume was created %s after SIGTERM: the lease was not released", took[i])
@@ -194,17 +193,6 @@ func TestFailover(t *testing.T) {
 	awaitReady(t, e, replica())
 	begun := time.Now()
 	leader.Kill(t)
-	awaitVolumeOf(t, e, e.Claim(t, "killed", class))
+	e.AwaitVolume(t, e.Claim(t, "killed", class, framework.AssignedTo(e.Provisioner)), framework.Timeout)
 	t.Logf("from SIGKILL of the leader to the next volume: %s", time.Since(begun).Round(10*time.Millisecond))
-}
-
-// awaitVolumeOf waits until the claim has a volume. It does not wait until the controller manager
-// has bound the two: that takes as long as the claims of all other tests, which it serves one by
-// one.
-func awaitVolumeOf(t *testing.T, e *framework.Env, claim *corev1.PersistentVolumeClaim) {
-	t.Helper()
-	e.Await(t, "a volume of claim "+claim.Name, framework.Timeout, func(ctx context.Context) error {
-		_, err := e.Client.CoreV1().PersistentVolumes().Get(ctx, "pvc-"+string(claim.UID), metav1.GetOptions{})
-		return err
-	}, claim)
 }

@@ -30,9 +30,9 @@ func TestADeadClusterStopsNobodyElse(t *testing.T) {
 	e.AwaitEvent(t, waiting[0], framework.Timeout, "Provisioning")
 	begun := time.Now()
 	for i := range 5 {
-		e.AwaitBoundIn(t, e.Claim(t, fmt.Sprintf("alive-%d", i), alive), 3*operationTimeout)
+		e.AwaitVolume(t, e.Claim(t, fmt.Sprintf("alive-%d", i), alive, framework.AssignedTo(e.Provisioner)), 3*operationTimeout)
 	}
-	t.Logf("five claims were bound one after the other within %s", time.Since(begun).Round(time.Millisecond))
+	t.Logf("five volumes were created one after the other within %s", time.Since(begun).Round(time.Millisecond))
 	for _, claim := range waiting {
 		e.AwaitEvent(t, claim, framework.Timeout, "ProvisioningFailed", "Ceph cluster cannot be reached")
 		e.WantImage(t, e.ImageFor(claim), false)

@@ -49,6 +49,14 @@ func ClassByAnnotation(class string) ClaimOption {
 	}
 }
 
+// AssignedTo assigns the claim to a provisioner, which otherwise the controller manager does. It
+// serves claims one by one, so that a claim can wait for those of all other tests.
+func AssignedTo(provisioner string) ClaimOption {
+	return func(claim *corev1.PersistentVolumeClaim) {
+		claim.Annotations = map[string]string{"volume.kubernetes.io/storage-provisioner": provisioner}
+	}
+}
+
 // Claim creates a claim of 1Gi, ReadWriteOnce.
 func (e *Env) Claim(t *testing.T, name, class string, options ...ClaimOption) *corev1.PersistentVolumeClaim {
 	t.Helper()
@@ -112,6 +120,16 @@ func (e *Env) AwaitBoundIn(t *testing.T, claim *corev1.PersistentVolumeClaim, ti
 		return err
 	}, claim)
 	return volume
+}
+
+// AwaitVolume waits until the provisioner has created the volume of a claim. It does not wait
+// until the controller manager has bound the two, for the reason that AssignedTo gives.
+func (e *Env) AwaitVolume(t *testing.T, claim *corev1.PersistentVolumeClaim, timeout time.Duration) {
+	t.Helper()
+	e.Await(t, "a volume of claim "+claim.Name, timeout, func(ctx context.Context) error {
+		_, err := e.Client.CoreV1().PersistentVolumes().Get(ctx, "pvc-"+string(claim.UID), metav1.GetOptions{})
+		return err
+	}, claim)
 }
 
 // DeleteClaim deletes a claim and waits until it does not exist any more.
