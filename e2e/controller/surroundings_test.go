@@ -171,11 +171,14 @@ func missingCaps(t *testing.T, s *surroundings, name string) {
 
 func accessModes(t *testing.T, s *surroundings, name string) {
 	class := s.Class(t, name)
-	for mode, why := range map[corev1.PersistentVolumeAccessMode]string{
-		corev1.ReadOnlyMany:     "a new volume is empty, and nodes could never write to it",
-		corev1.ReadWriteMany:    "two nodes that write to a file system on an RBD image corrupt it",
-		corev1.ReadWriteOncePod: "Kubernetes enforces it for CSI volumes only",
-	} {
+	modes := map[corev1.PersistentVolumeAccessMode]string{
+		corev1.ReadOnlyMany:  "a new volume is empty, and nodes could never write to it",
+		corev1.ReadWriteMany: "two nodes that write to a file system on an RBD image corrupt it",
+	}
+	if s.HasKubernetes(t, "1.27") { // earlier API servers reject such a claim themselves
+		modes[corev1.ReadWriteOncePod] = "Kubernetes enforces it for CSI volumes only"
+	}
+	for mode, why := range modes {
 		s.refused(t, name, class, []string{
 			`spec.accessModes[0]: Invalid value: "` + string(mode) + `"`, why, "allowed: ReadWriteOnce, alone or with ReadOnlyMany",
 		}, framework.Modes(mode))
@@ -189,6 +192,14 @@ func dataSource(t *testing.T, s *surroundings, name string) {
 	const why = "this provisioner clones PersistentVolumeClaims only"
 	s.refused(t, name, class, []string{"source claim other does not exist in namespace " + s.Namespace}, framework.CloneOf("other"))
 	s.DeleteClaim(t, name)
+	s.refused(t, name, class, []string{`spec.dataSource: Invalid value: "VolumeSnapshot monday"`, why},
+		func(claim *corev1.PersistentVolumeClaim) {
+			claim.Spec.DataSource = &corev1.TypedLocalObjectReference{APIGroup: ptr.To("snapshot.storage.k8s.io"), Kind: "VolumeSnapshot", Name: "monday"}
+		})
+	s.DeleteClaim(t, name)
+	if !s.HasKubernetes(t, "1.24") {
+		return // earlier API servers ignore dataSourceRef
+	}
 	// The API server copies it to dataSource.
 	s.refused(t, name, class, []string{`spec.dataSource: Invalid value: "Backup monday"`, why},
 		func(claim *corev1.PersistentVolumeClaim) {

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"testing"
 
+	"k8s.io/apimachinery/pkg/util/version"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -49,6 +50,20 @@ func connect(t *testing.T) kubernetes.Interface {
 		t.Fatal(err)
 	}
 	return client
+}
+
+// HasKubernetes reports whether the API server is of this version, such as "1.24", or later.
+func (e *Env) HasKubernetes(t *testing.T, want string) bool {
+	t.Helper()
+	info, err := e.Client.Discovery().ServerVersion()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := version.ParseGeneric(info.GitVersion)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return got.AtLeast(version.MustParseGeneric(want))
 }
 
 // Kubectl runs kubectl with a text on its standard input and returns its output.
