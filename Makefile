@@ -83,6 +83,14 @@ test-ceph: prepare $(LAB) $(PROVISIONER) ## The Ceph client and the provisioner 
 	@$(LAB) run test-ceph --nodes 0 --rbd-in-controller-manager -- \
 		go test -count=1 -tags e2e -timeout 10m -run '^TestExpansion' ./e2e/controller
 
+.PHONY: test-kubernetes
+test-kubernetes: KUBERNETES = 1.20
+test-kubernetes: prepare $(LAB) $(PROVISIONER) ## The provisioner itself on the control plane of another release: KUBERNETES=1.20
+	@$(call say,compiling the tests)
+	@$(compile) -tags e2e ./e2e/controller
+	@$(LAB) run test-kubernetes --nodes 0 --kubernetes $(KUBERNETES) -- \
+		go test -count=1 -tags e2e -timeout 20m ./e2e/controller
+
 CLAIMS ?= 300
 KILLS ?= 20
 .PHONY: soak
@@ -127,7 +135,7 @@ image: ## Build the container image with docker. For a lab: _output/bin/images b
 verify: prepare lint scripts workflows vulnerabilities ## All checks that run no product code: format, lint, dependencies, generated files, documents, the model.
 	@$(call say,checking that go.mod and go.sum are tidy)
 	@go mod tidy -diff
-	@cd e2e/kubernetes && go mod tidy -diff
+	@for module in e2e/kubernetes e2e/kubernetes/*/; do (cd $$module && go mod tidy -diff); done
 	@$(call say,checking that only the Ceph client imports go-ceph)
 	@! go list -deps $(UNIT) | grep -e '^github.com/ceph/go-ceph'
 	@$(call say,checking the manifests and the documents)
@@ -176,12 +184,12 @@ release-check: ## Check that this commit can be released: VERSION=v0.1.0. See RE
 update: ## Rewrite what is generated from the code: format, go.sum, the lists of flags and metrics in docs.
 	gofmt -w cmd provisioner rbdutil e2e deploy docs
 	go mod tidy
-	cd e2e/kubernetes && go mod tidy
+	for module in e2e/kubernetes e2e/kubernetes/*/; do (cd $$module && go mod tidy); done
 	UPDATE_GOLDEN=1 go test ./cmd/rbd-provisioner/app ./provisioner
 
 .PHONY: prepare
 prepare: $(LAB) ## Install missing Debian packages, and build Kubernetes unless it is in the cache.
-	@$(LAB) prepare --packages $(DEV_PACKAGES)
+	@$(LAB) prepare --packages $(DEV_PACKAGES) $(if $(KUBERNETES),--kubernetes $(KUBERNETES))
 
 # What a lab with nodes needs. Kubernetes keeps the processors busy, the images mostly the network
 # and the disk, so they are built at the same time.

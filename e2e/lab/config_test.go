@@ -145,19 +145,23 @@ func TestVersionFlags(t *testing.T) {
 	}
 }
 
-func TestKubernetesVersionIsThatOfTheModule(t *testing.T) {
+func TestEachReleaseOfKubernetesHasAModule(t *testing.T) {
 	t.Parallel()
+	for release, want := range map[string]string{DefaultKubernetes: "v1.30.14", "1.20": "v1.20.15"} {
+		l := newTestLab(t)
+		l.opts.Kubernetes = release
+		module, err := l.kubernetesModule()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := kubernetesVersion(module); err != nil || got != want {
+			t.Errorf("%s: got %s, %v, want %s", release, got, err, want)
+		}
+	}
 	l := newTestLab(t)
-	source, err := l.kubernetesSource()
-	if err != nil {
-		t.Fatal(err)
-	}
-	module, err := os.ReadFile(filepath.Join(source, "go.mod"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !strings.Contains(string(module), "k8s.io/kubernetes "+KubernetesVersion) {
-		t.Errorf("%s does not require k8s.io/kubernetes %s", source, KubernetesVersion)
+	l.opts.Kubernetes = "1.19"
+	if _, err := l.kubernetesModule(); err == nil || !strings.Contains(err.Error(), `no module builds Kubernetes "1.19"; there are modules for 1.30, 1.20`) {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -7,41 +7,75 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 )
 
-// KubernetesVersion is the last patch release of the last minor release with the in-tree rbd
-// plugin.
-const KubernetesVersion = "v1.30.14"
+// DefaultKubernetes is the last minor release with the in-tree rbd plugin.
+const DefaultKubernetes = "1.30"
 
-// moduleFile is the path of the module that builds Kubernetes, in the repository.
+// moduleFile is the path of the module that builds DefaultKubernetes, in the repository. Each
+// other release has its own module in a folder beside it.
 const moduleFile = "e2e/kubernetes/go.mod"
 
 // buildKubernetes builds the Kubernetes programs unless they are in the cache.
 func (l *Lab) buildKubernetes(ctx context.Context) error {
-	source, err := l.kubernetesSource()
+	module, err := l.kubernetesModule()
 	if err != nil {
 		return err
 	}
-	args := []string{"build", "-ldflags", versionFlags(KubernetesVersion), "-o"}
-	key, err := cacheKey(append(args, runtime.GOARCH), filepath.Join(source, "go.mod"), filepath.Join(source, "go.sum"))
+	version, err := kubernetesVersion(module)
+	if err != nil {
+		return err
+	}
+	args := []string{"build", "-ldflags", versionFlags(version), "-o"}
+	files := []string{filepath.Join(module, "go.mod"), filepath.Join(module, "go.sum")}
+	if generator := filepath.Join(module, generatorFile); exists(generator) {
+		files = append(files, generator)
+	}
+	key, err := cacheKey(append(args, runtime.GOARCH), files...)
 	if err != nil {
 		return err
 	}
 	l.settings.BinDir, err = l.cached(ctx, "kubernetes", key, func(ctx context.Context, path string) error {
-		what := "building Kubernetes " + KubernetesVersion + " (takes minutes the first time)"
+		what := "building Kubernetes " + version + " (takes minutes the first time)"
 		return l.progress.Step(ctx, what, func(ctx context.Context) error {
-			cmd := exec.CommandContext(ctx, "go", append(args, path+string(filepath.Separator), "tool")...)
-			cmd.Dir = source
-			cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off", "GOFLAGS=-mod=readonly", "PWD="+source)
-			if err := os.Mkdir(path, 0o755); err != nil {
-				return err
-			}
-			return runLogged(cmd, filepath.Join(l.opts.CacheDir, "kubernetes-build.log"))
+			return l.compileKubernetes(ctx, module, append(args, path+string(filepath.Separator), "tool"), path)
 		})
 	})
 	return err
+}
+
+// generatorFile is a script in the module of a release whose source is not complete. It writes
+// the missing files, and a go.mod that uses them.
+const generatorFile = "generate.sh"
+
+// compileKubernetes runs the go command with args, which write to the directory path.
+func (l *Lab) compileKubernetes(ctx context.Context, module string, args []string, path string) error {
+	if generator := filepath.Join(module, generatorFile); exists(generator) {
+		generated, err := os.MkdirTemp("", "rbd-lab-kubernetes-")
+		if err != nil {
+			return err
+		}
+		defer func() { _ = os.RemoveAll(generated) }()
+		if err := l.runBuild(exec.CommandContext(ctx, generator, generated), module); err != nil {
+			return err
+		}
+		args = slices.Insert(args, 1, "-modfile="+filepath.Join(generated, "go.mod"))
+	}
+	if err := os.Mkdir(path, 0o755); err != nil {
+		return err
+	}
+	return l.runBuild(exec.CommandContext(ctx, "go", args...), module)
+}
+
+// runBuild runs a command of the build in the module's directory.
+func (l *Lab) runBuild(cmd *exec.Cmd, module string) error {
+	cmd.Dir = module
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off", "GOFLAGS=-mod=readonly", "PWD="+module)
+	return runLogged(cmd, filepath.Join(l.opts.CacheDir, "kubernetes-build.log"))
 }
 
 // versionFlags set the version that the programs report. A plain build reports none, and
@@ -59,7 +93,45 @@ func versionFlags(version string) string {
 	return strings.Join(flags, " ")
 }
 
-// kubernetesSource finds the module that builds Kubernetes: in Options.Source, upwards from the
+// kubernetesModule returns the directory of the module that builds the lab's Kubernetes.
+func (l *Lab) kubernetesModule() (string, error) {
+	source, err := l.kubernetesSource()
+	if err != nil || l.opts.Kubernetes == DefaultKubernetes {
+		return source, err
+	}
+	modules, err := filepath.Glob(filepath.Join(source, "1.*", "go.mod"))
+	if err != nil {
+		return "", err
+	}
+	releases := []string{DefaultKubernetes}
+	for _, module := range modules {
+		dir := filepath.Dir(module)
+		if filepath.Base(dir) == l.opts.Kubernetes {
+			return dir, nil
+		}
+		releases = append(releases, filepath.Base(dir))
+	}
+	return "", fmt.Errorf("no module builds Kubernetes %q; there are modules for %s", l.opts.Kubernetes, strings.Join(releases, ", "))
+}
+
+// requirement matches the line of a go.mod that selects the version of Kubernetes.
+var requirement = regexp.MustCompile(`(?m)^\s*(?:require )?k8s\.io/kubernetes (v\S+)`)
+
+// kubernetesVersion returns the version of Kubernetes that a module builds.
+func kubernetesVersion(module string) (string, error) {
+	file := filepath.Join(module, "go.mod")
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return "", err
+	}
+	match := requirement.FindSubmatch(data)
+	if match == nil {
+		return "", fmt.Errorf("%s does not require k8s.io/kubernetes", file)
+	}
+	return string(match[1]), nil
+}
+
+// kubernetesSource finds the module of DefaultKubernetes: in Options.Source, upwards from the
 // working directory, or beside this source file.
 func (l *Lab) kubernetesSource() (string, error) {
 	if l.opts.Source != "" {

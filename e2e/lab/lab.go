@@ -32,9 +32,12 @@ type Options struct {
 	// CacheDir is shared by all labs; ${XDG_CACHE_HOME:-~/.cache}/rbd-provisioner-lab by
 	// default.
 	CacheDir string
-	// Source is the directory of the Go module that builds Kubernetes. By default it is
+	// Source is the directory of the Go modules that build Kubernetes. By default it is
 	// searched from the working directory upwards.
 	Source string
+	// Kubernetes is the minor release to build and start, such as "1.20"; DefaultKubernetes by
+	// default. Only the default has nodes.
+	Kubernetes string
 	// Out is the writer of the progress lines; nil discards them.
 	Out io.Writer
 }
@@ -130,6 +133,9 @@ func (o *Options) complete() error {
 	}
 	if o.CacheDir == "" {
 		o.CacheDir = prepare.CacheDir()
+	}
+	if o.Kubernetes == "" {
+		o.Kubernetes = DefaultKubernetes
 	}
 	for _, dir := range []*string{&o.RunDir, &o.StateDir, &o.CacheDir} {
 		abs, err := filepath.Abs(*dir)

@@ -35,6 +35,9 @@ func (l *Lab) Up(ctx context.Context, opts UpOptions) error {
 	if err := opts.validate(); err != nil {
 		return err
 	}
+	if opts.Nodes > 0 && l.opts.Kubernetes != DefaultKubernetes {
+		return fmt.Errorf("nodes need Kubernetes %s, and %s was requested: use --nodes 0", DefaultKubernetes, l.opts.Kubernetes)
+	}
 	if err := l.preflight(opts.Nodes); err != nil {
 		return err
 	}

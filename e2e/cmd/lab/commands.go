@@ -93,6 +93,9 @@ func parse(name string, args []string) (*invocation, error) {
 	if name == "up" || name == "run" {
 		addUpFlags(flags, &call.up)
 	}
+	if name == "up" || name == "run" || name == "prepare" {
+		flags.StringVar(&call.opts.Kubernetes, "kubernetes", lab.DefaultKubernetes, "minor release of Kubernetes; only the default has nodes")
+	}
 	switch name {
 	case "prepare":
 		flags.StringSliceVar(&call.up.Packages, "packages", nil, "additional Debian packages to install")
