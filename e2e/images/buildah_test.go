@@ -41,16 +41,3 @@ func TestSaveCommand(t *testing.T) {
 		t.Errorf("command (-want +got):\n%s", diff)
 	}
 }
-
-func TestBootstrapCommandChecksSignatures(t *testing.T) {
-	t.Parallel()
-	// For an unknown release the script of sid is used.
-	got := bootstrapCommand("no-such-release", "/root", mirror{archive: "http://mirror/debian"})
-	want := []string{
-		"unshare", "--mount", "debootstrap", "--variant=minbase", "--force-check-gpg", "--keyring=" + keyring,
-		"no-such-release", "/root", "http://mirror/debian", "/usr/share/debootstrap/scripts/sid",
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("command (-want +got):\n%s", diff)
-	}
-}

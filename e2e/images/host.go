@@ -13,7 +13,7 @@ import (
 
 // hostPackages returns the Debian packages that the host needs.
 func hostPackages() []string {
-	return []string{"buildah", "debian-archive-keyring", "debootstrap"}
+	return append(prepare.BootstrapPackages(), "buildah")
 }
 
 // prepareHost checks that the host can build images, and installs missing packages.
@@ -41,15 +41,6 @@ func prepareHost(ctx context.Context, r *runner) error {
 
 // isDebian reports whether the content of /etc/os-release names Debian or a derivative.
 func isDebian(osRelease string) bool {
-	return osReleaseField(osRelease, "ID") == "debian" ||
-		slices.Contains(strings.Fields(osReleaseField(osRelease, "ID_LIKE")), "debian")
-}
-
-func osReleaseField(osRelease, name string) string {
-	for _, line := range strings.Split(osRelease, "\n") {
-		if key, value, _ := strings.Cut(line, "="); key == name {
-			return strings.Trim(value, `"'`)
-		}
-	}
-	return ""
+	return prepare.OSReleaseField(osRelease, "ID") == "debian" ||
+		slices.Contains(strings.Fields(prepare.OSReleaseField(osRelease, "ID_LIKE")), "debian")
 }

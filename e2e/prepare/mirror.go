@@ -1,20 +1,21 @@
-package images
+package prepare
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 )
 
-// mirror has the URLs of Debian packages.
-type mirror struct {
-	archive, security string
+// Mirror has the URLs of Debian packages.
+type Mirror struct {
+	Archive, Security string
 }
 
 // publicMirror has every supported release and is available everywhere.
-func publicMirror() mirror {
-	return mirror{archive: "http://deb.debian.org/debian", security: "http://deb.debian.org/debian-security"}
+func publicMirror() Mirror {
+	return Mirror{Archive: "http://deb.debian.org/debian", Security: "http://deb.debian.org/debian-security"}
 }
 
 // aptSource is one entry of apt's source lists.
@@ -22,10 +23,23 @@ type aptSource struct {
 	uris, suites, components []string
 }
 
+// WithMirror calls fn with the host's mirrors, one after the other, until it succeeds.
+func WithMirror(ctx context.Context, progress *Progress, fn func(Mirror) error) (err error) {
+	for _, mirror := range hostMirrors("/") {
+		if err != nil {
+			progress.Printf("%v", err)
+		}
+		if err = fn(mirror); err == nil || ctx.Err() != nil {
+			return err
+		}
+	}
+	return err
+}
+
 // hostMirrors returns the mirrors in the host's apt configuration, in its order, and the public
 // one last. Some entries may not be Debian mirrors. debootstrap checks signatures and rejects
 // those.
-func hostMirrors(root string) []mirror {
+func hostMirrors(root string) []Mirror {
 	var sources []aptSource
 	for _, pattern := range []string{"sources.list", "sources.list.d/*.list", "sources.list.d/*.sources"} {
 		paths, _ := filepath.Glob(filepath.Join(root, "etc/apt", pattern))
@@ -45,7 +59,7 @@ func hostMirrors(root string) []mirror {
 		sources[i].uris = resolveMirrorFiles(root, sources[i].uris)
 	}
 	release, _ := os.ReadFile(filepath.Join(root, "etc/os-release"))
-	return chooseMirrors(sources, osReleaseField(string(release), "VERSION_CODENAME"))
+	return chooseMirrors(sources, OSReleaseField(string(release), "VERSION_CODENAME"))
 }
 
 // parseStanzas parses the deb822 format: paragraphs of "Key: value", in which lines that begin
@@ -113,7 +127,7 @@ func resolveMirrorFiles(root string, uris []string) []string {
 
 // chooseMirrors pairs each source of the host's release with its source of security updates, or
 // with the usual path of these on a mirror.
-func chooseMirrors(sources []aptSource, codename string) []mirror {
+func chooseMirrors(sources []aptSource, codename string) []Mirror {
 	var archives, securities []string
 	for _, source := range sources {
 		if !slices.Contains(source.components, "main") {
@@ -128,20 +142,30 @@ func chooseMirrors(sources []aptSource, codename string) []mirror {
 			}
 		}
 	}
-	var mirrors []mirror
+	var mirrors []Mirror
 	for _, archive := range archives {
 		archive = strings.TrimSuffix(archive, "/")
 		security := archive + "-security"
 		if len(securities) > 0 {
 			security = strings.TrimSuffix(securities[0], "/")
 		}
-		mirrors = append(mirrors, mirror{archive, security})
+		mirrors = append(mirrors, Mirror{archive, security})
 	}
-	var unique []mirror
+	var unique []Mirror
 	for _, m := range append(mirrors, publicMirror()) {
 		if !slices.Contains(unique, m) {
 			unique = append(unique, m)
 		}
 	}
 	return unique
+}
+
+// OSReleaseField returns a field of the content of /etc/os-release, or "".
+func OSReleaseField(osRelease, name string) string {
+	for _, line := range strings.Split(osRelease, "\n") {
+		if key, value, _ := strings.Cut(line, "="); key == name {
+			return strings.Trim(value, `"'`)
+		}
+	}
+	return ""
 }
