@@ -15,7 +15,7 @@ import (
 // it to the given path. If several processes need the same entry, one produces it and the
 // others wait.
 func (l *Lab) cached(ctx context.Context, kind, key string, produce func(ctx context.Context, path string) error) (string, error) {
-	path := filepath.Join(l.opts.CacheDir, kind+"-"+key)
+	path := l.cachePath(kind, key)
 	if exists(path) {
 		return path, nil
 	}
@@ -44,6 +44,11 @@ func (l *Lab) cached(ctx context.Context, kind, key string, produce func(ctx con
 	return path, l.prune(kind, path)
 }
 
+// cachePath returns the path of an entry, which may not exist.
+func (l *Lab) cachePath(kind, key string) string {
+	return filepath.Join(l.opts.CacheDir, kind+"-"+key)
+}
+
 // prune removes older entries of a kind, except those that a lab uses.
 func (l *Lab) prune(kind, newest string) error {
 	inUse := map[string]bool{newest: true}
@@ -55,6 +60,7 @@ func (l *Lab) prune(kind, newest string) error {
 		// A lab that cannot be opened is being started or stopped, and uses the newest entry.
 		if other, err := Open(name, l.opts); err == nil {
 			inUse[other.settings.BinDir], inUse[other.settings.Disk] = true, true
+			inUse[string(other.settings.CephRoot)] = true
 		}
 	}
 	paths, err := filepath.Glob(filepath.Join(l.opts.CacheDir, kind+"-*"))

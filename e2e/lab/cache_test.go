@@ -113,15 +113,15 @@ func TestPruneKeepsTheNewestAndThoseInUse(t *testing.T) {
 	newest := entry("0", 0)
 	kept := []string{newest, entry("1", time.Hour), entry("2", 2*time.Hour), entry("3", 3*time.Hour)}
 	gone := entry("4", 4*time.Hour)
-	used := entry("5", 5*time.Hour)
-	l.settings.Disk = used
+	used, root := entry("5", 5*time.Hour), entry("6", 6*time.Hour)
+	l.settings.Disk, l.settings.CephRoot = used, cephRoot(root)
 	if err := l.saveSettings(); err != nil {
 		t.Fatal(err)
 	}
 	if err := l.prune("disk", newest); err != nil {
 		t.Fatal(err)
 	}
-	for _, path := range append(kept, used) {
+	for _, path := range append(kept, used, root) {
 		if !exists(path) {
 			t.Errorf("%s was removed", path)
 		}

@@ -2,9 +2,12 @@ package lab
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -74,7 +77,7 @@ func (c *Ceph) Keyring(entity string) string { return c.file("ceph." + entity + 
 
 // Key returns the secret of an entity such as "client.kube".
 func (c *Ceph) Key(ctx context.Context, entity string) (string, error) {
-	out, err := c.lab.output(ctx, "ceph", "-c", c.ConfFile(), "--connect-timeout", "15", "auth", "print-key", entity)
+	out, err := c.output(ctx, "ceph", "-c", c.ConfFile(), "--connect-timeout", "15", "auth", "print-key", entity)
 	return strings.TrimSpace(string(out)), err
 }
 
@@ -105,18 +108,21 @@ func (c *Ceph) dir() string {
 
 // Start creates a new cluster and waits until its pool is usable.
 func (c *Ceph) Start(ctx context.Context) error {
-	what := "Ceph"
-	if c.opts.Name != "" {
-		what += " " + c.opts.Name
-	}
-	return c.lab.progress.Step(ctx, "starting "+what, func(ctx context.Context) error {
-		for _, step := range []func(context.Context) error{c.configure, c.startMonitor, c.startManagerAndOSD, c.makePool} {
+	return c.lab.progress.Step(ctx, "starting "+c.what(), func(ctx context.Context) error {
+		for _, step := range []func(context.Context) error{c.configure, c.startMonitor, c.startManagerAndOSD, c.makePool, c.checkVersion} {
 			if err := step(ctx); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
+}
+
+func (c *Ceph) what() string {
+	if c.opts.Name == "" {
+		return "Ceph"
+	}
+	return "Ceph " + c.opts.Name
 }
 
 // Stop stops the cluster's daemons.
@@ -160,10 +166,10 @@ func (c *Ceph) configure(ctx context.Context) error {
 	}
 	monmap := c.file("monmap")
 	addresses := fmt.Sprintf("[v2:%s:%d,v1:%s:%d]", HostIP, c.opts.PortV2, HostIP, c.opts.Port)
-	if _, err := c.lab.output(ctx, "monmaptool", "--create", "--clobber", "--fsid", fsid, "--addv", "a", addresses, monmap); err != nil {
+	if _, err := c.output(ctx, "monmaptool", "--create", "--clobber", "--fsid", fsid, "--addv", "a", addresses, monmap); err != nil {
 		return err
 	}
-	_, err = c.lab.output(ctx, "ceph-mon", "-c", c.ConfFile(), "-i", "a", "--mkfs", "--monmap", monmap, "--keyring", c.file("all.keyring"))
+	_, err = c.output(ctx, "ceph-mon", "-c", c.ConfFile(), "-i", "a", "--mkfs", "--monmap", monmap, "--keyring", c.file("all.keyring"))
 	return err
 }
 
@@ -183,7 +189,7 @@ func (c *Ceph) startMonitor(ctx context.Context) error {
 		return err
 	}
 	return mon.awaitReady(ctx, time.Minute, func(ctx context.Context) error {
-		_, err := c.lab.output(ctx, "ceph", "-c", c.ConfFile(), "--connect-timeout", "5", "mon", "stat")
+		_, err := c.output(ctx, "ceph", "-c", c.ConfFile(), "--connect-timeout", "5", "mon", "stat")
 		return err
 	})
 }
@@ -196,10 +202,10 @@ func (c *Ceph) startManagerAndOSD(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := c.lab.output(ctx, "ceph", "-c", c.ConfFile(), "osd", "new", uuid); err != nil {
+	if _, err := c.output(ctx, "ceph", "-c", c.ConfFile(), "osd", "new", uuid); err != nil {
 		return err
 	}
-	if _, err := c.lab.output(ctx, "ceph-osd", "-c", c.ConfFile(), "-i", "0", "--mkfs", "--osd-uuid", uuid); err != nil {
+	if _, err := c.output(ctx, "ceph-osd", "-c", c.ConfFile(), "-i", "0", "--mkfs", "--osd-uuid", uuid); err != nil {
 		return err
 	}
 	_, err = c.start(ctx, "osd.0", "ceph-osd", "-i", "0")
@@ -211,22 +217,59 @@ func (c *Ceph) makePool(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := c.lab.output(ctx, "ceph", "-c", c.ConfFile(), "osd", "pool", "create", c.opts.Pool, "32"); err != nil {
+	if _, err := c.output(ctx, "ceph", "-c", c.ConfFile(), "osd", "pool", "create", c.opts.Pool, "32"); err != nil {
 		return osd.withLog(err)
 	}
 	// The command waits for the placement groups, and so for the OSD.
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
-	_, err = c.lab.output(ctx, "rbd", "-c", c.ConfFile(), "pool", "init", c.opts.Pool)
+	_, err = c.output(ctx, "rbd", "-c", c.ConfFile(), "pool", "init", c.opts.Pool)
 	return osd.withLog(err)
 }
 
 func (c *Ceph) start(ctx context.Context, name, program string, args ...string) (*Daemon, error) {
 	return c.lab.startDaemon(ctx, daemonSpec{
 		Name: c.daemon(name),
-		Argv: append([]string{"/usr/bin/" + program, "-f", "-c", c.ConfFile()}, args...),
+		Argv: c.lab.settings.CephRoot.command(append([]string{"/usr/bin/" + program, "-f", "-c", c.ConfFile()}, args...)...),
 		Log:  c.lab.logFile(c.daemon(name)),
 	})
+}
+
+// output runs a command of the cluster's version and returns its output.
+func (c *Ceph) output(ctx context.Context, argv ...string) ([]byte, error) {
+	argv = c.lab.settings.CephRoot.command(argv...)
+	return c.lab.output(ctx, argv[0], argv[1:]...)
+}
+
+// checkVersion checks that the daemons have the requested version, so that no test runs on
+// another one.
+func (c *Ceph) checkVersion(ctx context.Context) error {
+	if c.lab.settings.CephVersion == 0 {
+		return nil
+	}
+	out, err := c.output(ctx, "ceph", "-c", c.ConfFile(), "versions", "--format", "json")
+	if err != nil {
+		return err
+	}
+	version, err := versionOf(out, c.lab.settings.CephVersion)
+	if err == nil {
+		c.lab.progress.Printf("%s has %s", c.what(), version)
+	}
+	return err
+}
+
+// versionOf returns the version of monitor and OSD in the output of `ceph versions`. Its first
+// number must be major.
+func versionOf(versions []byte, major int) (string, error) {
+	var found struct{ Mon, OSD map[string]int }
+	if err := json.Unmarshal(versions, &found); err != nil {
+		return "", fmt.Errorf("`ceph versions` printed %q: %w", versions, err)
+	}
+	names := slices.Sorted(maps.Keys(found.Mon))
+	if len(names) != 1 || !maps.Equal(found.Mon, found.OSD) || !strings.HasPrefix(names[0], fmt.Sprintf("ceph version %d.", major)) {
+		return "", fmt.Errorf("want version %d of Ceph, but the monitor has %v and the OSD has %v", major, found.Mon, found.OSD)
+	}
+	return names[0], nil
 }
 
 // logPattern returns the path of the daemons' logs; Ceph replaces $name by the daemon's name.

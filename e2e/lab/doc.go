@@ -29,6 +29,12 @@
 // to create and the same for all labs. They are kept in a cache directory, under
 // a hash of their inputs.
 //
+// The programs of Ceph are those of the host's packages, version 16, or version
+// 18 of Debian 13. The latter are in the cache too, in a directory with a small
+// Debian 13. Each of its processes has a mount namespace in which /usr is that
+// directory's, so that it sees all other files at the paths of the host, and no
+// mount remains. Tests run in the same way with the client libraries of 18.
+//
 // A lab does not depend on the process that started it. Any other process can
 // attach to it with Open or stop it. Down finds processes by their network
 // namespace, never by name, and so also after an interrupted start.

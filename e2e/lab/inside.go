@@ -49,9 +49,15 @@ func (l *Lab) output(ctx context.Context, name string, args ...string) ([]byte, 
 	return stdout.Bytes(), nil
 }
 
-// Exec replaces the calling process by a program in the lab's network and environment. It
-// returns only on failure.
-func (l *Lab) Exec(argv []string) error {
+// Exec replaces the calling process by a program in the lab's network and environment. With the
+// version RootCeph the program, and what it starts, use the commands and libraries of that
+// version. Exec returns only on failure.
+func (l *Lab) Exec(argv []string, version int) error {
+	root, err := l.cephRoot(version)
+	if err != nil {
+		return err
+	}
+	argv = root.command(argv...)
 	env := mergeEnv(os.Environ(), l.Env())
 	path, err := lookPath(argv[0], env)
 	if err != nil {

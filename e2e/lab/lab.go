@@ -62,6 +62,10 @@ type settings struct {
 	Disk string `json:"disk,omitempty"`
 	// Ceph is the main cluster.
 	Ceph CephOptions `json:"ceph"`
+	// CephVersion is the requested version of all clusters, or 0.
+	CephVersion int `json:"cephVersion,omitempty"`
+	// CephRoot has the programs of Ceph, if they are not those of the host.
+	CephRoot cephRoot `json:"cephRoot,omitempty"`
 }
 
 // New returns a lab without creating anything.

@@ -68,12 +68,13 @@ func TestSurvivesAKillAtAnyMoment(t *testing.T) {
 	l := temporary(t, "killed")
 	command := buildCommand(t)
 	for round := range 6 {
-		cmd := exec.Command(command, "up", l.Name(), "--nodes", "1")
+		version := []string{"16", "18"}[round/2%2]
+		cmd := exec.Command(command, "up", l.Name(), "--nodes", "1", "--ceph", version)
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
 		after := time.Duration(rand.IntN(12000)) * time.Millisecond
-		t.Logf("round %d: killed after %s", round, after)
+		t.Logf("round %d: killed after %s, Ceph %s", round, after, version)
 		time.Sleep(after)
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
@@ -199,4 +200,56 @@ func TestDurableCephOutlivesItsOSD(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+}
+
+func TestCephInADirectory(t *testing.T) {
+	l := temporary(t, "directory")
+	// Up checks the version of the daemons.
+	opts := UpOptions{NoKubernetes: true, CephVersion: RootCeph, Ceph: CephOptions{Durable: true}}
+	if err := l.Up(t.Context(), opts); err != nil {
+		t.Fatal(err)
+	}
+	inode, _, err := l.net.inode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	command := buildCommand(t)
+	for version, want := range map[string]string{"16": "ceph version 16.", "18": "ceph version 18."} {
+		out, err := exec.Command(command, "exec", l.Name(), "--librbd", version, "--", "rbd", "--version").CombinedOutput()
+		if err != nil || !strings.HasPrefix(string(out), want) {
+			t.Errorf("with librbd %s: %q, %v, want %s", version, out, err, want)
+		}
+		// Both versions of the commands can use the cluster.
+		image := "kube/image-" + version
+		if out, err := exec.Command(command, "exec", l.Name(), "--librbd", version, "--", "rbd", "create", image, "--size", "1G").CombinedOutput(); err != nil {
+			t.Errorf("with librbd %s: %q, %v", version, out, err)
+		}
+	}
+	// Faults reach the daemon, and it starts again in the directory.
+	osd, err := l.Daemon("osd.0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := osd.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := osd.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if _, err := l.output(ctx, "rbd", "info", "kube/image-18"); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Ceph().checkVersion(ctx); err != nil {
+		t.Error(err)
+	}
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil || bytes.Contains(mounts, []byte(l.settings.CephRoot)) {
+		t.Errorf("the directory is mounted on the host: %v\n%s", err, mounts)
+	}
+	if err := l.Down(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	assertGone(t, l, inode)
 }

@@ -115,6 +115,8 @@ func TestUpOptions(t *testing.T) {
 		"nodes without API":  {UpOptions{Nodes: 1, NoKubernetes: true}, []string{"nodes need Kubernetes"}},
 		"image is missing":   {UpOptions{Images: []string{image + ".gz"}}, []string{"no such file"}},
 		"image is a folder":  {UpOptions{Images: []string{filepath.Dir(image)}}, []string{"not a file"}},
+		"Ceph 18":            {UpOptions{CephVersion: 18}, nil},
+		"an unknown Ceph":    {UpOptions{CephVersion: 17}, []string{"invalid version of Ceph 17: want 16 or 18"}},
 		"everything at once": {UpOptions{Nodes: 9, Ceph: CephOptions{Name: "b"}}, []string{"has no name", "want 0 to 8"}},
 	} {
 		err := test.opts.validate()

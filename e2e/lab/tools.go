@@ -31,16 +31,16 @@ func packages() []string {
 // policyFile is the script that Debian's maintainer scripts ask before they start a daemon.
 const policyFile = "/usr/sbin/policy-rc.d"
 
-// Prepare installs the missing packages, including those of extra, and builds Kubernetes unless
-// it is in the cache. Up includes it.
-func (l *Lab) Prepare(ctx context.Context, extra ...string) error {
+// Prepare installs the packages that Up installs with the same options, and builds Kubernetes
+// unless it is in the cache. Up includes it.
+func (l *Lab) Prepare(ctx context.Context, opts UpOptions) error {
+	if err := opts.validate(); err != nil {
+		return err
+	}
 	if err := l.preflight(0); err != nil {
 		return err
 	}
-	if err := l.installPackages(ctx, append(packages(), extra...)); err != nil {
-		return err
-	}
-	return l.buildKubernetes(ctx)
+	return l.prepareFor(ctx, opts)
 }
 
 func (l *Lab) installPackages(ctx context.Context, wanted []string) error {

@@ -17,6 +17,8 @@ type UpOptions struct {
 	Ceph CephOptions
 	// SecondCeph adds a second Ceph cluster.
 	SecondCeph bool
+	// CephVersion is HostCeph, RootCeph, or 0 for any version of the host's packages.
+	CephVersion int
 	// Nodes is the number of worker nodes.
 	Nodes int
 	// Images are docker-archive files to import on the nodes.
@@ -46,7 +48,7 @@ func (l *Lab) Up(ctx context.Context, opts UpOptions) error {
 		return err
 	}
 	defer unlock()
-	l.settings.Ceph = opts.Ceph
+	l.settings.Ceph, l.settings.CephVersion = opts.Ceph, opts.CephVersion
 	return l.progress.Step(ctx, "starting the lab", func(ctx context.Context) error {
 		if err := l.down(); err != nil {
 			return err
@@ -79,6 +81,7 @@ func (o *UpOptions) validate() error {
 	if o.Ceph.Name != "" {
 		problems = append(problems, fmt.Errorf("the main Ceph cluster has no name, but options name it %q", o.Ceph.Name))
 	}
+	problems = append(problems, checkCephVersion(o.CephVersion))
 	for _, image := range o.Images {
 		if info, err := os.Stat(image); err != nil {
 			problems = append(problems, fmt.Errorf("container image: %w", err))
@@ -89,8 +92,11 @@ func (o *UpOptions) validate() error {
 	return errors.Join(problems...)
 }
 
-func (l *Lab) prepareFor(ctx context.Context, opts UpOptions) error {
+func (l *Lab) prepareFor(ctx context.Context, opts UpOptions) (err error) {
 	if err := l.installPackages(ctx, append(packages(), opts.Packages...)); err != nil {
+		return err
+	}
+	if l.settings.CephRoot, err = l.prepareCephRoot(ctx, opts.CephVersion); err != nil {
 		return err
 	}
 	if opts.NoKubernetes {

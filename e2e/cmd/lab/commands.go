@@ -16,9 +16,11 @@ import (
 )
 
 const usage = `Usage:
-  lab prepare [--packages P,…]      install Debian packages and build Kubernetes
+  lab prepare [flags]               install Debian packages and build Kubernetes;
+                                    --packages P,… installs more, --ceph 18 also Ceph 18
   lab up NAME [flags]               start a lab, after removing its remains
-  lab exec NAME -- CMD ARG…         replace this process by CMD, in the lab's network
+  lab exec NAME -- CMD ARG…         replace this process by CMD, in the lab's network;
+                                    --librbd 18 uses the libraries and commands of Ceph 18
   lab run NAME [flags] -- CMD ARG…  start the lab, run CMD, stop the lab in any case
   lab down NAME | --all             stop the lab; the logs are kept
   lab env NAME                      print the lab's environment, for a shell's eval
@@ -41,6 +43,7 @@ type invocation struct {
 	up      lab.UpOptions
 	keep    bool
 	all     bool
+	librbd  int
 	opts    lab.Options
 }
 
@@ -98,7 +101,9 @@ func parse(name string, args []string) (*invocation, error) {
 	}
 	switch name {
 	case "prepare":
-		flags.StringSliceVar(&call.up.Packages, "packages", nil, "additional Debian packages to install")
+		addPrepareFlags(flags, &call.up)
+	case "exec":
+		flags.IntVar(&call.librbd, "librbd", lab.HostCeph, "version of Ceph's libraries and commands for the program")
 	case "run":
 		flags.BoolVar(&call.keep, "keep", false, "do not stop the lab after the program")
 	case "down":
@@ -123,7 +128,12 @@ func addUpFlags(flags *pflag.FlagSet, up *lab.UpOptions) {
 	flags.BoolVar(&up.SecondCeph, "second-ceph", false, "start a second Ceph cluster, with its monitor at "+lab.HostIP+":6790")
 	flags.BoolVar(&up.ControlPlane.RBDInControllerManager, "rbd-in-controller-manager", false, "add rbd to the controller manager's PATH, for the in-tree class kubernetes.io/rbd")
 	flags.BoolVar(&up.ControlPlane.StockQPS, "stock-qps", false, "keep the controller manager's default of 20 requests per second")
+	addPrepareFlags(flags, up)
+}
+
+func addPrepareFlags(flags *pflag.FlagSet, up *lab.UpOptions) {
 	flags.StringSliceVar(&up.Packages, "packages", nil, "additional Debian packages to install")
+	flags.IntVar(&up.CephVersion, "ceph", 0, "version of Ceph: 16, or 18 from the packages of Debian 13; the default is what the host's packages have")
 }
 
 func prepare(ctx context.Context, call *invocation) error {
@@ -131,7 +141,7 @@ func prepare(ctx context.Context, call *invocation) error {
 	if err != nil {
 		return err
 	}
-	return l.Prepare(ctx, call.up.Packages...)
+	return l.Prepare(ctx, call.up)
 }
 
 func up(ctx context.Context, call *invocation) error {
@@ -154,7 +164,7 @@ func execute(_ context.Context, call *invocation) error {
 	if err != nil {
 		return err
 	}
-	return l.Exec(call.program)
+	return l.Exec(call.program, call.librbd)
 }
 
 func upRunDown(ctx context.Context, call *invocation) error {

@@ -74,3 +74,18 @@ func TestMistakesOnTheCommandLine(t *testing.T) {
 		t.Errorf("help: %v", err)
 	}
 }
+
+func TestVersionsOfCeph(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"up", "run", "prepare"} {
+		call, err := parse(name, []string{"x", "--ceph", "18"})
+		if err != nil || call.up.CephVersion != 18 {
+			t.Errorf("%s: %+v, %v", name, call, err)
+		}
+	}
+	for version, args := range map[int][]string{16: {"x", "--", "rbd"}, 18: {"x", "--librbd=18", "--", "rbd"}} {
+		if call, err := parse("exec", args); err != nil || call.librbd != version {
+			t.Errorf("%q: %+v, %v, want version %d", args, call, err, version)
+		}
+	}
+}
