@@ -72,16 +72,37 @@ test-fuzz: ## Fuzz the parsers of classes, claims and Secrets: each target for F
 # are compiled outside first, and `go test` in the lab finds everything in its cache.
 compile = go test -c -o /dev/null
 
+# The versions of the Ceph cluster and of the client library: 16 of Debian 12, or 18 of Debian 13.
+CEPH ?= 16
+LIBRBD ?= 16
+# A regular expression for test-ceph: run only the tests whose names match.
+RUN ?=
+with_librbd = $(LAB) exec test-ceph --librbd $(LIBRBD) --
+run_tests = go test -exec "$(with_librbd)" -count=1 -timeout 20m $(if $(RUN),-run "$(RUN)")
+
 .PHONY: test-ceph
-test-ceph: prepare $(LAB) $(PROVISIONER) ## The Ceph client and the provisioner itself, on a real Ceph and control plane.
+test-ceph: prepare $(LAB) $(PROVISIONER) ## The Ceph client and the provisioner itself, on a real Ceph and control plane. CEPH=18 LIBRBD=18
 	@$(call say,compiling the tests)
 	@for package in ./rbdutil/librbd ./rbdutil/librbd/cephconn; do $(compile) -race -tags ceph $$package; done
 	@$(compile) -tags e2e ./e2e/controller
-	@$(LAB) run test-ceph --nodes 0 -- bash -euc '\
-		go test -count=1 -race -tags ceph -timeout 20m -p 1 ./rbdutil/librbd ./rbdutil/librbd/cephconn; \
-		go test -count=1 -tags e2e -timeout 20m ./e2e/controller'
-	@$(LAB) run test-ceph --nodes 0 --rbd-in-controller-manager -- \
-		go test -count=1 -tags e2e -timeout 10m -run '^TestExpansion' ./e2e/controller
+	@$(LAB) prepare --ceph $(LIBRBD)
+	@$(LAB) run test-ceph --nodes 0 --ceph $(CEPH) -- env WANT_LIBRBD=$(LIBRBD) bash -euc '\
+		echo "The client is $$($(with_librbd) rbd --version)"; \
+		$(run_tests) -race -tags ceph -p 1 ./rbdutil/librbd ./rbdutil/librbd/cephconn; \
+		$(run_tests) -tags e2e ./e2e/controller'
+ifndef RUN
+	@$(LAB) run test-ceph --nodes 0 --ceph $(CEPH) --rbd-in-controller-manager -- env WANT_LIBRBD=$(LIBRBD) \
+		$(run_tests) -tags e2e -run '^TestExpansion' ./e2e/controller
+endif
+
+# The tests of what differs most between versions of Ceph: the Store, and its use for claims.
+ACROSS_VERSIONS := ^Test(Contract|ConnectErrors|AnEarlierLeaderIsFenced|TheLayoutIsNotTaken|ImagesOfFormat1|AFullPool|ParametersReachTheImage|CloneAwaitsItsSource|ExpansionWhileThePoolIsFull|RightsInCeph)
+
+.PHONY: test-versions
+test-versions: ## A selection of test-ceph for each pair of cluster and client library with a 18.
+	@$(MAKE) test-ceph RUN='$(ACROSS_VERSIONS)' CEPH=18 LIBRBD=18
+	@$(MAKE) test-ceph RUN='$(ACROSS_VERSIONS)' CEPH=18 LIBRBD=16
+	@$(MAKE) test-ceph RUN='$(ACROSS_VERSIONS)' CEPH=16 LIBRBD=18
 
 .PHONY: test-kubernetes
 test-kubernetes: KUBERNETES = 1.20

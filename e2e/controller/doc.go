@@ -6,5 +6,6 @@
 // may use one pool only. Most tests give it a name of their own, so that they can run at the
 // same time. Tests with the default name require that no other provisioner of that name runs in
 // the cluster. They also need the pool "kube" with a user "client.kube", as in the examples of
-// the predecessors.
+// the predecessors. WANT_LIBRBD may name the version of Ceph whose client library the program must
+// use, for example 18.
 package controller

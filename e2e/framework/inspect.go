@@ -23,6 +23,10 @@ func (p *Process) inspect(t *testing.T) {
 			t.Error(err)
 		}
 		fmt.Fprintf(&text, "--- %s\n%s\n", name, data)
+		// The file of a process that has just ended is empty.
+		if name == "maps" && len(data) > 0 {
+			checkLibrary(t, string(data))
+		}
 	}
 	// The log is open twice, as standard output and standard error.
 	if files := p.writtenFiles(t); p.Running() && !slices.Equal(files, []string{p.logFile, p.logFile}) {
@@ -35,6 +39,16 @@ func (p *Process) inspect(t *testing.T) {
 	defer cancel()
 	if _, metrics, err := p.TryGet(ctx, "/metrics"); err == nil {
 		p.save(t, ".metrics", metrics)
+	}
+}
+
+// checkLibrary checks that the library is that of the Ceph version WANT_LIBRBD, if that is set. So
+// a run for one version cannot pass with another.
+func checkLibrary(t *testing.T, maps string) {
+	t.Helper()
+	library := fmt.Sprintf("/librbd.so.1.%s.", os.Getenv("WANT_LIBRBD"))
+	if os.Getenv("WANT_LIBRBD") != "" && !strings.Contains(maps, library) {
+		t.Errorf("the provisioner does not use %s:\n%s", library, maps)
 	}
 }
 

@@ -108,7 +108,7 @@ func (l *Lab) bootstrapCeph(ctx context.Context, root string, from prepare.Mirro
 	if _, err := forbidDaemons(filepath.Join(root, policyFile)); err != nil {
 		return err
 	}
-	const script = `mount -t proc proc "$0/proc" && exec chroot "$0" "$@"`
+	const script = `mount -t proc none "$0/proc" && exec chroot "$0" "$@"`
 	for _, argv := range append(prepare.InstallCommands(rootPackages()), []string{"apt-get", "clean"}) {
 		if err := run(prepare.InOwnMounts(slices.Concat([]string{"/bin/sh", "-c", script, root}, argv)...)...); err != nil {
 			return err

@@ -11,10 +11,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/ceph/go-ceph/rbd"
 
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil"
 	"github.com/rbd-provisioner/rbd-provisioner/rbdutil/librbd"
@@ -32,7 +35,22 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	if err := checkLibrary(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1) //nolint:forbidigo // the exit code of a TestMain
+	}
 	m.Run()
+}
+
+// checkLibrary checks that the library is that of the Ceph version WANT_LIBRBD, if that is set. So
+// a run for one version cannot pass with another.
+func checkLibrary() error {
+	// The second number is the version of Ceph.
+	major, minor, patch := rbd.Version()
+	if want := os.Getenv("WANT_LIBRBD"); want != "" && want != strconv.Itoa(minor) {
+		return fmt.Errorf("the library is librbd %d.%d.%d, not that of Ceph %s", major, minor, patch, want)
+	}
+	return nil
 }
 
 const (
