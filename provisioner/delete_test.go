@@ -282,7 +282,7 @@ func TestDeleteTimesOut(t *testing.T) {
 		return nil
 	}
 	err := w.Delete(t.Context(), volume)
-	want := "get image kube/kubernetes-dynamic-pvc-1e7f: Ceph did not answer in time: check the cluster's health (`ceph -s`); will be retried automatically"
+	want := "get image kube/kubernetes-dynamic-pvc-1e7f: Ceph did not answer in time: check the cluster's health (`ceph -s`) and the osd capabilities of client.kube (`ceph auth get client.kube`); will be retried automatically"
 	if fixture.TextOf(err) != want || !errors.Is(err, rbdutil.ErrTimeout) {
 		t.Errorf("error %v\nwant  %s", err, want)
 	}

@@ -87,7 +87,9 @@ var errorTable = []struct {
 		"free space or raise the quota of pool ${pool} (`ceph df`, `ceph osd pool get-quota`); " +
 			"deleted images are kept in its trash for the trashRetention of their class (`rbd trash ls --long ${pool}`)"},
 	{rbdutil.ErrConnectionLost, inBackground, "unreachable", "check the cluster's health (`ceph -s`); will be retried automatically"},
-	{rbdutil.ErrTimeout, inBackground, "timeout", "check the cluster's health (`ceph -s`); will be retried automatically"},
+	// Since Ceph 18, an OSD does not answer a client that has no osd capabilities.
+	{rbdutil.ErrTimeout, inBackground, "timeout",
+		"check the cluster's health (`ceph -s`) and the osd capabilities of client.${user} (`ceph auth get client.${user}`); will be retried automatically"},
 	{rbdutil.ErrPoolUnavailable, noChange, otherResult, "will be retried automatically"},
 	{rbdutil.ErrInProgress, inBackground, "in_progress", "will be retried automatically"},
 	{rbdutil.ErrChanged, inBackground, "changed", "will be retried automatically"},

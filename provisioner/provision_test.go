@@ -144,7 +144,7 @@ func TestProvisionTimesOut(t *testing.T) {
 		t.Errorf("%v, %v, want %v and a timeout", state, err, inBackground)
 	}
 	want := "image is not complete: update image kube/kubernetes-dynamic-pvc-1e7f: Ceph did not answer in time: " +
-		"check the cluster's health (`ceph -s`); will be retried automatically"
+		"check the cluster's health (`ceph -s`) and the osd capabilities of client.kube (`ceph auth get client.kube`); will be retried automatically"
 	if fixture.TextOf(err) != want {
 		t.Errorf("error %v\nwant  %s", err, want)
 	}

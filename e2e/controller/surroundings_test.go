@@ -63,6 +63,7 @@ func TestBadSurroundings(t *testing.T) {
 			"missing-admin-secret": missingAdminSecret,
 			"trailing-newline":     trailingNewline,
 			"missing-caps":         missingCaps,
+			"no-osd-caps":          noOSDCaps,
 			"access-modes":         accessModes,
 			"data-source":          dataSource,
 			"missing-user-secret":  missingUserSecret,
@@ -152,16 +153,25 @@ func trailingNewline(t *testing.T, s *surroundings, name string) {
 	s.bound(t, claim)
 }
 
+// missingCaps: the user has capabilities for another pool only.
 func missingCaps(t *testing.T, s *surroundings, name string) {
-	user := s.User + "-poor"
+	refusedByCaps(t, s, name, []string{"osd", "profile rbd pool=kube"}, []string{
+		"access denied by Ceph", "its capabilities include mon 'profile rbd' and osd 'profile rbd pool=" + s.Pool + "'",
+	})
+}
+
+// noOSDCaps: Ceph 16 denies access. Ceph 18 does not answer.
+func noOSDCaps(t *testing.T, s *surroundings, name string) {
+	refusedByCaps(t, s, name, nil, []string{"capabilities"})
+}
+
+func refusedByCaps(t *testing.T, s *surroundings, name string, caps, phrases []string) {
+	user := s.User + "-" + name
 	s.NewUser(t, user, s.Pool)
-	s.Ceph.Run(t, "ceph", "auth", "caps", "client."+user, "mon", "profile rbd")
+	s.Ceph.Run(t, "ceph", append([]string{"auth", "caps", "client." + user, "mon", "profile rbd"}, caps...)...)
 	s.PutSecret(t, name, s.Ceph.Run(t, "ceph", "auth", "get-key", "client."+user))
 	class := s.Class(t, name, framework.Parameter("adminId", user), framework.Parameter("adminSecretName", name))
-	claim := s.refused(t, name, class, []string{
-		"access denied by Ceph", "its capabilities include mon 'profile rbd' and osd 'profile rbd pool=" + s.Pool + "'",
-		"`ceph auth get client." + user + "`",
-	})
+	claim := s.refused(t, name, class, append(phrases, "`ceph auth get client."+user+"`"))
 	s.Ceph.Run(t, "ceph", "auth", "caps", "client."+user, "mon", "profile rbd", "osd", "profile rbd pool="+s.Pool)
 	volume := s.bound(t, claim)
 	// The volume must be deleted before the user.

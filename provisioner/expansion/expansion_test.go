@@ -240,11 +240,11 @@ func TestExpandReportsErrorsAndCanBeRetried(t *testing.T) {
 		},
 		"no answer": {
 			change: func(w *expansionWorld) { w.FailOnce(rbdfake.OpGet, false, rbdutil.ErrTimeout) },
-			event:  "Ceph did not answer in time: check the cluster's health (`ceph -s`); will be retried automatically",
+			event:  "Ceph did not answer in time: check the cluster's health (`ceph -s`) and the osd capabilities of client.kube (`ceph auth get client.kube`); will be retried automatically",
 		},
 		"no answer, but the image is expanded": {
 			change: func(w *expansionWorld) { w.FailOnce(rbdfake.OpUpdate, true, rbdutil.ErrTimeout) },
-			event:  "Ceph did not answer in time: check the cluster's health (`ceph -s`); will be retried automatically",
+			event:  "Ceph did not answer in time: check the cluster's health (`ceph -s`) and the osd capabilities of client.kube (`ceph auth get client.kube`); will be retried automatically",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
