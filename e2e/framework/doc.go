@@ -4,5 +4,6 @@
 //
 // KUBECONFIG and CEPH_CONF name the clusters, with the credentials of their administrators. The
 // commands kubectl, ceph and rbd must be on the PATH. The package does not depend on how the
-// clusters were started. A test without one of these requirements fails; no test is skipped.
+// clusters were started. A test without one of these requirements fails. A test is only skipped
+// by the functions in require.go, and never in a lab.
 package framework

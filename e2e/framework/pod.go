@@ -150,18 +150,21 @@ func (e *Env) Exec(t *testing.T, pod, command string) string {
 // Nodes returns the names of two nodes that pods can be scheduled to.
 func (e *Env) Nodes(t *testing.T) (first, second string) {
 	t.Helper()
+	one, two := e.nodes(t)
+	return one.Labels[corev1.LabelHostname], two.Labels[corev1.LabelHostname]
+}
+
+func (e *Env) nodes(t *testing.T) (first, second corev1.Node) {
+	t.Helper()
 	list, err := e.Client.CoreV1().Nodes().List(t.Context(), metav1.ListOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	var names []string
-	for _, node := range list.Items {
-		if !node.Spec.Unschedulable && len(node.Spec.Taints) == 0 {
-			names = append(names, node.Labels[corev1.LabelHostname])
-		}
+	free := slices.DeleteFunc(list.Items, func(node corev1.Node) bool {
+		return node.Spec.Unschedulable || len(node.Spec.Taints) > 0
+	})
+	if len(free) < 2 {
+		t.Fatalf("want two schedulable nodes, got %d", len(free))
 	}
-	if len(names) < 2 {
-		t.Fatalf("want two schedulable nodes, got %q", names)
-	}
-	return names[0], names[1]
+	return free[0], free[1]
 }

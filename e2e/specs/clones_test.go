@@ -16,6 +16,7 @@ import (
 // source is deleted.
 func TestClonesOfAMountedVolume(t *testing.T) {
 	t.Parallel()
+	framework.RequireKernelClient(t)
 	for _, fsType := range []string{"ext4", "xfs"} {
 		t.Run(fsType, func(t *testing.T) {
 			t.Parallel()
@@ -63,10 +64,12 @@ func TestClonesOfAMountedVolume(t *testing.T) {
 // TestReadOnlyManyOnTwoNodes mounts one clone on two nodes at once.
 func TestReadOnlyManyOnTwoNodes(t *testing.T) {
 	t.Parallel()
+	framework.RequireKernelClient(t)
 	for _, fsType := range []string{"ext4", "xfs"} {
 		t.Run(fsType, func(t *testing.T) {
 			t.Parallel()
 			e := newEnv(t)
+			e.RequireSeparateKernels(t)
 			first, second := e.Nodes(t)
 			class := e.Class(t, fsType, framework.Parameter("fsType", fsType))
 			image := framework.ImageOf(e.AwaitBound(t, e.Claim(t, "source", class)))

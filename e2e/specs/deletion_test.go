@@ -18,6 +18,7 @@ import (
 // pod writes. The image is kept until the pod ends, and removed then.
 func TestForcedDeletionSparesWhatIsMounted(t *testing.T) {
 	t.Parallel()
+	framework.RequireKernelClient(t)
 	e := newEnv(t)
 	claim := e.Claim(t, "data", e.Class(t, "forced"))
 	volume := e.AwaitBound(t, claim)
@@ -44,6 +45,7 @@ func TestForcedDeletionSparesWhatIsMounted(t *testing.T) {
 // provisioner gets no request to delete the image then, and must keep it.
 func TestForcedDeletionOfTheVolumeKeepsTheImage(t *testing.T) {
 	t.Parallel()
+	framework.RequireKernelClient(t)
 	e := newEnv(t)
 	claim := e.Claim(t, "data", e.Class(t, "forced"))
 	volume := e.AwaitBound(t, claim)

@@ -45,6 +45,7 @@ func wantFileSystem(t *testing.T, e *framework.Env, pod string, mib int) {
 // TestExpansionWhileMounted expands volumes of running pods, without a restart.
 func TestExpansionWhileMounted(t *testing.T) {
 	t.Parallel()
+	framework.RequireKernelClient(t)
 	e := newEnv(t)
 	pods, sums := map[string]*corev1.Pod{}, map[string]string{}
 	for _, fsType := range []string{"ext4", "xfs"} {
@@ -88,6 +89,7 @@ func TestExpansionWhileMounted(t *testing.T) {
 // TestExpansionWhileUnmounted expands the file system at the next mount.
 func TestExpansionWhileUnmounted(t *testing.T) {
 	t.Parallel()
+	framework.RequireKernelClient(t)
 	e := newEnv(t)
 	sums := map[string]string{}
 	for _, fsType := range []string{"ext4", "xfs"} {

@@ -19,6 +19,7 @@ import (
 // before.
 func TestHandMadeVolumes(t *testing.T) {
 	t.Parallel()
+	framework.RequireKernelClient(t)
 	e := newEnv(t)
 	key := e.Ceph.Run(t, "ceph", "auth", "get-key", "client.kube")
 	e.PutSecret(t, "ceph-secret", key)

@@ -5,11 +5,8 @@ package specs
 import (
 	"context"
 	"fmt"
-	"io"
-	"net/http"
 	"regexp"
 	"testing"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
@@ -28,6 +25,7 @@ var dfLine = regexp.MustCompile(`(?m)^/dev/rbd\d+\s+xfs\s.*\s/usr/share/nginx/ht
 // without manual work, and finds its data after its pods were replaced.
 func TestStatefulSet(t *testing.T) {
 	t.Parallel()
+	framework.RequireKernelClient(t)
 	e := newEnv(t)
 	wantNoDefaultClass(t, e)
 	e.Class(t, "default", framework.Parameter("fsType", "xfs"), func(class *storagev1.StorageClass) {
@@ -133,25 +131,14 @@ func awaitPods(t *testing.T, e *framework.Env, old []*corev1.Pod) []*corev1.Pod 
 	return pods
 }
 
-// awaitText requests a pod's page from outside, at its address. The pod has no probe, so it is
-// ready a little before it listens.
+// awaitText requests a pod's page through the API server, which reaches the pods of every
+// cluster. The pod has no probe, so it is ready a little before it listens.
 func awaitText(t *testing.T, e *framework.Env, pod *corev1.Pod, want string) {
 	t.Helper()
 	e.Await(t, fmt.Sprintf("page of %s at %s", pod.Name, pod.Status.PodIP), framework.Timeout, func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-		defer cancel()
-		request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+pod.Status.PodIP+"/", nil)
-		if err != nil {
-			return err
-		}
-		response, err := http.DefaultClient.Do(request)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = response.Body.Close() }()
-		body, err := io.ReadAll(response.Body)
-		if err == nil && (response.StatusCode != http.StatusOK || string(body) != want) {
-			err = fmt.Errorf("got %s %q, want %q", response.Status, body, want)
+		body, err := e.Client.CoreV1().Pods(e.Namespace).ProxyGet("http", pod.Name, "80", "/", nil).DoRaw(ctx)
+		if err == nil && string(body) != want {
+			err = fmt.Errorf("got %q, want %q", body, want)
 		}
 		return err
 	}, pod)

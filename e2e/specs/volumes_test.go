@@ -48,6 +48,7 @@ func wantOneWatcher(t *testing.T, e *framework.Env, image rbdutil.ImageRef, pod 
 
 func TestFileSystems(t *testing.T) {
 	t.Parallel()
+	framework.RequireKernelClient(t)
 	e := newEnv(t)
 	pods, want := map[string]*corev1.Pod{}, map[string]string{"default": "ext4", "ext4": "ext4", "xfs": "xfs"}
 	for name, fsType := range want {
@@ -68,6 +69,7 @@ func TestFileSystems(t *testing.T) {
 
 func TestMountOptionsReachTheNode(t *testing.T) {
 	t.Parallel()
+	framework.RequireKernelClient(t)
 	e := newEnv(t)
 	class := e.Class(t, "noatime", func(class *storagev1.StorageClass) { class.MountOptions = []string{"noatime", "nodiratime"} })
 	e.Claim(t, "data", class)
@@ -80,6 +82,7 @@ func TestMountOptionsReachTheNode(t *testing.T) {
 
 func TestBlock(t *testing.T) {
 	t.Parallel()
+	framework.RequireKernelClient(t)
 	e := newEnv(t)
 	const size = 64 << 20
 	volume := e.AwaitBound(t, e.Claim(t, "data", e.Class(t, "block"), framework.Block, framework.Size("64Mi")))
@@ -110,6 +113,7 @@ func TestBlock(t *testing.T) {
 
 func TestRetainedVolumesCanBeUsedAgain(t *testing.T) {
 	t.Parallel()
+	framework.RequireKernelClient(t)
 	e := newEnv(t)
 	class := e.Class(t, "retain", func(class *storagev1.StorageClass) {
 		class.ReclaimPolicy = ptr.To(corev1.PersistentVolumeReclaimRetain)
@@ -171,6 +175,7 @@ func awaitNoWatcher(t *testing.T, e *framework.Env, image rbdutil.ImageRef) {
 // TestWaitForFirstConsumer also restricts the class to one node.
 func TestWaitForFirstConsumer(t *testing.T) {
 	t.Parallel()
+	framework.RequireKernelClient(t)
 	e := newEnv(t)
 	_, node := e.Nodes(t)
 	class := e.Class(t, "wait", func(class *storagev1.StorageClass) {
@@ -196,6 +201,7 @@ func TestWaitForFirstConsumer(t *testing.T) {
 
 func TestAPodThatMovesFindsItsData(t *testing.T) {
 	t.Parallel()
+	framework.RequireKernelClient(t)
 	e := newEnv(t)
 	first, second := e.Nodes(t)
 	volume := e.AwaitBound(t, e.Claim(t, "data", e.Class(t, "moving")))
@@ -213,6 +219,7 @@ func TestAPodThatMovesFindsItsData(t *testing.T) {
 
 func TestTenAtOnce(t *testing.T) {
 	t.Parallel()
+	framework.RequireKernelClient(t)
 	e := newEnv(t)
 	first, second := e.Nodes(t)
 	class := e.Class(t, "ten")
@@ -237,6 +244,7 @@ func TestTenAtOnce(t *testing.T) {
 
 func TestTheOldAnnotationNamesTheClass(t *testing.T) {
 	t.Parallel()
+	framework.RequireKernelClient(t)
 	e := newEnv(t)
 	e.Claim(t, "data", "", framework.ClassByAnnotation(e.Class(t, "old", framework.Parameter("fsType", "xfs"))))
 	e.RunPod(t, "user", framework.Mount("data"))
@@ -248,6 +256,7 @@ func TestTheOldAnnotationNamesTheClass(t *testing.T) {
 // TestUserSecretOfAnotherNamespace has no user secret in the claim's namespace.
 func TestUserSecretOfAnotherNamespace(t *testing.T) {
 	t.Parallel()
+	framework.RequireKernelClient(t)
 	secrets, e := newEnv(t), newEnv(t)
 	if err := e.Client.CoreV1().Secrets(e.Namespace).Delete(t.Context(), framework.UserSecret, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
@@ -262,6 +271,7 @@ func TestUserSecretOfAnotherNamespace(t *testing.T) {
 
 func TestClassesOfThePredecessors(t *testing.T) {
 	t.Parallel()
+	framework.RequireKernelClient(t)
 	e := newEnv(t)
 	for name, class := range map[string]string{
 		"kubernetes": e.KubernetesClass(t),
