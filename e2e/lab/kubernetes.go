@@ -20,6 +20,14 @@ const DefaultKubernetes = "1.30"
 // other release has its own module in a folder beside it.
 const moduleFile = "e2e/kubernetes/go.mod"
 
+// programs returns the packages of the programs that a lab runs. The module has more, for e2e/kind.
+func programs() []string {
+	const folder = "k8s.io/kubernetes/cmd/"
+	return []string{
+		folder + "kube-apiserver", folder + "kube-controller-manager", folder + "kube-scheduler", folder + "kubectl", folder + "kubelet",
+	}
+}
+
 // buildKubernetes builds the Kubernetes programs unless they are in the cache.
 func (l *Lab) buildKubernetes(ctx context.Context) error {
 	module, err := l.kubernetesModule()
@@ -42,7 +50,7 @@ func (l *Lab) buildKubernetes(ctx context.Context) error {
 	l.settings.BinDir, err = l.cached(ctx, "kubernetes", key, func(ctx context.Context, path string) error {
 		what := "building Kubernetes " + version + " (takes minutes the first time)"
 		return l.progress.Step(ctx, what, func(ctx context.Context) error {
-			return l.compileKubernetes(ctx, module, append(args, path+string(filepath.Separator), "tool"), path)
+			return l.compileKubernetes(ctx, module, slices.Concat(args, []string{path + string(filepath.Separator)}, programs()), path)
 		})
 	})
 	return err
