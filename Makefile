@@ -23,11 +23,13 @@ GOLANGCI_LINT_VERSION := v2.5.0
 LOGCHECK_VERSION := v0.10.1
 ACTIONLINT_VERSION := v1.7.7
 GOVULNCHECK_VERSION := v1.1.4
+KIND_VERSION := v0.27.0
 
 GOLANGCI_LINT := $(BIN)/golangci-lint-$(GOLANGCI_LINT_VERSION)
 LOGCHECK := $(BIN)/logcheck-$(LOGCHECK_VERSION)
 ACTIONLINT := $(BIN)/actionlint-$(ACTIONLINT_VERSION)
 GOVULNCHECK := $(BIN)/govulncheck-$(GOVULNCHECK_VERSION)
+KIND := $(BIN)/kind-$(KIND_VERSION)
 
 # All shell scripts, by their first line.
 SCRIPTS = $(shell grep -rlIm1 '^\#!/bin/\(ba\)\?sh' --exclude='*.go' --exclude-dir=.git --exclude-dir=_output .)
@@ -142,6 +144,13 @@ e2e: nodes ## The specs: pods on real nodes mount the volumes.
 	@$(compile) -tags e2e ./e2e/specs
 	@$(LAB) run e2e --nodes 2 --images "$$(cat $(ARCHIVES))" -- \
 		go test -count=1 -tags e2e -timeout 30m ./e2e/specs
+
+# The node image of Kubernetes 1.30 that was published with KIND_VERSION. If it cannot be pulled, an image is built.
+KIND_NODE_IMAGE ?= docker.io/kindest/node:v1.30.10@sha256:4de75d0e82481ea846c0ed1de86328d821c1e6a6a91ac37bf804e5313670e507
+
+.PHONY: e2e-kind
+e2e-kind: $(KIND) $(LAB) $(IMAGES) ## The specs on kind, with Ceph in a container. It needs Docker, or root on Debian. KERNEL_CLIENT=required
+	@KIND=$(KIND) KIND_VERSION=$(KIND_VERSION) KIND_NODE_IMAGE=$(KIND_NODE_IMAGE) IMAGES=$(IMAGES) LAB=$(LAB) e2e/kind/run
 
 ##@ Development
 
@@ -259,6 +268,7 @@ $(eval $(call tool,golangci-lint,github.com/golangci/golangci-lint/v2/cmd/golang
 $(eval $(call tool,logcheck,sigs.k8s.io/logtools/logcheck,$(LOGCHECK_VERSION)))
 $(eval $(call tool,actionlint,github.com/rhysd/actionlint/cmd/actionlint,$(ACTIONLINT_VERSION)))
 $(eval $(call tool,govulncheck,golang.org/x/vuln/cmd/govulncheck,$(GOVULNCHECK_VERSION)))
+$(eval $(call tool,kind,sigs.k8s.io/kind,$(KIND_VERSION)))
 
 .PHONY: FORCE
 FORCE:

@@ -47,6 +47,19 @@ func All() []Image {
 	}
 }
 
+// Kind returns the images that only e2e/kind uses: Ceph in a container, and the parts of a node image.
+func Kind() []Image {
+	folder := filepath.Join("e2e", "kind")
+	return []Image{
+		{Name: "ceph", Ref: kindRef("ceph"), Containerfile: filepath.Join(folder, "ceph", "Dockerfile"), Context: filepath.Join(folder, "ceph")},
+		// The script e2e/kind/node/build fills these two contexts.
+		{Name: "kubernetes", Ref: kindRef("kubernetes"), Containerfile: filepath.Join(folder, "node", "kubernetes.Dockerfile"), Context: "_output/kind/kubernetes"},
+		{Name: "node", Ref: kindRef("node"), Containerfile: filepath.Join(folder, "node", "Dockerfile"), Context: "_output/kind/node"},
+	}
+}
+
+func kindRef(name string) string { return "localhost/rbd-provisioner-kind/" + name + ":dev" }
+
 func standIn(name, ref string) Image {
 	folder := filepath.Join("e2e", "images", name)
 	return Image{Name: name, Ref: ref, Containerfile: filepath.Join(folder, "Containerfile"), Context: folder}
@@ -62,7 +75,7 @@ func choose(names []string, release string) ([]Image, error) {
 	if len(names) == 0 {
 		return All(), nil
 	}
-	known := append(All(), base(release))
+	known := append(slices.Concat(All(), Kind()), base(release))
 	var chosen []Image
 	for _, name := range names {
 		i := slices.IndexFunc(known, func(image Image) bool { return image.Name == name })

@@ -29,7 +29,7 @@ func TestChoose(t *testing.T) {
 			t.Errorf("choose(%q) (-want +got):\n%s", test.names, diff)
 		}
 	}
-	if _, err := choose([]string{"ngnix"}, DefaultRelease); err == nil || !strings.Contains(err.Error(), "provisioner, pause, nginx, busybox, base") {
+	if _, err := choose([]string{"ngnix"}, DefaultRelease); err == nil || !strings.Contains(err.Error(), "provisioner, pause, nginx, busybox, ceph, kubernetes, node, base") {
 		t.Errorf("got error %v, want one that lists the names", err)
 	}
 }

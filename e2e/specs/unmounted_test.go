@@ -52,10 +52,7 @@ func TestTenClaimsAtOnce(t *testing.T) {
 		image := e.ImageFor(claim)
 		want := corev1.RBDPersistentVolumeSource{
 			CephMonitors: e.Monitors, RBDPool: e.Pool, RBDImage: image.Name, FSType: "xfs", RadosUser: e.User,
-			Keyring: "/etc/ceph/keyring", SecretRef: &corev1.SecretReference{Name: framework.UserSecret, Namespace: e.Namespace},
-		}
-		if *claim.Spec.VolumeMode == corev1.PersistentVolumeBlock {
-			want.FSType = volume.Spec.RBD.FSType // without a meaning
+			Keyring: "/etc/ceph/keyring", SecretRef: &corev1.SecretReference{Name: framework.UserSecret},
 		}
 		if diff := cmp.Diff(want, *volume.Spec.RBD); diff != "" {
 			t.Errorf("source of the volume of %s (-want +got):\n%s", claim.Name, diff)
