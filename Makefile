@@ -57,6 +57,7 @@ test: ## All tests: unit, fuzz, Ceph and control plane, faults, nodes.
 test-unit: ## Unit tests. They need no Ceph and no Kubernetes, and root only to install gcc.
 	@command -v gcc >/dev/null || $(MAKE) prepare
 	go test -race -shuffle=on $(UNIT)
+	cd e2e/upstream && go test -shuffle=on ./skiplist
 
 FUZZTIME ?= 5s
 
@@ -152,6 +153,34 @@ KIND_NODE_IMAGE ?= docker.io/kindest/node:v1.30.10@sha256:4de75d0e82481ea846c0ed
 e2e-kind: $(KIND) $(LAB) $(IMAGES) ## The specs on kind, with Ceph in a container. It needs Docker, or root on Debian. KERNEL_CLIENT=required
 	@KIND=$(KIND) KIND_VERSION=$(KIND_VERSION) KIND_NODE_IMAGE=$(KIND_NODE_IMAGE) IMAGES=$(IMAGES) LAB=$(LAB) e2e/kind/run
 
+# The suite, and the program that runs its specs in parallel.
+UPSTREAM := $(BIN)/upstream.test $(BIN)/ginkgo
+export FOCUS PROCS
+# On a new lab, or on the cluster of `make KUBECONFIG=…`. A variable of the environment is not used, because the specs
+# would run on a cluster that nobody named.
+ifeq ($(origin KUBECONFIG),command line)
+upstream-needs := upstream-build
+run-upstream = e2e/upstream/run.sh $(UPSTREAM)
+else
+upstream-needs := nodes upstream-build
+run-upstream = $(LAB) run upstream --nodes 2 --images "$$(cat $(ARCHIVES))" -- e2e/upstream/run.sh $(UPSTREAM)
+e2e-upstream e2e-upstream-ci: export LAB_IMAGES := provisioner,pause,agnhost,e2e-busybox,e2e-nginx,dnsutils
+endif
+
+.PHONY: e2e-upstream
+e2e-upstream: $(upstream-needs) ## Kubernetes' own storage suite: all of it, or FOCUS=volume-expand. On another cluster: KUBECONFIG=FILE
+	@$(run-upstream)
+
+.PHONY: e2e-upstream-ci
+e2e-upstream-ci: $(upstream-needs) ## A selection of Kubernetes' own storage suite, for breadth: e2e/upstream/ci.txt
+	@SELECTION=e2e/upstream/ci.txt $(run-upstream)
+
+.PHONY: upstream-build
+upstream-build:
+	@$(call say,compiling the storage suite of Kubernetes (takes minutes the first time))
+	@cd e2e/upstream && CGO_ENABLED=0 go test -c -ldflags '-s -w' -o $(BIN)/upstream.test .
+	@cd e2e/upstream && CGO_ENABLED=0 go build -o $(BIN)/ginkgo github.com/onsi/ginkgo/v2/ginkgo
+
 ##@ Development
 
 .PHONY: build
@@ -165,7 +194,7 @@ image: ## Build the container image with docker. For a lab: _output/bin/images b
 verify: prepare lint scripts workflows vulnerabilities ## All checks that run no product code: format, lint, dependencies, generated files, documents, the model.
 	@$(call say,checking that go.mod and go.sum are tidy)
 	@go mod tidy -diff
-	@for module in e2e/kubernetes e2e/kubernetes/*/; do (cd $$module && go mod tidy -diff); done
+	@for module in e2e/kubernetes e2e/kubernetes/*/ e2e/upstream; do (cd $$module && go mod tidy -diff); done
 	@$(call say,checking that only the Ceph client imports go-ceph)
 	@! go list -deps $(UNIT) | grep -e '^github.com/ceph/go-ceph'
 	@$(call say,checking the manifests and the documents)
@@ -181,6 +210,8 @@ model: ## Check the protocol model in docs/model with spin: all states, and that
 lint: $(GOLANGCI_LINT) $(LOGCHECK) ## golangci-lint and logcheck.
 	@$(call say,golangci-lint)
 	@$(GOLANGCI_LINT) run --allow-serial-runners --build-tags ceph,e2e ./...
+	@# Not the package itself: the linter would analyse all of Kubernetes' end-to-end tests.
+	@cd e2e/upstream && $(GOLANGCI_LINT) run --allow-serial-runners ./skiplist
 	@$(call say,logcheck)
 	@$(LOGCHECK) -config .logcheck.conf -check-with-helpers ./cmd/... ./provisioner/... ./rbdutil/...
 
@@ -214,7 +245,7 @@ release-check: ## Check that this commit can be released: VERSION=v0.1.0. See RE
 update: ## Rewrite what is generated from the code: format, go.sum, the lists of flags and metrics in docs.
 	gofmt -w cmd provisioner rbdutil e2e deploy docs
 	go mod tidy
-	for module in e2e/kubernetes e2e/kubernetes/*/; do (cd $$module && go mod tidy); done
+	for module in e2e/kubernetes e2e/kubernetes/*/ e2e/upstream; do (cd $$module && go mod tidy); done
 	UPDATE_GOLDEN=1 go test ./cmd/rbd-provisioner/app ./provisioner
 
 .PHONY: prepare
@@ -231,7 +262,7 @@ kubernetes: $(LAB)
 	@$(LAB) prepare
 
 $(ARCHIVES): $(IMAGES) FORCE
-	@$(IMAGES) build >$@.part
+	@$(IMAGES) build $(if $(LAB_IMAGES),--only $(LAB_IMAGES)) >$@.part
 	@paste -sd, $@.part >$@
 
 .PHONY: clean

@@ -161,8 +161,8 @@ func (b *builder) build(ctx context.Context, image Image, key string) error {
 	stage, whole := options, options
 	stage.target, stage.tag = "build", "localhost/rbd-provisioner-lab/"+image.Name+"-build"
 	whole.tag = image.Ref
-	if image.Go {
-		settings, err := b.prepareGo(ctx)
+	if image.Module != "" {
+		settings, err := b.prepareGo(ctx, image.Module)
 		if err != nil {
 			return err
 		}

@@ -25,7 +25,7 @@ func (b *builder) goCache(name string) string {
 //
 // The host downloads missing modules beforehand. It may have certificates or credentials that
 // the network requires and that a build in an image does not have.
-func (b *builder) prepareGo(ctx context.Context) (goSettings, error) {
+func (b *builder) prepareGo(ctx context.Context, module string) (goSettings, error) {
 	settings := goSettings{volumes: []string{
 		b.goCache("build") + ":/root/.cache/go-build",
 		b.goCache("mod") + ":/root/go/pkg/mod",
@@ -35,7 +35,7 @@ func (b *builder) prepareGo(ctx context.Context) (goSettings, error) {
 		return settings, ctx.Err() // The host has no Go, so the image downloads the modules.
 	}
 	proxy, modules, _ := strings.Cut(env, "\n")
-	if err := b.downloadModules(ctx); err != nil {
+	if err := b.downloadModules(ctx, module); err != nil {
 		return settings, err
 	}
 	const mounted = "/var/cache/host-modules"
@@ -45,10 +45,10 @@ func (b *builder) prepareGo(ctx context.Context) (goSettings, error) {
 }
 
 // downloadModules works on copies, because Go may add to go.sum.
-func (b *builder) downloadModules(ctx context.Context) error {
+func (b *builder) downloadModules(ctx context.Context, module string) error {
 	dir := b.goCache("download")
 	for _, name := range []string{"go.mod", "go.sum"} {
-		data, err := os.ReadFile(filepath.Join(b.opts.Source, name))
+		data, err := os.ReadFile(filepath.Join(b.opts.Source, module, name))
 		if err != nil {
 			return fmt.Errorf("list Go modules: %w", err)
 		}

@@ -27,8 +27,9 @@ type Image struct {
 	// Containerfile is the path of the Dockerfile, and Context the directory of the build
 	// context, both relative to the source tree.
 	Containerfile, Context string
-	// Go is true if the image compiles Go code and benefits from caches.
-	Go bool
+	// Module is the directory of go.mod, relative to the source tree, if the image compiles Go
+	// code. It then benefits from caches.
+	Module string
 }
 
 // Archive is an image in a docker-archive file.
@@ -40,7 +41,7 @@ type Archive struct {
 // All returns the images that a lab needs.
 func All() []Image {
 	return []Image{
-		{Name: "provisioner", Ref: Provisioner, Containerfile: "Dockerfile", Context: ".", Go: true},
+		{Name: "provisioner", Ref: Provisioner, Containerfile: "Dockerfile", Context: ".", Module: "."},
 		standIn("pause", "registry.k8s.io/pause:3.9"),
 		standIn("nginx", "docker.io/library/nginx:1.9.1"),
 		standIn("busybox", "docker.io/library/busybox:1.36"),
@@ -60,6 +61,21 @@ func Kind() []Image {
 
 func kindRef(name string) string { return "localhost/rbd-provisioner-kind/" + name + ":dev" }
 
+// Upstream returns the images that Kubernetes' own storage suite (e2e/upstream) uses in addition
+// to the provisioner and pause. Their versions are those of Kubernetes 1.30.
+func Upstream() []Image {
+	const registry = "registry.k8s.io/e2e-test-images/"
+	agnhost := standIn("agnhost", registry+"agnhost:2.47")
+	agnhost.Context = filepath.Join("e2e", "upstream")
+	agnhost.Module = agnhost.Context
+	busybox := standIn("busybox", registry+"busybox:1.36.1-1")
+	busybox.Name = "e2e-busybox"
+	// The suite only runs shell scripts in it.
+	shell := busybox
+	shell.Name, shell.Ref = "e2e-nginx", registry+"nginx:1.14-4"
+	return []Image{agnhost, busybox, shell, standIn("dnsutils", registry+"jessie-dnsutils:1.7")}
+}
+
 func standIn(name, ref string) Image {
 	folder := filepath.Join("e2e", "images", name)
 	return Image{Name: name, Ref: ref, Containerfile: filepath.Join(folder, "Containerfile"), Context: folder}
@@ -75,7 +91,7 @@ func choose(names []string, release string) ([]Image, error) {
 	if len(names) == 0 {
 		return All(), nil
 	}
-	known := append(slices.Concat(All(), Kind()), base(release))
+	known := slices.Concat(All(), Kind(), Upstream(), []Image{base(release)})
 	var chosen []Image
 	for _, name := range names {
 		i := slices.IndexFunc(known, func(image Image) bool { return image.Name == name })

@@ -29,7 +29,7 @@ func TestChoose(t *testing.T) {
 			t.Errorf("choose(%q) (-want +got):\n%s", test.names, diff)
 		}
 	}
-	if _, err := choose([]string{"ngnix"}, DefaultRelease); err == nil || !strings.Contains(err.Error(), "provisioner, pause, nginx, busybox, ceph, kubernetes, node, base") {
+	if _, err := choose([]string{"ngnix"}, DefaultRelease); err == nil || !strings.Contains(err.Error(), "provisioner, pause, nginx, busybox, ceph, kubernetes, node, agnhost, e2e-busybox, e2e-nginx, dnsutils, base") {
 		t.Errorf("got error %v, want one that lists the names", err)
 	}
 }
@@ -52,7 +52,7 @@ func TestArchivesAreToldByTheirNames(t *testing.T) {
 
 func TestEveryRecipeStartsFromTheBaseImageThatIsMade(t *testing.T) {
 	t.Parallel()
-	for _, image := range All() {
+	for _, image := range append(All(), Upstream()...) {
 		text, err := os.ReadFile(filepath.Join("..", "..", image.Containerfile))
 		if err != nil {
 			t.Error(err)

@@ -49,7 +49,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		"(default ${XDG_CACHE_HOME:-~/.cache}/rbd-provisioner-lab/images)")
 	flags.StringVar(&opts.Source, "source", ".", "`directory` with the Dockerfile")
 	flags.StringVar(&opts.Release, "release", images.DefaultRelease, "Debian `release` of the images")
-	flags.StringVar(&only, "only", "", "comma-separated short `names` of the images to build (default: all except base)")
+	flags.StringVar(&only, "only", "", "comma-separated short `names` of the images to build (default: those of a lab, without base and those of e2e/upstream)")
 	if len(args) == 0 {
 		flags.Usage()
 		return errors.New("no command given")
@@ -90,7 +90,7 @@ func build(ctx context.Context, opts images.Options, stdout io.Writer) error {
 }
 
 func list(stdout io.Writer) error {
-	for _, image := range images.All() {
+	for _, image := range append(images.All(), images.Upstream()...) {
 		if _, err := fmt.Fprintf(stdout, "%s\t%s\n", image.Name, image.Ref); err != nil {
 			return err
 		}
