@@ -56,6 +56,9 @@ func TestExpansion(t *testing.T) {
 	e.AwaitFileSystemPending(t, "filesystem")
 }
 
+// TestExpansionOfAnImageThatIsLargerAlready is not repeated with a controller manager that has the
+// rbd command. That one writes the requested size to the volume, before or after the provisioner
+// writes the true one.
 func TestExpansionOfAnImageThatIsLargerAlready(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
